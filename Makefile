@@ -1,0 +1,64 @@
+# make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port)
+# make test    all checks and tests, on SQLite and on PostgreSQL
+# make format  let ruff put the code into shape
+#
+# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or pytest-postgresql).
+#
+# Each makes the virtual environment that it needs, in .venv (PYTHON=python3.13 for another Python).
+
+PYTHON ?= python3
+PORT ?= 8000
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+EXTRAS := redis,celery,devices,postgres
+
+.DEFAULT_GOAL := test
+.PHONY: demo test check pytest-sqlite pytest-postgresql coverage format
+
+demo: .venv/demo
+	@$(BIN)/python manage.py demo --port $(PORT)
+
+test: .venv/test
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory pytest-sqlite
+	@$(MAKE) --no-print-directory pytest-postgresql
+	@$(MAKE) --no-print-directory coverage
+
+# Says something only when something is wrong.
+quietly = @echo "$(1)"; said=$$($(BIN)/$(1) 2>&1) || { echo "$$said"; exit 1; }
+
+check: .venv/test
+	$(call quietly,ruff format --check --diff .)
+	$(call quietly,ruff check .)
+	$(call quietly,mypy)
+	$(call quietly,lint-imports --cache-dir .cache/import_linter)
+	$(call quietly,python manage.py makemigrations --check --dry-run)
+
+pytest-sqlite pytest-postgresql: pytest-%: .venv/test
+	SESSIONKIT_TEST_DATABASE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+
+coverage: .venv/test
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+format: .venv/test
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+# Stamps: made again when what they were made from has changed.
+
+.venv/bin/python:
+	@$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/bin/python pyproject.toml
+	@echo "Installing django-sessionkit in .venv"
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/test: .venv/bin/python pyproject.toml
+	@echo "Installing django-sessionkit and what its tests need in .venv"
+	@$(PIP) install --upgrade "pip>=25.1"  # the first that knows dependency groups
+	@$(PIP) install --editable ".[$(EXTRAS)]" --group dev
+	@touch .venv/demo $@

@@ -1,0 +1,105 @@
+"""
+The storage verbs on the StoredSession table: one statement each, in autocommit, and no model
+instance in between (measured on PostgreSQL: a cursor costs 1.6 times the bare driver, the ORM 6).
+"""
+# ruff: noqa: S608 (the statements are put together from constants; values are parameters)
+
+import logging
+import time
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
+from django.db import connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.constants import OnConflict
+
+from django_sessionkit.backends import base
+from django_sessionkit.backends.base import Stored
+from django_sessionkit.models import Progress, StoredSession
+from django_sessionkit.sealing import NONCE
+
+logger = logging.getLogger("django_sessionkit")
+
+TABLE = "django_sessionkit_storedsession"
+ALIVE = "digest = %s AND expires_at > %s"
+VERSION = f"substr(payload, 1, {NONCE}) = %s"
+READ = f"SELECT payload, touched_at FROM {TABLE} WHERE {ALIVE}"
+INSERT = f"{TABLE} (digest, payload, touched_at, expires_at) VALUES (%s, %s, %s, %s)"
+REPLACE = f"UPDATE {TABLE} SET payload = %s, expires_at = %s WHERE {ALIVE} AND {VERSION}"
+MOVE = (
+    f"UPDATE {TABLE} SET digest = %s, payload = %s, touched_at = %s, expires_at = %s"
+    f" WHERE {ALIVE} AND {VERSION}"
+)
+TOUCH = f"UPDATE {TABLE} SET touched_at = %s, expires_at = %s WHERE {ALIVE}"
+REMOVE = f"DELETE FROM {TABLE} WHERE digest IN"
+PEEK = f"SELECT digest FROM {TABLE} WHERE expires_at > %s AND digest IN"
+
+
+class SessionStore(base.SessionStore):
+    @classmethod
+    def read(cls, digest: str) -> Stored | None:
+        with _connection().cursor() as cursor:
+            cursor.execute(READ, [digest, _now()])
+            row = cursor.fetchone()
+        return Stored(bytes(row[0]), row[1]) if row else None
+
+    @classmethod
+    def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
+        ops = _connection().ops
+        verb = ops.insert_statement(on_conflict=OnConflict.IGNORE)
+        suffix = ops.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
+        return _execute(f"{verb} {INSERT} {suffix}", [digest, payload, now, expires_at])
+
+    @classmethod
+    def replace(cls, digest: str, payload: bytes, expires_at: int, expected: bytes) -> bool:
+        return _execute(REPLACE, [payload, expires_at, digest, _now(), expected])
+
+    @classmethod
+    def move(
+        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+    ) -> bool:
+        return _execute(MOVE, [new, payload, now, expires_at, old, now, expected])
+
+    @classmethod
+    def touch(cls, digest: str, now: int, expires_at: int) -> bool:
+        return _execute(TOUCH, [now, expires_at, digest, now])
+
+    @classmethod
+    def remove(cls, digests: Collection[str]) -> None:
+        _execute(f"{REMOVE} ({_marks(digests)})", [*digests])
+
+    @classmethod
+    def peek(cls, digests: Collection[str]) -> set[str]:
+        with _connection().cursor() as cursor:
+            cursor.execute(f"{PEEK} ({_marks(digests)})", [_now(), *digests])
+            return {digest for (digest,) in cursor.fetchall()}
+
+    @classmethod
+    def clear_expired(cls, progress: Progress | None = None) -> None:
+        deleted = cls.call(StoredSession.objects.purge, progress)
+        logger.info("Purged %d expired sessions", deleted)
+        super().clear_expired(progress)
+
+    @classmethod
+    def atomic(cls) -> AbstractContextManager[object]:
+        return transaction.atomic(using=_connection().alias)
+
+
+def _connection() -> BaseDatabaseWrapper:
+    # Never a replica: it lags, and a session that has just been ended must be gone.
+    return connections[router.db_for_write(StoredSession)]
+
+
+def _execute(statement: str, params: list[Any]) -> bool:
+    with _connection().cursor() as cursor:
+        cursor.execute(statement, params)
+        return bool(cursor.rowcount > 0)
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

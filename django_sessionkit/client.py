@@ -1,0 +1,63 @@
+"""Request -> the address and the user agent it came from. Pure, and never an exception."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+
+# As much of a User-Agent header as is stored and parsed.
+USER_AGENT_LENGTH = 512
+
+# What servers and proxies write around an address: [v6], [v6]:port, v4:port.
+WITH_PORT = re.compile(r"\[(?P<v6>[^][]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request came from, as far as it can be known: None and "" are "unknown"."""
+
+    address: str | None
+    user_agent: str
+
+
+def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
+    """
+    Return where a request came from.
+
+    Every proxy appends the address that it saw to X-Forwarded-For, so with ``trusted_proxies`` of
+    our own the n-th entry from the right is the first that none of them vouches for, and all that
+    is left of it could be made up by the visitor. A request with fewer entries went round the
+    proxies: its own address is the truth about it.
+    """
+    address = request.META.get("REMOTE_ADDR", "")
+    if trusted_proxies > 0 and (forwarded := request.META.get("HTTP_X_FORWARDED_FOR")):
+        # An empty entry counts as one: to skip it would move the place that visitors can write to.
+        entries = forwarded.rsplit(",", trusted_proxies)
+        if len(entries) >= trusted_proxies:
+            address = entries[-trusted_proxies]
+    return Client(_normalised(address), _printable(request.META.get("HTTP_USER_AGENT", "")))
+
+
+def _normalised(text: str) -> str | None:
+    text = text.strip()
+    if match := WITH_PORT.fullmatch(text):
+        text = match["v6"] or match["v4"]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:  # the empty name of a unix socket, "unknown", garbage
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        # Without its zone, which means something on one machine only and which columns for
+        # addresses refuse; and v4 as v4, however the server's socket is bound.
+        address = address.ipv4_mapped or ipaddress.IPv6Address(int(address))
+    return str(address)
+
+
+def _printable(text: str) -> str:
+    """
+    Return the text cut, and without NUL, which PostgreSQL refuses, other control characters,
+    which forge log lines, lone surrogates and bidirectional overrides.
+    """
+    text = text[:USER_AGENT_LENGTH]
+    return text if text.isprintable() else "".join(filter(str.isprintable, text))

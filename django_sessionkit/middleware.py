@@ -1,0 +1,219 @@
+"""
+The cookie in and out, what is known about the client, and what a visitor is told when a session
+was ended or its store does not answer.
+"""
+
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, cast
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
+from django.contrib.messages.storage import default_storage
+from django.contrib.sessions import middleware
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    JsonResponse,
+)
+from django.shortcuts import resolve_url
+from django.template.loader import render_to_string
+from django.utils.cache import add_never_cache_headers, patch_cache_control
+from django.utils.http import http_date, urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_sessionkit.client import client_of
+from django_sessionkit.conf import conf
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import EndReason, UserSession
+
+if TYPE_CHECKING:
+    from django_sessionkit.backends.base import SessionStore
+
+logger = logging.getLogger("django.security.SuspiciousSession")
+
+# What Django's engines and this kit's have issued: 32 lower case letters and digits.
+SESSION_KEY_PATTERN = re.compile(r"[a-z0-9]{32}", re.ASCII)
+# Seconds after which a visitor may try again when the store did not answer.
+RETRY_AFTER = 5
+
+FAREWELLS = {
+    EndReason.LOGOUT: gettext_lazy("You have signed out."),
+    EndReason.REVOKED: gettext_lazy(
+        "You were signed out: this session was ended from another device."
+    ),
+    EndReason.REVOKED_BY_STAFF: gettext_lazy("You were signed out by the staff of this site."),
+    EndReason.IDLE: gettext_lazy("You were signed out because you were inactive for a while."),
+    EndReason.EXPIRED: gettext_lazy("Your session has expired."),
+    EndReason.LIMIT: gettext_lazy("You were signed out because you signed in on too many devices."),
+    EndReason.PASSWORD_CHANGE: gettext_lazy(
+        "You were signed out because your password was changed."
+    ),
+    EndReason.ACCOUNT_DISABLED: gettext_lazy(
+        "You were signed out because your account was disabled."
+    ),
+    EndReason.REPLACED: gettext_lazy("You were signed out because another account signed in here."),
+    EndReason.LOST: gettext_lazy("You were signed out."),
+}
+
+
+class SessionMiddleware(middleware.SessionMiddleware):
+    """
+    Use in place of Django's, at the same place in MIDDLEWARE.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        session = request.session = cast(
+            "SessionStore", self.SessionStore(self.read_cookie(request))
+        )
+        session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, StoreUnavailable):
+            return self.unavailable(request)
+        if isinstance(exception, UpdateError):
+            return self.interrupted(request)
+        return None
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        session = cast("SessionStore", request.session)
+        if session.failed:
+            # Whatever the view made of it, it did not know who was asking.
+            return self.unavailable(request)
+        try:
+            if session.lost and SESSION_KEY not in session:
+                row = UserSession.objects.lost(session.lost)
+                if row and request.path != resolve_url(settings.LOGIN_URL):
+                    response = self.signed_out(request, row.end_reason)
+            response = super().process_response(request, response)
+        except StoreUnavailable:
+            return self.unavailable(request)
+        except SessionInterrupted:
+            response = super().process_response(request, self.interrupted(request))
+        return self.finish_cookie(request, response)
+
+    def read_cookie(self, request: HttpRequest) -> str | None:
+        """
+        Return the session key of the request, or None for a cookie that is not ours: malformed,
+        or there more than once, so that nobody can tell which one the site has set.
+
+        The header is read as it came (RFC 6265bis §5.6.3). Django's parser strips any Unicode
+        white space around names and unquotes octal escapes, so that a page of a sibling domain can
+        pass its own cookie off as one with the prefix __Host-.
+        """
+        name = settings.SESSION_COOKIE_NAME
+        found: list[str] = []
+        for pair in request.META.get("HTTP_COOKIE", "").split(";"):
+            key, _equals, value = pair.partition("=")
+            if key.strip(" \t") == name:
+                found.append(value.strip(" \t"))
+        if len(found) > 1:
+            # Deleting one of them may hit the good one: leave them all alone.
+            request.COOKIES.pop(name, None)
+            logger.warning("A request came with %d session cookies, and none was used", len(found))
+            return None
+        if found and SESSION_KEY_PATTERN.fullmatch(found[0]):
+            return found[0]
+        return None
+
+    def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Slide the cookie with the session, and see to what Django's middleware leaves out."""
+        session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
+        slid = session.touched and response.status_code < 500 and not session.is_empty()
+        if slid and name not in response.cookies and not session.get_expire_at_browser_close():
+            age = session.get_expiry_age()
+            response.set_cookie(
+                name,
+                str(session.session_key),
+                max_age=age,
+                expires=http_date(time.time() + age),
+                domain=settings.SESSION_COOKIE_DOMAIN,
+                path=settings.SESSION_COOKIE_PATH,
+                secure=settings.SESSION_COOKIE_SECURE,
+                httponly=settings.SESSION_COOKIE_HTTPONLY,
+                samesite=settings.SESSION_COOKIE_SAMESITE,
+            )
+        if cookie := response.cookies.get(name):
+            # ASVS 14.3.2: no cache on the way keeps a session key.
+            patch_cache_control(response, no_store=True, private=True)
+            if name.startswith(("__Http-", "__Host-Http-")):
+                # A browser takes the deletion of such a cookie only with HttpOnly, too.
+                cookie["httponly"] = True
+        return response
+
+    # What a visitor is told.
+
+    def interrupted(self, request: HttpRequest) -> HttpResponse:
+        """Answer for a session that went away while the request was under way."""
+        lost = cast("SessionStore", request.session).lost
+        row = UserSession.objects.lost(lost) if lost else None
+        if row:
+            request.session = self.SessionStore()
+            return self.signed_out(request, row.end_reason)
+        # A concurrent request, signing in in another tab say, has given it a new key, and its
+        # answer has the new cookie. So this one must not delete it.
+        request.session = self.SessionStore()
+        request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        if request.method in ("GET", "HEAD") and is_page(request):
+            return HttpResponseRedirect(request.get_full_path())
+        return answer(
+            request,
+            409,
+            _("Nothing was saved"),
+            _("You signed in or out in another tab meanwhile. Go back and try again."),
+        )
+
+    def signed_out(self, request: HttpRequest, reason: str) -> HttpResponse:
+        """Answer for a session that was ended: the sign-in page, or 401 for an API's caller."""
+        text = str(FAREWELLS[EndReason(reason)])
+        if not is_page(request):
+            return answer(request, 401, _("Signed out"), text, reason=reason)
+        url = resolve_url(settings.LOGIN_URL)
+        if request.method == "GET":
+            url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: request.get_full_path()})}"
+        response = HttpResponseRedirect(url)
+        if hasattr(request, "_messages"):
+            # MessageMiddleware has had its turn with the answer that this one replaces.
+            storage = default_storage(request)
+            storage.add(messages.WARNING, text)
+            storage.update(response)
+        add_never_cache_headers(response)
+        return response
+
+    def unavailable(self, request: HttpRequest) -> HttpResponse:
+        """Answer for a store that did not. Nobody is logged out: the cookie is left alone."""
+        response = answer(
+            request,
+            503,
+            _("Please try again in a moment"),
+            _("We cannot reach your session right now. You are still signed in."),
+        )
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+        return response
+
+
+def is_page(request: HttpRequest) -> bool:
+    """Tell a person who goes to a page from a script that calls an API."""
+    mode = request.headers.get("Sec-Fetch-Mode")
+    if mode:
+        return mode == "navigate"
+    return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
+
+
+def answer(request: HttpRequest, status: int, title: str, text: str, **more: str) -> HttpResponse:
+    """Return a page, or JSON for an API's caller. It is made without the request's session."""
+    response: HttpResponse
+    if is_page(request):
+        context = {"title": title, "text": text}
+        page = render_to_string("django_sessionkit/answer.html", context)
+        response = HttpResponse(page, status=status)
+    else:
+        response = JsonResponse({"detail": text, **more}, status=status)
+    add_never_cache_headers(response)
+    return response

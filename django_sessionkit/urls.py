@@ -1,0 +1,10 @@
+from django.urls import path
+
+from django_sessionkit.views import SessionEndOthersView, SessionEndView, SessionListView
+
+app_name = "django_sessionkit"
+urlpatterns = [
+    path("", SessionListView.as_view(), name="session_list"),
+    path("others/end/", SessionEndOthersView.as_view(), name="session_end_others"),
+    path("<uuid:pk>/end/", SessionEndView.as_view(), name="session_end"),
+]

@@ -1,0 +1,38 @@
+// The theme is a matter of this browser, so it stays here. Loaded before the page is painted.
+"use strict";
+
+(() => {
+  const root = document.documentElement;
+
+  function chosen() {
+    try {
+      return localStorage.getItem("theme") || "";
+    } catch {
+      return ""; // Storage may be forbidden; then the device decides.
+    }
+  }
+
+  function apply(theme) {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+  }
+
+  apply(chosen());
+  addEventListener("storage", () => apply(chosen()));
+
+  addEventListener("DOMContentLoaded", () => {
+    const form = document.getElementById("theme");
+    if (!form) return;
+    form.elements.theme.value = chosen();
+    form.hidden = false;
+    form.addEventListener("change", () => {
+      const theme = form.elements.theme.value;
+      apply(theme);
+      try {
+        localStorage.setItem("theme", theme);
+      } catch {
+        // It lasts until the next page, then.
+      }
+    });
+  });
+})();

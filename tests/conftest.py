@@ -1,0 +1,62 @@
+"""
+One run is a leg: all tests on the database that SESSIONKIT_TEST_DATABASE names, "sqlite" (if it
+names none) or "postgresql". A server that is missing fails the run; nothing is skipped.
+"""
+
+import os
+import platform
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import django
+import psycopg
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection
+
+from tests import servers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "once: the database makes no difference, SQLite is enough")
+    # Nothing that the shell of a developer says of the kit or of the demo reaches the tests.
+    for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
+        del os.environ[name]
+
+
+def pytest_report_header() -> str:
+    database = f"SQLite {sqlite3.sqlite_version}"
+    if connection.vendor == "postgresql":
+        with psycopg.connect(servers.postgresql()) as server:
+            database = f"PostgreSQL {server.info.parameter_status('server_version')}"
+    return f"Python {platform.python_version()}, Django {django.__version__}, {database}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if connection.vendor != "sqlite":
+        again = [item for item in items if item.get_closest_marker("once")]
+        items[:] = [item for item in items if item not in again]
+        config.hook.pytest_deselected(items=again)
+
+
+@pytest.fixture(params=["sync", "async"])
+def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Call a method of a session either way, so that no test can forget one half:
+    ``drive(session, "cycle_key")``."""
+    if request.param == "sync":
+        return lambda session, name, *args, **kwargs: getattr(session, name)(*args, **kwargs)
+    return lambda session, name, *args, **kwargs: async_to_sync(getattr(session, f"a{name}"))(
+        *args, **kwargs
+    )
+
+
+@pytest.fixture
+def example_database(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database for ``servers.serve_example()``, of the kind of this leg."""
+    if connection.vendor == "sqlite":
+        yield f"sqlite:///{tmp_path}/example.sqlite3"
+        return
+    with servers.own_database(servers.postgresql()) as url:
+        yield url

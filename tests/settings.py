@@ -1,0 +1,73 @@
+"""The smallest site with all that the kit meets: users, the admin, messages."""
+
+import os
+import secrets
+import tempfile
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+from tests import servers
+
+SECRET_KEY = "of the tests"
+ALLOWED_HOSTS = ["testserver", "127.0.0.1"]
+USE_TZ = True
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast
+
+SESSION_ENGINE = "django_sessionkit.backends.db"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_sessionkit",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django_sessionkit.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+TEST_NAME = f"test_sessionkit_{secrets.token_hex(8)}"
+
+match os.environ.get("SESSIONKIT_TEST_DATABASE", "sqlite"):
+    case "sqlite":
+        # In a file: the in-memory database locks whole tables between threads, as no site's does.
+        database_url, test_name = (
+            "sqlite://:memory:",
+            f"{tempfile.gettempdir()}/{TEST_NAME}.sqlite3",
+        )
+    case "postgresql":
+        # A name of its own: the server may be somebody's, and Django replaces what it finds.
+        database_url, test_name = servers.postgresql(), TEST_NAME
+    case unknown:
+        raise ImproperlyConfigured(f"SESSIONKIT_TEST_DATABASE: sqlite or postgresql, not {unknown}")
+
+DATABASES = {"default": {**dj_database_url.parse(database_url), "TEST": {"NAME": test_name}}}

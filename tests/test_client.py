@@ -1,0 +1,165 @@
+"""Request -> address and user agent, whatever a request says."""
+
+from typing import Any
+
+import pytest
+from django.test import RequestFactory
+
+from django_sessionkit.client import USER_AGENT_LENGTH, Client, client_of
+
+
+def client(trusted_proxies: int = 0, **meta: Any) -> Client:
+    request = RequestFactory().get("/", **{"REMOTE_ADDR": "192.0.2.1", **meta})
+    return client_of(request, trusted_proxies)
+
+
+def address(remote_addr: str) -> str | None:
+    return client(REMOTE_ADDR=remote_addr).address
+
+
+def forwarded(trusted_proxies: int, header: str) -> str | None:
+    return client(trusted_proxies, HTTP_X_FORWARDED_FOR=header).address
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        (" 192.0.2.1\t", "192.0.2.1"),
+        ("192.0.2.1:50123", "192.0.2.1"),
+        ("2001:DB8:0:0:0:0:0:1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:db8::1]:50123", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("[::ffff:192.0.2.1]:50123", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("[fe80::1%25eth0]:50123", "fe80::1"),
+        ("fe80::1%<script>", "fe80::1"),
+        ("::ffff:192.0.2.1%eth0", "192.0.2.1"),
+    ],
+)
+def test_addresses_are_written_in_one_way(written: str, meant: str):
+    assert address(written) == meant
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "",  # a unix socket
+        "unix:",
+        "unknown",
+        "_hidden",
+        "localhost",
+        "<script>",
+        "1.2.3",
+        "1.2.3.4.5",
+        "1.2.3.256",
+        "192.0.2.01",
+        "192.0.2.1/24",
+        "192.0.2.1:",
+        "192.0.2.1:http",
+        "192.0.2.1\0",
+        "\N{ARABIC-INDIC DIGIT ONE}92.0.2.1",
+        "192.0.2.1:\N{ARABIC-INDIC DIGIT ONE}",
+        "3221225985",
+        "[192.0.2.1",
+        "[]",
+        "[::1",
+        "::1]",
+        "[::1]50123",
+        "[[::1]]",
+        ":::1",
+        "%eth0",
+        "[" * 5000,
+        "1" * 5000,
+        "1." * 2500,
+        ":" * 5000,
+        "::1%" + "a%" * 2500,
+        "192.0.2.1:" + "1" * 5000 + "!",
+    ],
+)
+def test_what_is_no_address_is_unknown(garbage: str):
+    assert address(garbage) is None
+
+
+def test_a_server_that_says_nothing_of_the_peer_leaves_it_unknown():
+    request = RequestFactory().get("/")
+    del request.META["REMOTE_ADDR"]
+    assert client_of(request, 0) == Client(None, "")
+
+
+def test_x_forwarded_for_is_not_believed_without_a_proxy_of_ours():
+    assert forwarded(0, "203.0.113.7") == "192.0.2.1"
+
+
+def test_with_proxies_the_entry_of_the_outermost_counts():
+    assert forwarded(1, "203.0.113.7") == "203.0.113.7"
+    assert forwarded(2, "203.0.113.7, 10.0.0.1") == "203.0.113.7"
+
+
+def test_what_the_visitor_wrote_before_the_proxies_did_is_ignored():
+    assert forwarded(1, "198.51.100.1, <script>, 203.0.113.7") == "203.0.113.7"
+    assert forwarded(2, "198.51.100.1,unknown,,203.0.113.7,10.0.0.1") == "203.0.113.7"
+    assert forwarded(1, "x, " * 1700 + "203.0.113.7") == "203.0.113.7"
+
+
+def test_an_empty_entry_does_not_move_the_place_that_counts():
+    # A proxy that is reached by a unix socket may append nothing.
+    assert forwarded(1, "198.51.100.1, ") is None
+    assert forwarded(2, "198.51.100.1, , 10.0.0.1") is None
+
+
+def test_a_request_that_went_round_the_proxies_has_its_own_address():
+    assert client(1).address == "192.0.2.1"
+    assert forwarded(1, "") == "192.0.2.1"
+    assert forwarded(3, "198.51.100.1, 203.0.113.7") == "192.0.2.1"
+
+
+def test_garbage_where_the_address_should_be_is_unknown_rather_than_the_proxys():
+    assert forwarded(1, "198.51.100.1, unknown") is None
+
+
+def test_forwarded_addresses_are_read_like_others():
+    assert forwarded(1, "[2001:DB8::1]:50123") == "2001:db8::1"
+    assert forwarded(2, "::ffff:203.0.113.7, 10.0.0.1") == "203.0.113.7"
+
+
+def test_a_proxy_behind_a_unix_socket_is_believed():
+    request = client(1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="203.0.113.7")
+    assert request.address == "203.0.113.7"
+
+
+def user_agent(header: str) -> str:
+    return client(HTTP_USER_AGENT=header).user_agent
+
+
+def test_user_agent_is_kept_as_it_came():
+    assert user_agent("Mozilla/5.0 (X11; Linux) Ünï/1") == "Mozilla/5.0 (X11; Linux) Ünï/1"
+    assert user_agent("<script>alert(1)</script>") == "<script>alert(1)</script>"
+
+
+def test_request_without_a_user_agent_has_an_empty_one():
+    assert client().user_agent == ""
+
+
+def test_user_agent_is_cut():
+    assert user_agent("x" * 100_000) == "x" * USER_AGENT_LENGTH
+    assert USER_AGENT_LENGTH == 512  # the length of the column
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("NUL, which PostgreSQL refuses", "\0"),
+        ("line feeds, which forge log lines", "\r\n"),
+        ("escapes of terminals", "\x1b\x9b"),
+        ("delete", "\x7f"),
+        ("right-to-left override", "\u202e"),
+        ("isolate", "\u2066"),
+        ("line separator", "\u2028"),
+        ("zero-width space", "\u200b"),
+        ("half a character, which UTF-8 cannot express", "\ud800"),
+    ],
+)
+def test_user_agent_is_rid_of(name: str, text: str):
+    assert user_agent(f"be{text}fore{text}") == "before"

@@ -1,0 +1,196 @@
+"""User agent -> device, with ua-parser and without."""
+
+import importlib.util
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.utils import translation
+
+from django_sessionkit import devices
+from django_sessionkit.devices import Device, device_of
+
+WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
+WINDOWS = f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {WEBKIT}"
+MAC = f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {WEBKIT}"
+LINUX = f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT}"
+ANDROID = f"Mozilla/5.0 (Linux; Android 10; K) {WEBKIT}"
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15"
+IPAD = "Mozilla/5.0 (iPad; CPU OS 18_7 like Mac OS X) AppleWebKit/605.1.15"
+LIKE_GECKO = "(KHTML, like Gecko)"
+
+DEVICES = [
+    (f"{WINDOWS} Chrome/156.0.0.0 Safari/537.36", "Chrome", "Windows", "desktop"),
+    (f"{MAC} Chrome/156.0.0.0 Safari/537.36", "Chrome", "macOS", "desktop"),
+    (f"{LINUX} Chrome/156.0.0.0 Safari/537.36", "Chrome", "Linux", "desktop"),
+    (f"{ANDROID} Chrome/156.0.0.0 Mobile Safari/537.36", "Chrome", "Android", "mobile"),
+    (f"{ANDROID} Chrome/156.0.0.0 Safari/537.36", "Chrome", "Android", "tablet"),
+    (
+        f"{IPHONE} {LIKE_GECKO} CriOS/156.0.8078.60 Mobile/15E148 Safari/604.1",
+        "Chrome", "iOS", "mobile",
+    ),
+    (
+        f"Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) {WEBKIT} Chrome/156.0.0.0 Safari/537.36",
+        "Chrome", "Chrome OS", "desktop",
+    ),
+    (
+        "Mozilla/5.0 (Linux; Android 14; CUBOT X18 Build/U; wv) AppleWebKit/537.36 "
+        "(KHTML, like Gecko) Version/4.0 Chrome/156.0.8078.60 Mobile Safari/537.36",
+        "Chrome", "Android", "mobile",
+    ),
+    (f"{IPHONE} {LIKE_GECKO} Version/26.1 Mobile/15E148 Safari/604.1", "Safari", "iOS", "mobile"),
+    (f"{IPAD} {LIKE_GECKO} Version/26.1 Mobile/15E148 Safari/604.1", "Safari", "iOS", "tablet"),
+    (f"{MAC} Version/26.1 Safari/605.1.15", "Safari", "macOS", "desktop"),
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:150.0) Gecko/20100101 Firefox/150.0",
+        "Firefox", "Windows", "desktop",
+    ),
+    (
+        "Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0",
+        "Firefox", "Linux", "desktop",
+    ),
+    (
+        "Mozilla/5.0 (Android 15; Mobile; rv:150.0) Gecko/150.0 Firefox/150.0",
+        "Firefox", "Android", "mobile",
+    ),
+    (
+        "Mozilla/5.0 (Android 15; Tablet; rv:150.0) Gecko/150.0 Firefox/150.0",
+        "Firefox", "Android", "tablet",
+    ),
+    (
+        f"{IPHONE} {LIKE_GECKO} FxiOS/150.0 Mobile/15E148 Safari/605.1.15",
+        "Firefox", "iOS", "mobile",
+    ),
+    (f"{WINDOWS} Chrome/156.0.0.0 Safari/537.36 Edg/156.0.0.0", "Edge", "Windows", "desktop"),
+    (
+        f"{ANDROID} Chrome/156.0.0.0 Mobile Safari/537.36 EdgA/156.0.0.0",
+        "Edge", "Android", "mobile",
+    ),
+    (
+        f"{IPHONE} {LIKE_GECKO} Version/18.0 EdgiOS/156.0.3179.98 Mobile/15E148 Safari/604.1",
+        "Edge", "iOS", "mobile",
+    ),
+    (f"{WINDOWS} Chrome/154.0.0.0 Safari/537.36 OPR/126.0.0.0", "Opera", "Windows", "desktop"),
+    (
+        f"{ANDROID} SamsungBrowser/29.0 Chrome/136.0.0.0 Mobile Safari/537.36",
+        "Samsung Internet", "Android", "mobile",
+    ),
+    (
+        f"{ANDROID} Version/4.0 Chrome/156.0.8078.60 Mobile Safari/537.36 "
+        "[FB_IAB/FB4A;FBAV/530.0.0.38.74;]",
+        "Facebook", "Android", "mobile",
+    ),
+    (
+        f"{IPHONE} {LIKE_GECKO} Mobile/15E148 Instagram 400.0.0.20.98 "
+        "(iPhone16,2; iOS 18_7; en_US; en; scale=3.00; 1290x2796; 700000000)",
+        "Instagram", "iOS", "mobile",
+    ),
+    (
+        "Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko",
+        "Internet Explorer", "Windows", "desktop",
+    ),
+    # Programs.
+    ("curl/8.14.1", "curl", "", "bot"),
+    ("python-requests/2.34.2", "python-requests", "", "bot"),
+    (f"{LINUX} HeadlessChrome/156.0.0.0 Safari/537.36", "HeadlessChrome", "Linux", "bot"),
+    # Crawlers, whatever they pretend to be.
+    (
+        "Mozilla/5.0 (Linux; Android 6.0.1; Nexus 5X Build/MMB29P) AppleWebKit/537.36 "
+        "(KHTML, like Gecko) Chrome/156.0.8078.60 Mobile Safari/537.36 "
+        "(compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+        "Googlebot", "", "bot",
+    ),
+    (f"Mozilla/5.0 {WEBKIT}; compatible; GPTBot/1.3; +https://openai.com/gptbot", "GPTBot", "", "bot"),
+    (
+        "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; ClaudeBot/1.0; "
+        "+claudebot@anthropic.com)",
+        "ClaudeBot", "", "bot",
+    ),
+    # Neither.
+    ("Mozilla/5.0", "", "", "other"),
+    ("", "", "", "other"),
+    ("() { :; }; echo x" * 30, "", "", "other"),
+    ("\0\x1b[31m\u202e<script>", "", "", "other"),
+]  # fmt: skip
+
+
+@pytest.fixture(params=["built in", "ua-parser"], autouse=True)
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "built in":
+        monkeypatch.setattr(devices, "ua_parser", None)
+    else:
+        assert devices.ua_parser
+    devices._device_of.cache_clear()
+    yield request.param
+    devices._device_of.cache_clear()
+
+
+@pytest.mark.parametrize(("user_agent", "browser", "system", "kind"), DEVICES)
+def test_device(user_agent: str, browser: str, system: str, kind: str):
+    assert device_of(user_agent) == Device(browser, system, kind)
+
+
+def test_ua_parser_names_what_is_too_rare_to_be_listed(parser: str):
+    vivaldi = device_of(f"{WINDOWS} Chrome/154.0.0.0 Safari/537.36 Vivaldi/7.6")
+    assert vivaldi.browser == ("Vivaldi" if parser == "ua-parser" else "Chrome")
+    kaios = device_of("Mozilla/5.0 (Mobile; Nokia; rv:48.0) Gecko/48.0 Firefox/48.0 KAIOS/2.5")
+    assert kaios.system == ("KaiOS" if parser == "ua-parser" else "")
+    assert (kaios.browser, kaios.kind) == ("Firefox", "mobile")
+
+
+def test_what_ua_parser_calls_android_is_named_as_without_it():
+    found = device_of(f"{ANDROID} Version/4.0 Chrome/100.0 Mobile Safari/537.36")
+    assert found == Device("Chrome", "Android", "mobile")
+
+
+def test_name_that_a_visitor_made_up_is_not_shown_at_any_length():
+    name = "Buy-my-pills-" * 20
+    assert device_of(f"{name}/1 CFNetwork/1 Darwin/23").browser == ""
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["a" * 100_000, "a-" * 50_000, "bot" * 30_000, "crawle" * 15_000, "Mozilla/5.0 " * 9_000,
+     "Mozilla/5.0 " + " " * 90_000, "(" * 90_000, "Android " * 10_000, "[FB_IA" * 15_000],
+)  # fmt: skip
+def test_hostile_user_agent_takes_no_longer_than_others(hostile: str):
+    device_of("the parsers are built with the first")
+    started = time.perf_counter()
+    device_of(hostile)
+    assert time.perf_counter() - started < 0.1
+
+
+def test_nothing_beyond_what_is_stored_is_looked_at():
+    assert device_of("x" * 512 + " Firefox/150.0").browser == ""
+
+
+def test_each_user_agent_is_parsed_once():
+    device_of("curl/8")
+    device_of("curl/8")
+    assert devices._device_of.cache_info().hits == 1
+
+
+def test_device_says_what_it_is():
+    assert str(Device("Firefox", "Linux", "desktop")) == "Firefox on Linux"
+    assert str(Device("curl", "", "bot")) == "curl"
+    assert str(Device("", "Windows", "desktop")) == "Windows"
+    assert str(Device("", "", "other")) == "Unknown device"
+
+
+def test_device_says_it_in_the_language_of_who_reads():
+    device = Device("Firefox", "Linux", "desktop")
+    with translation.override("de"):
+        assert str(device) == "Firefox unter Linux"
+        assert str(Device("", "", "other")) == "Unbekanntes Gerät"
+    assert str(device) == "Firefox on Linux"
+
+
+def test_ua_parser_is_optional(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ua_parser", None)  # so that importing it fails
+    spec = importlib.util.spec_from_file_location("devices_without_extras", devices.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.ua_parser is None
+    assert str(module.device_of("curl/8.14.1")) == "curl"
