@@ -78,7 +78,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
             return None
 
 
-class SessionListView(OwnSessionsMixin, ListView[UserSession]):
+class SessionListView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
     """The devices that are signed in to the user's account."""
 
     template_name = "django_sessionkit/session_list.html"
@@ -92,7 +92,7 @@ class SessionListView(OwnSessionsMixin, ListView[UserSession]):
         return context
 
 
-class SessionEndView(OwnSessionsMixin, DetailView[UserSession]):
+class SessionEndView(OwnSessionsMixin, DetailView):  # type: ignore[type-arg]
     """End one session: GET asks, POST does it. Ending the current one is signing out."""
 
     template_name = "django_sessionkit/session_confirm_end.html"
@@ -116,7 +116,7 @@ class SessionEndView(OwnSessionsMixin, DetailView[UserSession]):
         return redirect("django_sessionkit:session_list")
 
 
-class SessionEndOthersView(OwnSessionsMixin, ListView[UserSession]):
+class SessionEndOthersView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
     """End every session but the current one: GET asks, POST does it."""
 
     template_name = "django_sessionkit/session_confirm_end_others.html"

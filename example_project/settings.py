@@ -54,7 +54,7 @@ TEMPLATES = [
 ]
 
 DATABASES: dict[str, Any]
-if "DATABASE_URL" in os.environ:
+if os.environ.get("DATABASE_URL"):
     import dj_database_url
 
     DATABASES = {"default": dj_database_url.config()}

@@ -42,11 +42,12 @@ def postgresql() -> str:
     """Return the URL of a PostgreSQL server in which a database can be created."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         return url
-    programs, folder = _postgresql_programs(), Path(tempfile.mkdtemp(prefix="sessionkit-pg-"))
+    programs, folder = _postgresql_programs(), _temporary_folder()
     initdb = [str(programs / "initdb"), "--pgdata=data", "--username=postgres", "--auth=trust"]
     initdb += ["--encoding=UTF8", "--locale=C", "--no-sync"]
     with (folder / "log").open("wb") as log:
-        _spawn(initdb, folder, log=log.fileno(), leave_root=True).wait()
+        if _spawn(initdb, folder, log=log.fileno(), leave_root=True).wait() != 0:
+            raise RuntimeError(f"initdb failed:\n{_end_of(folder / 'log')}")
     server = [str(programs / "postgres"), "-D", "data", "-h", HOST]
     server += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
     server += ["-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
@@ -60,7 +61,7 @@ def redis() -> str:
     """Return the URL of a Redis or Valkey server."""
     if url := os.environ.get("TEST_REDIS_URL"):
         return url
-    folder = Path(tempfile.mkdtemp(prefix="sessionkit-redis-"))
+    folder = _temporary_folder()
     server = [str(_redis_program()), "--bind", HOST, "--save", "", "--appendonly", "no"]
     return f"redis://{HOST}:{_serve(server, '--port', folder)}/0"
 
@@ -94,7 +95,7 @@ def serve_example(
         **(env or {}),
     }
     with log.open("ab") as output:
-        for _ in range(5):
+        for _ in range(3):
             port = free_port()
             command = [sys.executable, "manage.py", "demo", "--port", str(port)]
             demo = _spawn(command, PROJECT, log=output.fileno(), env=environment)
@@ -147,6 +148,12 @@ def _wheel(package: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations or ()))) if spec else None
 
 
+def _temporary_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="sessionkit-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def _serve(
     command: list[str],
     port_option: str,
@@ -157,7 +164,7 @@ def _serve(
     """Start a server that lives until the end of this process, and return its port."""
     log = folder / "log"
     with log.open("ab") as output:
-        for _ in range(5):
+        for _ in range(3):
             port = free_port()
             server = _spawn(
                 [*command, port_option, str(port)],
@@ -168,7 +175,6 @@ def _serve(
             )
             # Its own word: another server may answer on a port that was free a moment ago.
             if _came_up(server, lambda: b"eady to accept connections" in log.read_bytes()):
-                atexit.register(shutil.rmtree, folder, ignore_errors=True)
                 atexit.register(_stop, server, stop)
                 return port
             _stop(server, stop)

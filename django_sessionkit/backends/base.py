@@ -445,8 +445,8 @@ class SessionStore(SessionBase):
         return contents
 
     def _expires_at(self, data: dict[str, Any]) -> int:
-        expiry = self.get_expiry_date(expiry=data.get("_session_expiry"))
-        return int(expiry.timestamp() * 1000)
+        # By its age, not by its date: without USE_TZ a date means two moments once a year.
+        return _now() + int(self.get_expiry_age(expiry=data.get("_session_expiry")) * 1000)
 
     # The two drivers.
 
