@@ -20,10 +20,11 @@ class Line:
 
 
 class Cart:
-    """The cart of a visitor, signed in or not, in the session.
+    """
+    The cart of a visitor, signed in or not, in the session.
 
-    Every product has a session key of its own. django-sessionkit merges requests that run at the
-    same time key by key, so that none of two products added in two tabs at once is lost.
+    Every product has an entry of its own there. django-sessionkit merges requests that run at the
+    same time entry by entry, so that of two products added in two tabs at once none is lost.
     """
 
     def __init__(self, session: SessionBase) -> None:

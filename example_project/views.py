@@ -37,7 +37,9 @@ def add_to_cart(request: HttpRequest, slug: str) -> HttpResponse:
 def remove_from_cart(request: HttpRequest, slug: str) -> HttpResponse:
     product = _product_or_404(slug)
     Cart(request.session).remove(product)
-    messages.success(request, gettext("%(name)s is no longer in your cart.") % {"name": product.name})
+    messages.success(
+        request, gettext("%(name)s is no longer in your cart.") % {"name": product.name}
+    )
     return redirect("cart")
 
 
@@ -58,7 +60,8 @@ LONGEST_TYPED = 200
 
 @login_required
 def checkout(request: HttpRequest, step: str = "confirm") -> HttpResponse:
-    """One step of the checkout, or the first one before it that is not complete yet.
+    """
+    Show one step of the checkout, or the first one before it that is not complete yet.
 
     The session keeps what was typed; whether that completes a step is for its form to say.
     """

@@ -49,7 +49,7 @@ Opera | Windows | desktop | {WINDOWS} Chrome/154.0.0.0 Safari/537.36 OPR/126.0.0
 Samsung Internet | Android | mobile | {ANDROID} SamsungBrowser/29.0 Chrome/136 Mobile Safari/537.36
 Facebook | Android | mobile | {ANDROID} Version/4.0 Chrome/156.0.8078.60 Mobile [FBAV/530.0.0.38;]
 Instagram | iOS | mobile | {IPHONE} Mobile/15E148 Instagram 400.0.0.20.98 (iPhone16,2; iOS 18_7)
-Internet Explorer | Windows | desktop | Mozilla/5.0 (Windows NT 10.0; Trident/7.0; rv:11.0) like Gecko
+Internet Explorer | Windows | desktop | Mozilla/5.0 (Windows NT 10.0; Trident/7.0) like Gecko
 curl |  | bot | curl/8.14.1
 python-requests |  | bot | python-requests/2.34.2
 HeadlessChrome | Linux | bot | {LINUX} HeadlessChrome/156.0.0.0 Safari/537.36

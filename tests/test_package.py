@@ -49,10 +49,12 @@ from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
 from django.test import Client
+from django.test.utils import setup_test_environment
 from django.urls import include, path
 
 urlpatterns = [path("account/sessions/", include("django_sessionkit.urls"))]
 
+setup_test_environment()
 call_command("check", fail_level="WARNING")
 call_command("migrate", verbosity=0)
 client = Client(headers={"user-agent": "Mozilla/5.0"})

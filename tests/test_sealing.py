@@ -114,7 +114,9 @@ def test_a_serializer_that_was_changed_gives_nothing_rather_than_an_error():
 def test_session_keys_are_random_and_fit_a_cookie():
     keys = {new_session_key() for _ in range(10_000)}
     assert len(keys) == 10_000
-    assert all(len(key) == 32 and set(key) <= set("abcdefghijklmnopqrstuvwxyz234567") for key in keys)
+    assert all(
+        len(key) == 32 and set(key) <= set("abcdefghijklmnopqrstuvwxyz234567") for key in keys
+    )
     # Every character at every place: 10,000 / 32 of each, give or take six standard deviations.
     for place in range(32):
         counts = {}

@@ -278,7 +278,12 @@ class SessionStore(SessionBase):
                 raise CreateError
         else:
             loaded = yield from self._prepare(key)
-            yield from self._write(key, loaded, key, self._facts)
+            # Who signs in or out without login() or logout() gets a new key all the same: the old
+            # one is that of a row which ends now.
+            user = self._session_cache.get(SESSION_KEY)
+            switched = "handle" in self._facts and self._facts["user"] != user
+            new_key = new_session_key() if switched else key
+            yield from self._write(key, loaded, new_key, self._facts)
 
     def _cycle(self, authenticated_at: int | None = None) -> Flow[None]:
         """

@@ -25,6 +25,7 @@
     if (!form) return;
     form.elements.theme.value = chosen();
     form.hidden = false;
+    document.getElementById("theme-hint").hidden = true;
     form.addEventListener("change", () => {
       const theme = form.elements.theme.value;
       apply(theme);

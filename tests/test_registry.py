@@ -1,0 +1,603 @@
+"""
+Every signed-in session is a row, however the sign-in came about, and one verb ends it.
+"""
+
+import threading
+import uuid
+from datetime import timedelta
+from importlib import import_module
+
+import pytest
+import time_machine
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.db import OperationalError, connection
+from django.http import HttpRequest
+from django.test import Client as Browser
+from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_sessionkit import models
+from django_sessionkit.client import Client
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import EndReason, StoredSession, UserSession, uuid7
+from django_sessionkit.sealing import digest_of
+from django_sessionkit.signals import sessions_ended
+
+pytestmark = pytest.mark.django_db
+
+SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
+User = get_user_model()
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
+
+
+@pytest.fixture
+def alice():
+    return User.objects.create_user("alice", "alice@example.com", "secret")
+
+
+@pytest.fixture
+def bob():
+    return User.objects.create_user("bob", "bob@example.com", "secret")
+
+
+@pytest.fixture
+def ended():
+    """What sessions_ended says: (handles, reason, by) each time."""
+    heard = []
+
+    def listen(handles, reason, by, **kwargs):
+        heard.append((handles, reason, by))
+
+    sessions_ended.connect(listen)
+    yield heard
+    sessions_ended.disconnect(listen)
+
+
+@pytest.fixture
+def sign_in(drive):
+    """Sign in on a session, by login() or by alogin(), and save as the middleware does."""
+
+    def sign_in(user, session=None, **headers):
+        request = RequestFactory(headers=headers).get("/")
+        request.session = SessionStore() if session is None else session
+        drive(auth, "login", request, user)
+        drive(request.session, "save")
+        return request
+
+    return sign_in
+
+
+def again(request):
+    return SessionStore(request.session.session_key)
+
+
+# A row for every sign-in.
+
+
+def test_a_visitor_has_no_row(drive):
+    session = SessionStore()
+    session["cart"] = ["teapot"]
+    drive(session, "save")
+    assert session.handle is None
+    assert not UserSession.objects.exists()
+
+
+def test_a_sign_in_is_a_row(alice, sign_in):
+    before = timezone.now() - timedelta(milliseconds=1)  # the clock of the rows ticks so
+    request = sign_in(alice)
+    row = UserSession.objects.get()
+    assert row.user == alice
+    assert row.id == request.session.handle
+    assert row.digest == digest_of(request.session.session_key)
+    assert before <= row.started_at == row.authenticated_at == row.last_seen_at <= timezone.now()
+    age = row.expires_at - row.started_at
+    assert (
+        timedelta(0) <= age - timedelta(seconds=settings.SESSION_COOKIE_AGE) < timedelta(seconds=1)
+    )
+    assert row.ended_at is None
+    assert list(alice.sessionkit_sessions.active()) == [row]
+
+
+def test_a_cart_is_carried_over_the_sign_in(alice, sign_in):
+    visitor = SessionStore()
+    visitor["cart"] = ["teapot"]
+    visitor.save()
+    old = visitor.session_key
+    request = sign_in(alice, SessionStore(old))
+    assert again(request)["cart"] == ["teapot"]
+    assert not SessionStore().exists(old)
+    assert UserSession.objects.count() == 1
+
+
+def test_force_login_makes_a_row_of_an_unknown_device(alice):
+    browser = Browser()
+    browser.force_login(alice)
+    row = UserSession.objects.get()
+    assert (row.user, row.ip, row.user_agent) == (alice, None, "")
+    assert str(row) == "alice: Unknown device"
+
+
+def test_signing_in_through_the_site_knows_the_device(alice):
+    browser = Browser(headers={"user-agent": FIREFOX}, REMOTE_ADDR="192.0.2.7")
+    browser.post("/login/", {"username": "alice", "password": "secret"})
+    row = UserSession.objects.get()
+    assert (row.ip, row.user_agent, str(row.device)) == ("192.0.2.7", FIREFOX, "Firefox on Linux")
+
+
+def test_a_dictionary_that_somebody_filled_by_hand_is_a_sign_in_too(alice, drive):
+    session = SessionStore()
+    session[auth.SESSION_KEY] = str(alice.pk)
+    drive(session, "create")
+    assert UserSession.objects.get().user == alice
+
+
+def test_a_sign_in_whose_key_is_cycled_before_it_is_saved_has_a_row(alice, drive):
+    session = SessionStore()
+    session["cart"] = []
+    session.save()
+    session[auth.SESSION_KEY] = str(alice.pk)
+    drive(session, "cycle_key")
+    assert UserSession.objects.get().digest == digest_of(session.session_key)
+
+
+def test_a_sign_in_under_a_key_that_is_taken_leaves_no_row(alice, drive):
+    visitor = SessionStore()
+    visitor.save()
+    session = SessionStore(visitor.session_key)
+    session[auth.SESSION_KEY] = str(alice.pk)
+    with pytest.raises(CreateError):
+        drive(session, "save", must_create=True)
+    assert not UserSession.objects.exists()
+
+
+def test_a_sign_in_on_a_session_that_is_gone_leaves_no_row(alice, drive):
+    session = SessionStore()
+    session.save()
+    session[auth.SESSION_KEY] = str(alice.pk)
+    SessionStore.remove([digest_of(session.session_key)])
+    with pytest.raises(UpdateError):
+        drive(session, "save")
+    assert not UserSession.objects.exists()
+
+
+def test_handles_are_uuids_of_version_7_in_order_of_time():
+    first = uuid7()
+    with time_machine.travel(timezone.now() + timedelta(seconds=1)):
+        second = uuid7()
+    assert (first.version, first.variant) == (7, uuid.RFC_4122)
+    assert first < second
+    assert len({uuid7() for _ in range(1000)}) == 1000
+
+
+# The row follows its session.
+
+
+def test_a_new_key_keeps_the_row(alice, sign_in, drive):
+    request = sign_in(alice)
+    row = UserSession.objects.get()
+    drive(request.session, "cycle_key")
+    followed = UserSession.objects.get()
+    assert followed.id == row.id == again(request).handle
+    assert followed.digest == digest_of(request.session.session_key) != row.digest
+    assert followed.started_at == row.started_at
+    assert followed.authenticated_at == row.authenticated_at
+
+
+def test_a_password_change_keeps_the_row(alice, sign_in, drive):
+    request = sign_in(alice)
+    request.user = alice
+    row = UserSession.objects.get()
+    old = request.session.session_key
+    alice.set_password("new")
+    alice.save()
+    drive(auth, "update_session_auth_hash", request, alice)
+    drive(request.session, "save")
+    assert UserSession.objects.get().id == row.id
+    assert request.session.session_key != old
+    request.session = again(request)
+    assert auth.get_user(request) == alice
+
+
+def test_signing_in_again_gives_a_new_key_to_the_same_row(alice, sign_in):
+    """ASVS 7.2.4; Django's login() keeps the key."""
+    request = sign_in(alice)
+    old = request.session.session_key
+    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+        request = sign_in(alice, again(request))
+    row = UserSession.objects.get()
+    assert request.session.session_key != old
+    assert not SessionStore().exists(old)
+    assert row.id == request.session.handle
+    assert row.authenticated_at - row.started_at > timedelta(minutes=59)
+
+
+def test_signing_in_again_costs_one_new_key_only_when_it_is_the_same_session(alice, sign_in):
+    request = sign_in(alice)
+    assert UserSession.objects.count() == 1
+    assert StoredSession.objects.count() == 1
+    assert again(request).handle == request.session.handle
+
+
+def test_others_may_send_the_signal_of_a_sign_in_without_a_session(alice):
+    user_logged_in.send(User, request=None, user=alice)
+    user_logged_in.send(User, request=HttpRequest(), user=alice)
+    user_logged_in.send(User, user=alice)
+
+
+def test_another_user_on_the_same_device_is_another_row(alice, bob, sign_in):
+    first = sign_in(alice)
+    hers = first.session.handle
+    second = sign_in(bob, again(first))
+    row = UserSession.objects.get(pk=hers)
+    assert row.end_reason == EndReason.REPLACED
+    assert row.ended_at
+    assert second.session.handle != hers
+    assert list(UserSession.objects.active()) == [UserSession.objects.get(user=bob)]
+    assert again(second).get(auth.SESSION_KEY) == str(bob.pk)
+
+
+def test_a_user_who_is_exchanged_by_hand_is_another_row(alice, bob, sign_in, drive):
+    request = sign_in(alice)
+    request.session[auth.SESSION_KEY] = str(bob.pk)
+    old = request.session.session_key
+    drive(request.session, "save")
+    assert UserSession.objects.get(user=alice).end_reason == EndReason.REPLACED
+    assert UserSession.objects.active().get().user == bob
+    assert not SessionStore().exists(old)
+    assert again(request).get(auth.SESSION_KEY) == str(bob.pk)
+
+
+def test_a_user_who_is_removed_by_hand_has_signed_out(alice, sign_in, drive):
+    request = sign_in(alice)
+    request.session.clear()
+    request.session["cart"] = ["teapot"]
+    old = request.session.session_key
+    drive(request.session, "save")
+    assert UserSession.objects.get().end_reason == EndReason.LOGOUT
+    assert not SessionStore().exists(old)
+    assert again(request).handle is None
+    assert again(request)["cart"] == ["teapot"]
+
+
+def test_signing_out_ends_the_row_and_keeps_it(alice, sign_in, drive, ended):
+    request = sign_in(alice)
+    handle = request.session.handle
+    request.user = alice
+    request.session = again(request)
+    drive(auth, "logout", request)
+    row = UserSession.objects.get()
+    assert row.end_reason == EndReason.LOGOUT
+    assert ended == [([handle], EndReason.LOGOUT, None)]
+    assert not StoredSession.objects.exists()
+    assert request.session.handle is None
+
+
+def test_deleting_a_session_by_its_key_ends_its_row(alice, sign_in, drive):
+    request = sign_in(alice)
+    drive(SessionStore(), "delete", request.session.session_key)
+    assert UserSession.objects.get().end_reason == EndReason.LOGOUT
+
+
+def test_remember_me_is_known_to_the_row(alice, sign_in, drive):
+    request = sign_in(alice)
+    request.session.set_expiry(365 * 24 * 3600)
+    drive(request.session, "save")
+    assert UserSession.objects.get().expires_at > timezone.now() + timedelta(days=364)
+    with CaptureQueriesContext(connection) as queries:  # and costs nothing after that
+        request.session["cart"] = []
+        drive(request.session, "save")
+    assert len(queries) == 1
+
+
+# Activity.
+
+
+def touch(request, drive, client, **later):
+    with time_machine.travel(timezone.now() + timedelta(**later)):
+        session = again(request)
+        session.client = client
+        with CaptureQueriesContext(connection) as queries:
+            data = drive(session, "load")
+    return session, data, len(queries)
+
+
+def test_activity_is_seen_on_the_row(alice, sign_in, drive):
+    request = sign_in(alice)
+    _session, _data, statements = touch(request, drive, Client("192.0.2.9", FIREFOX), hours=1)
+    assert statements == 3
+    row = UserSession.objects.get()
+    assert row.last_seen_at - row.started_at > timedelta(minutes=59)
+    assert row.expires_at - row.started_at > timedelta(
+        seconds=settings.SESSION_COOKIE_AGE, minutes=59
+    )
+    assert (row.ip, row.user_agent) == ("192.0.2.9", FIREFOX)
+
+
+def test_what_is_not_known_leaves_what_is_known_alone(alice, sign_in, drive):
+    request = sign_in(alice)
+    touch(request, drive, Client("192.0.2.9", FIREFOX), hours=1)
+    touch(request, drive, Client(None, ""), hours=2)
+    row = UserSession.objects.get()
+    assert (row.ip, row.user_agent) == ("192.0.2.9", FIREFOX)
+
+
+def test_a_use_without_a_request_erases_nothing(alice, sign_in, drive):
+    request = sign_in(alice)
+    touch(request, drive, Client("192.0.2.9", FIREFOX), hours=1)
+    session = again(request)
+    session["cart"] = []
+    drive(session, "save")
+    drive(session, "cycle_key")
+    row = UserSession.objects.active().get()
+    assert (row.user, row.ip, row.user_agent) == (alice, "192.0.2.9", FIREFOX)
+
+
+@pytest.mark.parametrize("how", ["marked", "row deleted", "key changed"])
+def test_the_touch_refuses_what_the_store_brings_back(alice, sign_in, drive, how):
+    """A lost removal, a failover, a restored backup: the row knows better."""
+    request = sign_in(alice)
+    if how == "marked":
+        UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
+    elif how == "row deleted":
+        UserSession.objects.all().delete()
+    else:
+        UserSession.objects.update(digest="0" * 64)
+    session, data, _statements = touch(request, drive, Client(None, ""), seconds=61)
+    assert data == {}
+    assert session.lost == digest_of(request.session.session_key)
+    assert not StoredSession.objects.exists()
+
+
+# One verb ends sessions.
+
+
+def test_revoke_ends_what_it_is_asked_to(alice, bob, sign_in, ended):
+    here, there = sign_in(alice), sign_in(alice)
+    other = sign_in(bob)
+    count = alice.sessionkit_sessions.other_than(here).revoke(by=alice)
+    assert count == 1
+    row = UserSession.objects.get(pk=there.session.handle)
+    assert (row.end_reason, row.ended_by) == (EndReason.REVOKED, alice)
+    assert ended == [([row.pk], EndReason.REVOKED, alice)]
+    assert again(there).load() == {}
+    assert again(here).get(auth.SESSION_KEY)
+    assert again(other).get(auth.SESSION_KEY)
+
+
+def test_revoke_by_staff_says_so(alice, bob, sign_in):
+    sign_in(alice)
+    UserSession.objects.filter(user=alice).revoke(EndReason.REVOKED_BY_STAFF, by=bob)
+    row = UserSession.objects.get()
+    assert (row.end_reason, row.ended_by) == (EndReason.REVOKED_BY_STAFF, bob)
+
+
+def test_revoke_has_an_async_twin(alice, sign_in, drive):
+    sign_in(alice)
+    assert drive(UserSession.objects.all(), "revoke") == 1
+    assert not UserSession.objects.active().exists()
+
+
+def test_ending_an_ended_one_changes_nothing(alice, sign_in, ended):
+    sign_in(alice)
+    UserSession.objects.revoke(EndReason.REVOKED)
+    assert UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF) == 0
+    assert UserSession.objects.get().end_reason == EndReason.REVOKED
+    assert len(ended) == 1
+
+
+def test_revoke_works_in_batches(alice, monkeypatch, ended):
+    monkeypatch.setattr(models, "ROWS", 2)
+    for _ in range(5):
+        Browser().force_login(alice)
+    with CaptureQueriesContext(connection) as queries:
+        assert UserSession.objects.revoke() == 5
+    assert [len(handles) for handles, _, _ in ended] == [2, 2, 1]
+    assert len(queries) == 1 + 3 * 3
+    assert not StoredSession.objects.exists()
+
+
+def test_a_listener_that_fails_does_not_keep_a_session_alive(alice, sign_in, caplog):
+    def fail(**kwargs):
+        raise RuntimeError("out of order")
+
+    sign_in(alice), sign_in(alice)
+    sessions_ended.connect(fail)
+    try:
+        assert UserSession.objects.revoke() == 2
+    finally:
+        sessions_ended.disconnect(fail)
+    assert "out of order" in caplog.text
+    assert not StoredSession.objects.exists()
+
+
+def test_other_than_takes_a_session_too_and_a_stranger_excludes_nobody(alice, sign_in):
+    here, there = sign_in(alice), sign_in(alice)
+    rows = UserSession.objects
+    assert [row.pk for row in rows.other_than(here.session)] == [there.session.handle]
+    assert rows.other_than(SessionStore()).count() == 2
+    assert rows.other_than(HttpRequest()).count() == 2
+
+
+def test_active_and_ended_are_two_halves(alice, sign_in):
+    live, revoked, expired = (sign_in(alice).session.handle for _ in range(3))
+    UserSession.objects.filter(pk=revoked).revoke()
+    UserSession.objects.filter(pk=expired).update(expires_at=timezone.now())
+    assert [row.pk for row in UserSession.objects.active()] == [live]
+    assert {row.pk for row in UserSession.objects.ended()} == {revoked, expired}
+
+
+def test_alive_asks_the_store_and_takes_two_statements(alice, sign_in):
+    requests = [sign_in(alice) for _ in range(20)]
+    SessionStore.remove([digest_of(requests[0].session.session_key)])
+    with CaptureQueriesContext(connection) as queries:
+        alive = alice.sessionkit_sessions.alive()
+    assert [row.pk for row in alive] == [r.session.handle for r in reversed(requests[1:])]
+    assert len(queries) == 2
+    UserSession.objects.revoke()
+    with CaptureQueriesContext(connection) as queries:
+        assert alice.sessionkit_sessions.alive() == []
+    assert len(queries) == 1
+
+
+def test_a_user_takes_the_rows_along(alice, sign_in):
+    sign_in(alice)
+    alice.delete()
+    assert not UserSession.objects.exists()
+
+
+def test_staff_can_leave_without_the_history_leaving(alice, bob, sign_in):
+    sign_in(alice)
+    UserSession.objects.revoke(by=bob)
+    bob.delete()
+    assert UserSession.objects.get().ended_by is None
+
+
+# A store that is down.
+
+
+@pytest.fixture
+def store_down(monkeypatch):
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr(SessionStore, "remove", staticmethod(fail))
+
+
+def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
+    alice, sign_in, store_down, monkeypatch, ended
+):
+    monkeypatch.setattr(models, "ROWS", 1)
+    first, second = sign_in(alice), sign_in(alice)
+    with pytest.raises(StoreUnavailable):
+        UserSession.objects.revoke()
+    assert UserSession.objects.filter(ended_at=None).count() == 0
+    assert len(ended) == 2
+    monkeypatch.undo()
+    # Nothing that was ended lives on for longer than an interval.
+    for request in (first, second):
+        with time_machine.travel(timezone.now() + timedelta(seconds=61)):
+            session = again(request)
+            session.client = Client(None, "")
+            assert session.load() == {}
+
+
+def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkeypatch, caplog):
+    request = sign_in(alice)
+
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr(SessionStore, "read", staticmethod(fail))
+    session = again(request)
+    with pytest.raises(StoreUnavailable):
+        drive(session, "load")
+    assert session.failed
+    assert session.session_key == request.session.session_key
+    assert "no route to host" in caplog.text
+    assert request.session.session_key not in caplog.text
+
+
+# Deterministic races: what happens between two steps of an operation.
+
+
+def before(monkeypatch, owner, name, act):
+    """Do something just before a step is done."""
+    step = getattr(owner, name)
+    done = []
+
+    def interleaved(*args, **kwargs):
+        if not done:
+            done.append(act())
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, staticmethod(interleaved))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
+    request = sign_in(alice)
+    # In a connection of its own: the new key is written in a transaction.
+    before(monkeypatch, SessionStore, "move", lambda: elsewhere(UserSession.objects.revoke))
+    with pytest.raises(UpdateError):
+        drive(request.session, "cycle_key")
+    assert not StoredSession.objects.exists()
+
+
+def elsewhere(act):
+    def in_thread():
+        try:
+            act()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+
+
+def test_marked_after_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
+    """The revocation has marked the row, and will look for the old digest."""
+    request = sign_in(alice)
+    mark = UserSession.objects.filter(ended_at=None)._mark
+    follow = models.UserSessionQuerySet.follow
+
+    def marked_first(self, *args):
+        mark(EndReason.REVOKED)
+        return follow(self, *args)
+
+    monkeypatch.setattr(models.UserSessionQuerySet, "follow", marked_first)
+    with pytest.raises(UpdateError):
+        drive(request.session, "cycle_key")
+    digests = UserSession.objects.values_list("digest", flat=True)
+    SessionStore.remove(list(digests))  # what the revocation does next
+    assert not StoredSession.objects.exists()
+
+
+def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, sign_in, monkeypatch):
+    request = sign_in(alice)
+    mark = models.UserSessionQuerySet._mark
+
+    def cycled_first(self, *args, **kwargs):
+        again(request).cycle_key()
+        return mark(self, *args, **kwargs)
+
+    monkeypatch.setattr(models.UserSessionQuerySet, "_mark", cycled_first)
+    UserSession.objects.revoke()
+    assert not StoredSession.objects.exists()
+
+
+def test_revoked_between_the_load_and_the_save(alice, sign_in, drive):
+    request = sign_in(alice)
+    session = again(request)
+    session["cart"] = []
+    UserSession.objects.revoke()
+    with pytest.raises(UpdateError):
+        drive(session, "save")
+    assert not StoredSession.objects.exists()
+
+
+def test_revoked_just_before_the_save_is_written(alice, sign_in, drive, monkeypatch):
+    request = sign_in(alice)
+    request.session["cart"] = []
+    before(monkeypatch, SessionStore, "replace", UserSession.objects.revoke)
+    with pytest.raises(UpdateError):
+        drive(request.session, "save")
+    assert not StoredSession.objects.exists()
+
+
+def test_another_tab_signs_out_by_hand(alice, sign_in, drive):
+    request = sign_in(alice)
+    mine, theirs = again(request), again(request)
+    mine.get("cart"), theirs.get("cart")
+    theirs.clear()
+    theirs.save()
+    mine["cart"] = ["teapot"]
+    with pytest.raises(UpdateError):
+        drive(mine, "save")
+    assert theirs.session_key != request.session.session_key
+    assert SessionStore(theirs.session_key).load() == {}
