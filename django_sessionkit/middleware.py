@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
+from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.views import redirect_to_login
 from django.contrib.messages.storage import default_storage
 from django.contrib.sessions import middleware
 from django.contrib.sessions.backends.base import UpdateError
@@ -24,7 +25,7 @@ from django.http import (
 from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers, patch_cache_control
-from django.utils.http import http_date, urlencode
+from django.utils.http import http_date
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -82,13 +83,15 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if not isinstance(request.session, self.SessionStore):
+            return super().process_response(request, response)  # a view's or a test's own
         session = cast("SessionStore", request.session)
         if session.failed:
             # Whatever the view made of it, it did not know who was asking.
             return self.unavailable(request)
         try:
             if session.lost and SESSION_KEY not in session:
-                row = UserSession.objects.lost(session.lost)
+                row = session.call(UserSession.objects.lost, session.lost)
                 if row and request.path != resolve_url(settings.LOGIN_URL):
                     response = self.signed_out(request, row.end_reason)
             response = super().process_response(request, response)
@@ -143,16 +146,16 @@ class SessionMiddleware(middleware.SessionMiddleware):
             # ASVS 14.3.2: no cache on the way keeps a session key.
             patch_cache_control(response, no_store=True, private=True)
             if name.startswith(("__Http-", "__Host-Http-")):
-                # A browser takes the deletion of such a cookie only with HttpOnly, too.
-                cookie["httponly"] = True
+                # A browser takes only such a deletion; Django's lacks what the prefix demands.
+                cookie["httponly"] = cookie["secure"] = True
         return response
 
     # What a visitor is told.
 
     def interrupted(self, request: HttpRequest) -> HttpResponse:
         """Answer for a session that went away while the request was under way."""
-        lost = cast("SessionStore", request.session).lost
-        row = UserSession.objects.lost(lost) if lost else None
+        session = cast("SessionStore", request.session)
+        row = session.call(UserSession.objects.lost, session.lost or "")
         if row:
             request.session = self.SessionStore()
             return self.signed_out(request, row.end_reason)
@@ -174,10 +177,10 @@ class SessionMiddleware(middleware.SessionMiddleware):
         text = str(FAREWELLS[EndReason(reason)])
         if not is_page(request):
             return answer(request, 401, _("Signed out"), text, reason=reason)
-        url = resolve_url(settings.LOGIN_URL)
         if request.method == "GET":
-            url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: request.get_full_path()})}"
-        response = HttpResponseRedirect(url)
+            response = redirect_to_login(request.get_full_path())
+        else:
+            response = HttpResponseRedirect(resolve_url(settings.LOGIN_URL))
         if hasattr(request, "_messages"):
             # MessageMiddleware has had its turn with the answer that this one replaces.
             storage = default_storage(request)

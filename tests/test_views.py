@@ -1,5 +1,6 @@
 """The user's page, told as stories of people with several devices."""
 
+import gettext
 import re
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import timezone, translation
 
+import django_sessionkit
 from django_sessionkit.backends import db
 from django_sessionkit.models import EndReason, StoredSession, UserSession
 from tests.urls import urlpatterns as site
@@ -628,12 +630,12 @@ def test_links_say_what_they_do_out_of_context(alice: User):
 
 
 @pytest.fixture
-def german() -> Iterator[None]:
-    with translation.override("de"):
+def in_german() -> Iterator[None]:
+    with translation.override("de"), timezone.override("Europe/Berlin"):
         yield
 
 
-def test_pages_speak_the_language_of_the_reader(alice: User, german: None):
+def test_pages_speak_the_language_of_the_reader(alice: User, in_german: None):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     UserSession.objects.filter(pk=handle(phone)).update(
         started_at=datetime(2026, 1, 31, 13, 37, tzinfo=UTC)
@@ -641,9 +643,27 @@ def test_pages_speak_the_language_of_the_reader(alice: User, german: None):
     page = laptop.get(LIST)
     assert '<html class="sessionkit-page" lang="de">' in page.text
     assert "Firefox unter Linux Dieses Gerät" in words(page)
-    assert "31. Januar 2026 13:37" in words(page)
+    assert "31. Januar 2026 14:37" in words(page)
+    assert "Zeitzone Europe/Berlin" in words(page)
     assert "Alle anderen Geräte abmelden (1)" in words(page)
     assert said(press(laptop, OTHERS)) == ["1 anderes Gerät wurde abgemeldet."]
+
+
+def test_german_is_complete_and_compiled():
+    folder = Path(django_sessionkit.__file__).parent
+    source = (folder / "locale/de/LC_MESSAGES/django.po").read_text()
+    with (folder / "locale/de/LC_MESSAGES/django.mo").open("rb") as file:
+        compiled = gettext.GNUTranslations(file)
+    entries = re.findall(r'^msgid "(.+)"\nmsgstr "(.*)"$', source, flags=re.MULTILINE)
+    entries += re.findall(
+        r'^msgid "(.+)"\nmsgid_plural ".+"\nmsgstr\[0\] "(.*)"$', source, re.MULTILINE
+    )
+    assert [compiled.gettext(english) for english, _ in entries] == [text for _, text in entries]
+    assert all(text for _english, text in entries)
+    known = {english for english, _text in entries}
+    for template in folder.glob("templates/**/*.html"):
+        marked = re.findall(r'{% translate "(.+?)" %}', template.read_text())
+        assert set(marked) <= known, template.name
 
 
 def test_page_runs_from_right_to_left_where_the_language_does(alice: User):

@@ -6,6 +6,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
+from django_sessionkit.models import UserSession, get_session_store
+
 
 def home(request: HttpRequest) -> HttpResponse:
     """Leaves the session alone."""
@@ -39,7 +41,37 @@ async def awrite(request: HttpRequest) -> HttpResponse:
     return HttpResponse("written")
 
 
+def end_here(request: HttpRequest) -> HttpResponse:
+    """Is under way while somebody ends its session, and writes it then."""
+    request.session["cart"] = []
+    UserSession.objects.revoke()
+    return HttpResponse("written")
+
+
+def end_here_and_save(request: HttpRequest) -> HttpResponse:
+    end_here(request)
+    request.session.save()
+    return HttpResponse("saved")
+
+
+@csrf_exempt
+def cycle_elsewhere(request: HttpRequest) -> HttpResponse:
+    """Is under way while another tab gives its session a new key, and writes it then."""
+    request.session["cart"] = []
+    get_session_store()(request.session.session_key).cycle_key()
+    return HttpResponse("written")
+
+
+def fail(request: HttpRequest) -> HttpResponse:
+    request.session["cart"] = []
+    return HttpResponse("out of order", status=500)
+
+
 urlpatterns = [
+    path("end_here/", end_here),
+    path("end_here_and_save/", end_here_and_save),
+    path("cycle_elsewhere/", cycle_elsewhere),
+    path("fail/", fail),
     path("account/sessions/", include("django_sessionkit.urls")),
     path("login/", LoginView.as_view(template_name="admin/login.html"), name="login"),
     path("logout/", LogoutView.as_view(next_page="home"), name="logout"),

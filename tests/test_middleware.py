@@ -1,0 +1,544 @@
+"""
+What a browser sees: the cookie in and out, and what a visitor is told.
+"""
+
+from datetime import timedelta
+from importlib import import_module
+
+import pytest
+import time_machine
+from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+from django.contrib.messages import get_messages
+from django.db import OperationalError
+from django.http import HttpResponse
+from django.test import AsyncClient, RequestFactory
+from django.test import Client as Browser
+from django.utils import timezone
+
+from django_sessionkit.middleware import SessionMiddleware
+from django_sessionkit.models import EndReason, StoredSession, UserSession
+from django_sessionkit.sealing import digest_of
+
+pytestmark = pytest.mark.django_db
+
+SessionStore = import_module(django_settings.SESSION_ENGINE).SessionStore
+PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+SCRIPT = {"accept": "application/json"}
+
+
+class AsgiBrowser(AsyncClient):
+    """Django's client of the ASGI handler, without the await."""
+
+    def get(self, *args, **kwargs):
+        return async_to_sync(super().get)(*args, **kwargs)
+
+    def post(self, *args, **kwargs):
+        return async_to_sync(super().post)(*args, **kwargs)
+
+
+@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
+def browse(request):
+    def browse(**headers):
+        return request.param(raise_request_exception=False, headers=PAGE | headers)
+
+    return browse
+
+
+@pytest.fixture
+def alice():
+    return get_user_model().objects.create_user("alice", password="secret")
+
+
+@pytest.fixture
+def signed_in(browse, alice):
+    def signed_in():
+        browser = browse()
+        browser.post("/login/", {"username": "alice", "password": "secret"})
+        assert browser.get("/whoami/").content == b"alice"
+        return browser
+
+    return signed_in
+
+
+@pytest.fixture
+def visitor(browse):
+    browser = browse()
+    browser.post("/write/", {"cart": "teapot"})
+    assert browser.get("/read/").json() == {"cart": "teapot"}
+    return browser
+
+
+def key_of(browser):
+    return browser.cookies["sessionid"].value
+
+
+def deletes_the_cookie(response):
+    return response.cookies["sessionid"]["max-age"] == 0
+
+
+def sets_no_cookie(response):
+    return "sessionid" not in response.cookies
+
+
+# The cookie.
+
+
+@pytest.mark.parametrize("write", ["/write/", "/awrite/"])
+def test_a_session_comes_with_a_cookie_that_no_cache_keeps(browse, write):
+    browser = browse()
+    response = browser.post(write, {"cart": "teapot"})
+    cookie = response.cookies["sessionid"]
+    assert len(cookie.value) == 32
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Lax", "/")
+    assert "no-store" in response.headers["Cache-Control"]
+    assert "private" in response.headers["Cache-Control"]
+    assert "Cookie" in response.headers["Vary"]
+    for read in ("/read/", "/aread/"):
+        assert browser.get(read).json() == {"cart": "teapot"}
+
+
+def test_a_visitor_who_leaves_the_session_alone_gets_no_cookie(browse, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        for path in ("/", "/read/", "/whoami/"):
+            response = browse().get(path)
+            assert sets_no_cookie(response)
+            assert "Cache-Control" not in response.headers
+
+
+def test_a_page_that_leaves_the_session_alone_costs_nothing(visitor, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        visitor.get("/")
+
+
+def test_a_page_that_reads_the_session_costs_one_statement(visitor, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        visitor.get("/read/")
+
+
+def test_what_the_view_says_about_caching_is_kept_but_for_no_store():
+    def view(request):
+        request.session["cart"] = []
+        return HttpResponse(headers={"Cache-Control": "public, max-age=600"})
+
+    response = SessionMiddleware(view)(RequestFactory().get("/"))
+    assert set(response.headers["Cache-Control"].split(", ")) == {
+        "private",
+        "no-store",
+        "max-age=600",
+    }
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "sessionid=",
+        "sessionid",
+        "sessionid=short",
+        "sessionid=" + "a" * 31,
+        "sessionid=" + "a" * 33,
+        "sessionid=" + "a" * 41,
+        "sessionid=" + "A" * 32,
+        "sessionid=" + "a" * 31 + "\u0430",
+        "sessionid=" + "a" * 31 + "٣",
+        "sessionid=" + "a" * 32 + "\n",
+        "sessionid=" + "x" * 100_000,
+        'sessionid="' + "a" * 32 + '"',
+        r'sessionid="\000aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"',
+        r'sessionid="\015\012aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"',
+        "sessionid=\udcff" + "a" * 31,
+        "=sessionid=" + "a" * 32,
+        '$Version=1; sessionid="' + "a" * 32 + '"; $Path=/',
+        "sessionid=../../../../../../../../etc/passwd",
+        ";;;=;sessionid==;",
+    ],
+)
+def test_a_malformed_cookie_is_a_visitor_and_reaches_no_store(cookie, django_assert_num_queries):
+    # As a server hands it over: bytes read as Latin-1.
+    cookie = cookie.encode("utf-8", "surrogateescape").decode("latin-1")
+    browser = Browser()
+    with django_assert_num_queries(0):
+        response = browser.get("/whoami/", HTTP_COOKIE=cookie)
+    assert response.content == b"AnonymousUser"
+    response = browser.post("/write/", {"cart": "teapot"}, HTTP_COOKIE=cookie)
+    assert response.status_code == 200
+    assert len(response.cookies["sessionid"].value) == 32
+    assert StoredSession.objects.count() == 1
+
+
+def test_a_key_that_was_never_issued_is_a_visitor_and_its_cookie_goes(browse):
+    browser = browse()
+    browser.cookies["sessionid"] = "a" * 32
+    response = browser.get("/whoami/")
+    assert response.content == b"AnonymousUser"
+    assert deletes_the_cookie(response)
+    browser.cookies["sessionid"] = "a" * 32
+    response = browser.post("/write/", {"cart": "teapot"})
+    assert response.cookies["sessionid"].value != "a" * 32
+
+
+SPACES = ["\u2000", "\u00a0", "\u0085", "\u3000", "\x0b", "\x0c", "\x1c", "\u2028"]
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("order", ["{good}; {evil}", "{evil}; {good}"])
+def test_a_sibling_domain_cannot_pass_its_cookie_off_as_ours(settings, visitor, space, order):
+    settings.SESSION_COOKIE_NAME = "__Host-sid"
+    good = key_of(visitor)
+    rogue = SessionStore()
+    rogue["cart"] = "rogue"
+    rogue.save()
+    evil = f"{space}__Host-sid={rogue.session_key}"
+    header = order.format(good=f"__Host-sid={good}", evil=evil)
+    header = header.encode().decode("latin-1")
+    response = Browser().get("/read/", HTTP_COOKIE=header)
+    assert response.json() == {"cart": "teapot"}
+
+
+def test_two_session_cookies_are_none(visitor, caplog):
+    rogue = SessionStore()
+    rogue.save()
+    good = key_of(visitor)
+    for header in (
+        f"sessionid={good}; sessionid={rogue.session_key}",
+        f"sessionid={rogue.session_key}; theme=dark;\tsessionid={good} ",
+    ):
+        caplog.clear()
+        response = Browser().get("/read/", HTTP_COOKIE=header)
+        assert response.json() == {}
+        assert sets_no_cookie(response)  # a deletion could hit the good one
+        (record,) = caplog.records
+        assert record.name == "django.security.SuspiciousSession"
+        assert good not in caplog.text
+
+
+def test_white_space_that_the_standard_knows_is_no_obstacle(visitor):
+    header = f"theme=dark;\t sessionid={key_of(visitor)} \t; other=1"
+    assert Browser().get("/read/", HTTP_COOKIE=header).json() == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize(
+    ("name", "httponly"), [("__Http-sid", True), ("__Host-Http-sid", True), ("__Host-sid", "")]
+)
+def test_the_deletion_of_a_cookie_with_a_prefix_is_one_that_browsers_take(
+    settings, browse, name, httponly
+):
+    settings.SESSION_COOKIE_NAME = name
+    settings.SESSION_COOKIE_SECURE = True
+    browser = browse()
+    browser.cookies[name] = "a" * 32
+    cookie = browser.get("/whoami/").cookies[name]
+    assert cookie["max-age"] == 0
+    assert cookie["secure"] is True
+    assert cookie["path"] == "/"
+    assert cookie["httponly"] == httponly
+
+
+def test_nothing_is_saved_when_the_server_fails(visitor):
+    visitor.get("/fail/")
+    assert visitor.get("/read/").json() == {"cart": "teapot"}
+
+
+# Activity.
+
+
+def test_the_cookie_slides_with_the_session(visitor):
+    with time_machine.travel(timezone.now() + timedelta(seconds=30)):
+        assert sets_no_cookie(visitor.get("/read/"))
+    with time_machine.travel(timezone.now() + timedelta(days=10), tick=False) as clock:
+        response = visitor.get("/read/")
+        cookie = response.cookies["sessionid"]
+        assert cookie["max-age"] == django_settings.SESSION_COOKIE_AGE
+        assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Lax", "/")
+        assert "no-store" in response.headers["Cache-Control"]
+        assert sets_no_cookie(visitor.get("/read/"))
+        clock.shift(timedelta(days=10))
+        assert visitor.get("/read/").json() == {"cart": "teapot"}
+
+
+def test_a_cookie_that_goes_with_the_browser_is_not_made_to_last(visitor, settings):
+    settings.SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+        assert sets_no_cookie(visitor.get("/read/"))
+
+
+def test_a_touch_of_a_session_that_the_view_then_saves_sets_one_cookie(visitor):
+    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+        response = visitor.post("/write/", {"theme": "dark"})
+    assert response.cookies["sessionid"].value == key_of(visitor)
+
+
+def test_where_a_session_was_last_seen(signed_in):
+    browser = signed_in()
+    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+        browser.get("/whoami/")
+    row = UserSession.objects.get()
+    assert row.ip == "127.0.0.1"
+    assert row.last_seen_at - row.started_at > timedelta(minutes=59)
+
+
+# Sessions that were ended.
+
+
+def messages_of(response):
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+def test_a_session_that_was_ended_is_told_so_on_the_sign_in_page(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/read/?page=2")
+    assert response.status_code == 302
+    assert response.headers["Location"] == "/login/?next=/read/%3Fpage%3D2"
+    assert "no-store" in response.headers["Cache-Control"]
+    assert deletes_the_cookie(response)
+    page = browser.get(response.headers["Location"])
+    assert b"this session was ended from another device" in page.content
+    # Once.
+    assert b"ended" not in browser.get("/login/").content
+    assert browser.get("/whoami/").content == b"AnonymousUser"
+
+
+def test_a_form_that_is_sent_from_an_ended_session_leads_to_the_sign_in_page(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF)
+    response = browser.post("/write/", {"cart": "teapot"})
+    assert response.headers["Location"] == "/login/"
+    page = browser.get("/login/")
+    assert b"signed out by the staff" in page.content
+    # What was sent is in the session of a visitor now.
+    assert browser.get("/read/").json() == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        SCRIPT,
+        {"accept": "*/*", "sec-fetch-mode": "cors"},
+        {"accept": "application/json, text/html;q=0.5"},
+    ],
+)
+def test_an_ended_session_of_an_api_is_401(signed_in, headers):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/whoami/", headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {
+        "detail": "You were signed out: this session was ended from another device.",
+        "reason": "revoked",
+    }
+    assert deletes_the_cookie(response)
+
+
+def test_a_page_that_leaves_the_session_alone_does_not_notice(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    assert browser.get("/").content == b"home"
+
+
+@pytest.mark.parametrize("reason", EndReason.values)
+def test_there_is_a_word_for_every_reason(signed_in, reason):
+    browser = signed_in()
+    UserSession.objects.revoke(reason)
+    detail = browser.get("/whoami/", headers=SCRIPT).json()["detail"]
+    assert detail.startswith(("You ", "Your session"))
+
+
+def test_the_sign_in_page_does_not_send_to_itself(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/login/")
+    assert response.status_code == 200
+    assert deletes_the_cookie(response)
+
+
+def test_signing_in_with_the_cookie_of_an_ended_session_just_works(signed_in):
+    browser = signed_in()
+    old = key_of(browser)
+    UserSession.objects.revoke()
+    response = browser.post("/login/", {"username": "alice", "password": "secret"})
+    assert response.headers["Location"] == "/"
+    assert key_of(browser) != old
+    assert browser.get("/whoami/").content == b"alice"
+
+
+def test_a_site_without_messages_is_told_as_well(signed_in, settings):
+    browser = signed_in()
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "messages" not in name]
+    UserSession.objects.revoke()
+    assert browser.get("/read/").headers["Location"] == "/login/?next=/read/"
+
+
+def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings):
+    settings.MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/read/")
+    assert b"ended from another device" in browser.get(response.headers["Location"]).content
+
+
+def test_an_expired_session_is_told_so(signed_in):
+    browser = signed_in()
+    with time_machine.travel(timezone.now() + timedelta(days=15)):
+        browser.cookies["sessionid"]["expires"] = browser.cookies["sessionid"]["max-age"] = ""
+        detail = browser.get("/whoami/", headers=SCRIPT).json()
+    assert detail == {"detail": "Your session has expired.", "reason": "expired"}
+    assert UserSession.objects.get().end_reason == EndReason.EXPIRED
+
+
+def test_a_session_that_its_store_has_lost_is_shown_as_ended(signed_in):
+    browser = signed_in()
+    StoredSession.objects.all().delete()
+    assert browser.get("/whoami/", headers=SCRIPT).status_code == 401
+    row = UserSession.objects.get()
+    assert row.end_reason == EndReason.LOST
+    assert row.ended_at
+
+
+def test_what_the_touch_refuses_is_told_so(signed_in):
+    browser = signed_in()
+    UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
+    with time_machine.travel(timezone.now() + timedelta(seconds=61)):
+        assert browser.get("/whoami/", headers=SCRIPT).json()["reason"] == "revoked"
+    assert not StoredSession.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["/end_here/", "/end_here_and_save/"])
+def test_a_request_whose_session_is_ended_meanwhile_is_told_so(signed_in, path):
+    """Not a 500, and not Django's bare 400."""
+    browser = signed_in()
+    response = browser.get(path, headers=SCRIPT)
+    assert response.status_code == 401
+    assert response.json()["reason"] == "revoked"
+    assert deletes_the_cookie(response)
+    assert not StoredSession.objects.exists()
+    browser = signed_in()
+    response = browser.get(path)
+    assert response.headers["Location"].startswith("/login/?next=")
+    assert b"ended from another device" in browser.get(response.headers["Location"]).content
+
+
+def test_a_request_that_another_tab_overtakes_leaves_the_new_cookie_alone(visitor):
+    response = visitor.get("/cycle_elsewhere/?a=1")
+    assert response.status_code == 302
+    assert response.headers["Location"] == "/cycle_elsewhere/?a=1"
+    assert sets_no_cookie(response)
+
+
+def test_a_form_that_another_tab_overtakes_is_not_sent_again_by_itself(visitor):
+    response = visitor.post("/cycle_elsewhere/")
+    assert response.status_code == 409
+    assert b"Nothing was saved" in response.content
+    assert sets_no_cookie(response)
+    response = visitor.get("/read/")
+    assert response.json() == {}
+
+
+def test_a_script_that_another_tab_overtakes_is_409(visitor):
+    response = visitor.get("/cycle_elsewhere/", headers=SCRIPT)
+    assert response.status_code == 409
+    assert "another tab" in response.json()["detail"]
+
+
+# A store that does not answer.
+
+
+@pytest.fixture
+def down(monkeypatch):
+    def down(*verbs):
+        def fail(*args):
+            raise OperationalError("no route to host")
+
+        for verb in verbs:
+            monkeypatch.setattr(SessionStore, verb, staticmethod(fail))
+
+    yield down
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("path", "verb"),
+    [("/whoami/", "read"), ("/read/", "read"), ("/aread/", "read"), ("/fail/", "replace")],
+)
+def test_a_store_that_is_down_is_503_and_logs_nobody_out(signed_in, down, path, verb, monkeypatch):
+    browser = signed_in()
+    key = key_of(browser)
+    down(verb)
+    if path == "/fail/":
+        response = browser.post("/write/", {"cart": "teapot"})
+    else:
+        response = browser.get(path)
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert "no-store" in response.headers["Cache-Control"]
+    assert b"still signed in" in response.content
+    assert sets_no_cookie(response)
+    assert browser.get("/").content == b"home"
+    monkeypatch.undo()
+    assert key_of(browser) == key
+    assert browser.get("/whoami/").content == b"alice"
+
+
+def test_a_store_that_is_down_is_503_for_a_script(signed_in, down):
+    browser = signed_in()
+    down("read")
+    response = browser.get("/whoami/", headers=SCRIPT)
+    assert response.status_code == 503
+    assert "still signed in" in response.json()["detail"]
+
+
+def test_a_view_that_makes_do_without_the_session_is_503_too(visitor, down):
+    """A template swallows exceptions, and shows "Sign in" to somebody who is."""
+    down("read")
+
+    def view(request):
+        try:
+            request.session.get("cart")
+        except Exception:
+            return HttpResponse("Hello, stranger")
+
+    header = f"sessionid={key_of(visitor)}"
+    response = SessionMiddleware(view)(RequestFactory().get("/", headers={"cookie": header}))
+    assert response.status_code == 503
+
+
+def test_a_registry_that_is_down_is_503(signed_in, monkeypatch):
+    browser = signed_in()
+    UserSession.objects.revoke()
+
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr("django_sessionkit.models.UserSessionQuerySet.lost", fail)
+    assert browser.get("/whoami/").status_code == 503
+
+
+# Beside others.
+
+
+def test_a_session_of_another_engine_is_left_to_its_own():
+    from django.contrib.sessions.backends.signed_cookies import SessionStore as Other
+
+    def view(request):
+        request.session = Other()
+        request.session["cart"] = []
+        return HttpResponse()
+
+    response = SessionMiddleware(view)(RequestFactory().get("/"))
+    assert response.cookies["sessionid"].value
+
+
+def test_the_engine_works_with_the_middleware_of_django(settings, alice, browse):
+    settings.MIDDLEWARE = [
+        name.replace("django_sessionkit.middleware", "django.contrib.sessions.middleware")
+        for name in settings.MIDDLEWARE
+    ]
+    browser = browse()
+    browser.post("/write/", {"cart": "teapot"})
+    browser.post("/login/", {"username": "alice", "password": "secret"})
+    assert browser.get("/whoami/").content == b"alice"
+    assert browser.get("/read/").json() == {"cart": "teapot"}
+    assert UserSession.objects.active().get().digest == digest_of(key_of(browser))
+    UserSession.objects.revoke()
+    assert browser.get("/whoami/").content == b"AnonymousUser"
