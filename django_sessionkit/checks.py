@@ -1,19 +1,18 @@
 """
 System checks: what ``manage.py check`` says about the settings of a site.
 
-An error is what can not work, or does what nobody can want; a warning is what works with less than
-it could. No check reads a file, a database or a store.
+An error is what can not work, or what nobody can want; a warning is what works with less than it
+could. No check reads a file, a database or a store.
 """
 
-import difflib
 from collections.abc import Iterator
+from difflib import get_close_matches
 from inspect import getmro
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
-from django.core.checks import Warning as Caution
+from django.core import checks
 from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
@@ -42,7 +41,7 @@ MESSAGES = {
     ),
     "E006": (
         "{name} = {value!r} is not a whole number from {least} to {most}.",
-        "Type a number, as in {name} = {example}, or leave it out for the default.",
+        "Type a number, without quotes, or leave {name} out for its default.",
     ),
     "E007": (
         "There is no setting {name}.",
@@ -57,7 +56,7 @@ MESSAGES = {
         "Type {setting} = {value!r}, or a SESSION_COOKIE_NAME without this prefix.",
     ),
     "E010": (
-        'Browsers refuse a session cookie with SESSION_COOKIE_SAMESITE = "None" that is not secure.',
+        'Browsers refuse a session cookie with SESSION_COOKIE_SAMESITE = "None" but not Secure.',
         "Type SESSION_COOKIE_SECURE = True.",
     ),
     "E011": (
@@ -65,20 +64,19 @@ MESSAGES = {
         'Add "{app}" to INSTALLED_APPS.',
     ),
     "W001": (
-        "With {middleware}, no device is known and no session is kept alive by being used.",
+        "With {middleware}, no device is known, and use does not keep a session alive.",
         'Type "django_sessionkit.middleware.SessionMiddleware" in its place in MIDDLEWARE.',
     ),
     "W002": (
-        "In MIDDLEWARE, {middleware} comes after {session_middleware}, and caches one visitor's "
-        "page for all.",
-        'Move "{session_middleware}" down, after "{middleware}".',
+        "In MIDDLEWARE, {middleware} comes after {session_middleware}: it caches what is private.",
+        'Move "{middleware}" up, before "{session_middleware}".',
     ),
     "W003": (
         "SESSIONKIT_TOUCH_INTERVAL is not below SESSION_COOKIE_AGE: a tenth of the age is used.",
         "Type SESSIONKIT_TOUCH_INTERVAL = 60, or leave it out.",
     ),
     "W004": (
-        "SESSION_SAVE_EVERY_REQUEST is not needed: a session that is used stays alive without it.",
+        "SESSION_SAVE_EVERY_REQUEST is not needed: use keeps a session alive without it.",
         "Type SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
     ),
     # Of check_deployment().
@@ -100,111 +98,21 @@ MESSAGES = {
     ),
 }
 
-ENGINE = "django_sessionkit.backends.db", or install what yours needs.',
-    ),
-    "E002": (
-        "SESSION_ENGINE is {engine!r}, which is no engine of django-sessionkit: no session can be "
-        "listed or ended.",
-        'Type SESSION_ENGINE = "django_sessionkit.backends.db".',
-    ),
-    "E003": (
-        "MIDDLEWARE has no session middleware.",
-        'Add "django_sessionkit.middleware.SessionMiddleware" to MIDDLEWARE, before what needs '
-        "the session, and take out any other session middleware.",
-    ),
-    "E004": (
-        "MIDDLEWARE has more than one session middleware: {middleware}. Each would load and save "
-        "the session, and the cookie, by itself.",
-        'Leave only "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
-    ),
-    "E005": (
-        "{middleware} needs the session, and comes before {session_middleware} in MIDDLEWARE.",
-        'Move "{session_middleware}" up in MIDDLEWARE, before "{middleware}".',
-    ),
-    "E006": (
-        "{name} is {value!r}, which is not a whole number from {least} to {most}.",
-        "Type a number such as {name} = {example}, or leave the setting out for its default.",
-    ),
-    "E007": (
-        "There is no setting {name}.",
-        "{advice}",
-    ),
-    "E008": (
-        "SESSION_SERIALIZER is {serializer!r}: to unpickle a session is to run whatever somebody "
-        "wrote there.",
-        'Type SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer".',
-    ),
-    "E009": (
-        "Browsers refuse the session cookie: the name {cookie!r} asks for {setting} = {value!r}.",
-        "Type {setting} = {value!r}, or a SESSION_COOKIE_NAME without that prefix.",
-    ),
-    "E010": (
-        'Browsers refuse the session cookie: SESSION_COOKIE_SAMESITE = "None" asks for '
-        "SESSION_COOKIE_SECURE = True.",
-        "Type SESSION_COOKIE_SECURE = True.",
-    ),
-    "E011": (
-        "{app} is not in INSTALLED_APPS: django-sessionkit lists the sessions of its users.",
-        'Add "{app}" to INSTALLED_APPS.',
-    ),
-    "W001": (
-        "MIDDLEWARE has {middleware} in place of the session middleware of django-sessionkit: no "
-        "device and no activity is known, and a visitor is not told why a session has ended.",
-        'Put "django_sessionkit.middleware.SessionMiddleware" in its place.',
-    ),
-    "W002": (
-        "{middleware} comes after {session_middleware} in MIDDLEWARE: it caches a page before that "
-        'has said "Vary: Cookie", so that one visitor can be shown the page of another.',
-        'Move "{middleware}" up in MIDDLEWARE, before "{session_middleware}".',
-    ),
-    "W003": (
-        "SESSIONKIT_TOUCH_INTERVAL, {interval} seconds, is as long as SESSION_COOKIE_AGE or longer: "
-        "a tenth of that is what is used.",
-        "Type SESSIONKIT_TOUCH_INTERVAL = 60, or leave the setting out.",
-    ),
-    "W004": (
-        "SESSION_SAVE_EVERY_REQUEST = True writes every session on every request. A session that "
-        "is used stays alive without it: every SESSIONKIT_TOUCH_INTERVAL seconds, at little cost.",
-        "Type SESSION_SAVE_EVERY_REQUEST = False, or leave the setting out.",
-    ),
-    # Of check_deployment().
-    "W005": (
-        "SESSION_COOKIE_SECURE is not True: the session cookie crosses the network in the clear "
-        "whenever a browser asks for an http:// page.",
-        "Type SESSION_COOKIE_SECURE = True.",
-    ),
-    "W006": (
-        "SESSION_COOKIE_HTTPONLY is not True: a script that gets into a page can read the session "
-        "cookie.",
-        "Type SESSION_COOKIE_HTTPONLY = True, or leave the setting out.",
-    ),
-    "W007": (
-        "SESSION_COOKIE_SAMESITE is {samesite!r}: browsers may send the session cookie along with "
-        "requests that other sites make.",
-        'Type SESSION_COOKIE_SAMESITE = "Lax", or silence this if other sites embed your pages.',
-    ),
-    "W008": (
-        "The name of the session cookie, {cookie!r}, has no prefix: a page of a sibling domain, or "
-        "of this one over http://, can put a session cookie of its own into a browser (ASVS 3.3.1).",
-        'Type SESSION_COOKIE_NAME = "{prefix}sessionid". Everybody has to sign in again, once.',
-    ),
-}  # fmt: skip
-
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # ours is one, too
 
 HUNDRED_YEARS = 100 * 365 * 24 * 60 * 60
 
-# A value that makes sense, of every setting in conf.py.
+# The values that make sense, of every setting in conf.py.
 RANGES = {
     "SESSIONKIT_TOUCH_INTERVAL": range(HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
 }
 
-# What browsers ask of a cookie whose name begins like this, in capitals or not (RFC 6265bis
-# §4.1.3, and for "Http" the layered cookies that follow it).
+# What browsers ask of a cookie whose name begins like this, in whatever case: RFC 6265bis §4.1.3,
+# and the draft of its successor ("layered cookies") for the two with Http.
 SECURE = {"SESSION_COOKIE_SECURE": True}
 HTTP = {**SECURE, "SESSION_COOKIE_HTTPONLY": True}
 HOST = {**SECURE, "SESSION_COOKIE_PATH": "/", "SESSION_COOKIE_DOMAIN": None}
@@ -216,21 +124,21 @@ PREFIXES: dict[str, dict[str, Any]] = {
 }
 
 
-def check_settings(**kwargs: Any) -> list[CheckMessage]:
+def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     return [*_apps(), *_engine(), *_middleware(), *_settings(), *_cookie()]
 
 
-def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     return [*_deployed_cookie()]
 
 
-def _apps() -> Iterator[CheckMessage]:
+def _apps() -> Iterator[checks.CheckMessage]:
     for app in ("django.contrib.auth", "django.contrib.contenttypes"):
         if not apps.is_installed(app):
             yield _message("E011", app=app)
 
 
-def _engine() -> Iterator[CheckMessage]:
+def _engine() -> Iterator[checks.CheckMessage]:
     engine = settings.SESSION_ENGINE
     try:
         store = import_string(f"{engine}.SessionStore")
@@ -241,16 +149,18 @@ def _engine() -> Iterator[CheckMessage]:
             yield _message("E002", engine=engine)
 
 
-def _middleware() -> Iterator[CheckMessage]:
-    order = [(path, _lineage(_imported(path))) for path in settings.MIDDLEWARE]
-    sessions = [path for path, lineage in order if ANY_MIDDLEWARE in lineage]
+def _middleware() -> Iterator[checks.CheckMessage]:
+    order = [(path, {path, *_lineage(_imported(path))}) for path in settings.MIDDLEWARE]
+    session = {MIDDLEWARE, ANY_MIDDLEWARE}
+    sessions = [place for place, (_, lineage) in enumerate(order) if session & lineage]
     if not sessions:
         yield _message("E003")
         return
+    session_middleware, lineage = order[sessions[0]]
     if len(sessions) > 1:
-        yield _message("E004", middleware=", ".join(sessions))
-    elif MIDDLEWARE not in _lineage(_imported(sessions[0])):
-        yield _message("W001", middleware=sessions[0])
+        yield _message("E004", middleware=", ".join(order[place][0] for place in sessions))
+    elif MIDDLEWARE not in lineage:
+        yield _message("W001", middleware=session_middleware)
 
     needs_session = {
         "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -260,40 +170,38 @@ def _middleware() -> Iterator[CheckMessage]:
         needs_session.add("django.contrib.messages.middleware.MessageMiddleware")
     if settings.CSRF_USE_SESSIONS:
         needs_session.add("django.middleware.csrf.CsrfViewMiddleware")
-    place = settings.MIDDLEWARE.index(sessions[0])
-    for path, lineage in order[:place]:
-        if not needs_session.isdisjoint(lineage):
-            yield _message("E005", middleware=path, session_middleware=sessions[0])
-    for path, lineage in order[place:]:
+    for path, lineage in order[: sessions[0]]:
+        if needs_session & lineage:
+            yield _message("E005", middleware=path, session_middleware=session_middleware)
+    for path, lineage in order[sessions[0] :]:
+        # It sees an answer before this one has marked it as private, or as one that varies.
         if "django.middleware.cache.UpdateCacheMiddleware" in lineage:
-            yield _message("W002", middleware=path, session_middleware=sessions[0])
+            yield _message("W002", middleware=path, session_middleware=session_middleware)
 
 
-def _settings() -> Iterator[CheckMessage]:
+def _settings() -> Iterator[checks.CheckMessage]:
+    wrong = set()
     for name, values in RANGES.items():
         value = getattr(conf, name)
-        if type(value) is not int or value not in values:  # True is 1, and not meant
-            least, most = values[0], values[-1]
-            yield _message(
-                "E006", name=name, value=value, least=least, most=most, example=max(least, 1)
-            )
+        if type(value) is not int or value not in values:  # True would be 1
+            wrong.add(name)
+            yield _message("E006", name=name, value=value, least=values[0], most=values[-1])
     known = [name for name in dir(conf) if name.startswith("SESSIONKIT_")]
     for name in dir(settings):
         if name.startswith("SESSIONKIT_") and name not in known:
-            meant = difflib.get_close_matches(name, known, n=1)
-            advice = f"Did you mean {meant[0]}?" if meant else f"There are: {', '.join(known)}."
-            yield _message("E007", name=name, advice=advice)
+            meant = get_close_matches(name, known, n=1, cutoff=0.8) or known
+            yield _message("E007", name=name, known=" or ".join(meant))
 
-    interval, age = conf.SESSIONKIT_TOUCH_INTERVAL, settings.SESSION_COOKIE_AGE
-    if isinstance(interval, int) and interval >= age:
-        yield _message("W003", interval=interval)
+    interval, age = "SESSIONKIT_TOUCH_INTERVAL", settings.SESSION_COOKIE_AGE
+    if interval not in wrong and getattr(conf, interval) >= age:
+        yield _message("W003")
     if "pickle" in str(settings.SESSION_SERIALIZER).lower():
         yield _message("E008", serializer=settings.SESSION_SERIALIZER)
     if settings.SESSION_SAVE_EVERY_REQUEST:
         yield _message("W004")
 
 
-def _cookie() -> Iterator[CheckMessage]:
+def _cookie() -> Iterator[checks.CheckMessage]:
     cookie = settings.SESSION_COOKIE_NAME
     for setting, value in PREFIXES.get(_prefix(cookie), {}).items():
         if (getattr(settings, setting) or None) != value:
@@ -302,12 +210,10 @@ def _cookie() -> Iterator[CheckMessage]:
         yield _message("E010")
 
 
-def _deployed_cookie() -> Iterator[CheckMessage]:
-    # Django has the same two, where it knows that there are sessions: security.W010 to W015.
-    if (
-        not apps.is_installed("django.contrib.sessions")
-        and ANY_MIDDLEWARE not in settings.MIDDLEWARE
-    ):
+def _deployed_cookie() -> Iterator[checks.CheckMessage]:
+    # Where Django can tell that there are sessions it says these two: security.W010 to W015.
+    its_app, its_middleware = "django.contrib.sessions", ANY_MIDDLEWARE
+    if its_app not in settings.INSTALLED_APPS and its_middleware not in settings.MIDDLEWARE:
         if settings.SESSION_COOKIE_SECURE is not True:
             yield _message("W005")
         if settings.SESSION_COOKIE_HTTPONLY is not True:
@@ -320,10 +226,10 @@ def _deployed_cookie() -> Iterator[CheckMessage]:
         yield _message("W008", cookie=cookie, prefix="__Secure-" if shared else "__Host-")
 
 
-def _message(id_: str, **values: object) -> CheckMessage:
-    text, hint = (part.format(**values) for part in MESSAGES[id_])
-    kind = Error if id_.startswith("E") else Caution
-    return kind(text, hint=hint, id=f"sessionkit.{id_}")
+def _message(name: str, /, **values: object) -> checks.CheckMessage:
+    text, hint = (part.format(**values) for part in MESSAGES[name])
+    kind = checks.Error if name.startswith("E") else checks.Warning
+    return kind(text, hint=hint, id=f"sessionkit.{name}")
 
 
 def _imported(path: str) -> object:
@@ -335,8 +241,8 @@ def _imported(path: str) -> object:
 
 def _lineage(found: object) -> set[str]:
     """
-    Return the paths of a class and of those that it inherits from. Names, because to import what
-    is looked for would itself fail where an app is missing.
+    Return the paths of a class and of those that it inherits from. Paths, for to import what is
+    looked for would itself fail where an app is missing.
     """
     classes = getmro(found) if isinstance(found, type) else ()
     return {f"{each.__module__}.{each.__qualname__}" for each in classes}

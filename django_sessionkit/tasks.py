@@ -5,6 +5,6 @@ from celery import shared_task
 from django_sessionkit.models import get_session_store
 
 
-@shared_task(name="django_sessionkit.purge", ignore_result=True)
+@shared_task(name="django_sessionkit.purge", ignore_result=True)  # type: ignore[untyped-decorator]
 def purge() -> None:
     get_session_store().clear_expired()

@@ -1,6 +1,7 @@
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
+
 from django_sessionkit.admin import UserSessionsAdminMixin
 
 admin.site.unregister(User)

@@ -1,0 +1,328 @@
+"""
+The staff's pages: every user's sessions, and the ways to end them. Nothing can be added or edited,
+and "deleting" is ending: the row stays, as history.
+
+``UserSessionsAdminMixin`` brings the way there to the project's user admin.
+"""
+
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import flatten_fieldsets, unquote
+from django.contrib.auth import get_permission_codename, get_user_model, logout
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from django_sessionkit.conf import conf
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+
+# Entries of the admin's log that are written at once.
+ENTRIES = 500
+
+
+def may_end_sessions(request: HttpRequest) -> bool:
+    return request.user.has_perm("django_sessionkit.end_usersession")
+
+
+def current_handle(request: HttpRequest) -> Any:
+    return getattr(request.session, "handle", None)
+
+
+def end_sessions(request: HttpRequest, sessions: UserSessionQuerySet) -> None:
+    """
+    End these sessions on behalf of the member of staff who asks, say so, and log it. Whoever ends
+    their own session as well is signed out.
+    """
+    staff = cast("Any", request.user)  # whatever the site's user model is
+    handles = list(sessions.filter(ended_at=None).values_list("pk", flat=True))
+    ended = None
+    try:
+        ended = sessions.revoke(reason=EndReason.REVOKED_BY_STAFF, by=staff)
+    except StoreUnavailable:
+        seconds = conf.SESSIONKIT_TOUCH_INTERVAL
+        text = ngettext(
+            "The session store did not answer. What was to end is marked as ended, and ends"
+            " within %(seconds)d second.",
+            "The session store did not answer. What was to end is marked as ended, and ends"
+            " within %(seconds)d seconds.",
+            seconds,
+        )
+        messages.warning(request, text % {"seconds": seconds})
+    if ended:
+        text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", ended)
+        messages.success(request, text % {"count": ended})
+    elif ended == 0:
+        messages.info(request, gettext("There was no active session to end."))
+    for start in range(0, len(handles), ENTRIES):
+        # What somebody else has ended meanwhile is theirs.
+        LogEntry.objects.log_actions(
+            user_id=staff.pk,
+            queryset=UserSession.objects.primary()
+            .filter(pk__in=handles[start : start + ENTRIES], ended_by=staff)
+            .select_related("user"),
+            action_flag=CHANGE,
+            change_message=gettext("Ended."),
+        )
+    if ended is not None and current_handle(request) in handles:
+        logout(request)
+
+
+class UserFilter(admin.SimpleListFilter):
+    """Says whose sessions a list shows to which a link led; offers no list of all users."""
+
+    title = _("user")
+    parameter_name = "user"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        value = self.value()
+        if value is None:
+            return []
+        try:
+            return [(value, str(get_user_model()._base_manager.get(pk=value)))]
+        except (ObjectDoesNotExist, ValueError, ValidationError):
+            return [(value, value)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if value is None:
+            return queryset
+        try:
+            return queryset.filter(user=value)
+        except (ValueError, ValidationError) as error:
+            raise IncorrectLookupParameters(error) from error
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("active", _("Active")), ("ended", _("Ended"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        sessions = cast("UserSessionQuerySet", queryset)
+        match self.value():
+            case "active":
+                return sessions.active()
+            case "ended":
+                return sessions.ended()
+        return sessions
+
+
+@admin.register(UserSession)
+class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """
+    To see the sessions takes the permission to view them or the one to end them,
+    ``django_sessionkit.end_usersession``; to end them takes the latter. It knows no ranks: staff
+    who have it can end the sessions of superusers.
+    """
+
+    list_display = ["user", "device", "ip", "started_at", "last_seen_at", "state"]
+    list_display_links = ["device"]
+    list_filter = [UserFilter, StateFilter, "end_reason", "started_at", "last_seen_at"]
+    search_help_text = _("Search for users, or for addresses by how they begin.")
+    ordering = ["-pk"]  # newest first, by the index that there is
+    # Counting is what takes long in a table of millions.
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    # Takes the place of Django's action of that name.
+    actions = ["delete_selected"]
+    # Never the digest: nobody needs to see what the store calls a session.
+    readonly_fields = [
+        "id",
+        "user",
+        "device",
+        "ip",
+        "user_agent",
+        "started_at",
+        "authenticated_at",
+        "last_seen_at",
+        "expires_at",
+        "state",
+        "ended_at",
+        "ended_by",
+    ]
+    fields = (*readonly_fields,)
+
+    # What is shown.
+
+    @admin.display(description=_("device"))
+    def device(self, session: UserSession) -> str:
+        return str(session.device)
+
+    @admin.display(description=_("state"))
+    def state(self, session: UserSession) -> str:
+        if session.ended_at:
+            reason = session.get_end_reason_display()
+        elif session.expires_at <= timezone.now():
+            reason = str(EndReason.EXPIRED.label)
+        else:
+            return gettext("Active")
+        return gettext("Ended: %(reason)s") % {"reason": reason}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UserSession]:
+        return super().get_queryset(request).select_related("user")
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """Return the user's name and e-mail address, if this project's users have one."""
+        user = get_user_model()
+        names = {user.USERNAME_FIELD, user.get_email_field_name()}
+        fields = [f.name for f in user._meta.fields if f.name in names and not f.is_relation]
+        return [*(f"user__{name}" for name in fields), "ip__startswith"]
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        # Nor can anybody find a digest out by trying.
+        return not lookup.startswith("digest") and super().lookup_allowed(lookup, value, request)
+
+    # Who may do what.
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super().has_view_permission(request, obj) or may_end_sessions(request)
+
+    def has_end_permission(self, request: HttpRequest) -> bool:
+        return may_end_sessions(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """
+        Rows are deleted together with their user, and with nothing else. Django asks here when
+        somebody is about to delete a user: who may do that may do this.
+        """
+        users = get_user_model()._meta
+        return request.user.has_perm(
+            f"{users.app_label}.{get_permission_codename('delete', users)}"
+        )
+
+    # Ending.
+
+    @admin.action(permissions=["end"], description=_("End selected sessions"))
+    def delete_selected(self, request: HttpRequest, queryset: UserSessionQuerySet) -> None:
+        self.delete_queryset(request, queryset)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        end_sessions(request, cast("UserSessionQuerySet", queryset))
+
+    def delete_model(self, request: HttpRequest, obj: UserSession) -> None:
+        self.delete_queryset(request, UserSession.objects.filter(pk=obj.pk))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """
+        Ask (GET), then end the session (POST).
+
+        Not by way of Django's view: that works in a transaction, in which a failing store takes
+        the mark on the row back, and it warns of deletions that do not happen.
+        """
+        if not self.has_end_permission(request):
+            raise PermissionDenied
+        session = self.get_object(request, unquote(object_id))
+        if session is None:
+            raise Http404
+        if request.method == "POST":
+            self.delete_model(request, session)
+            return self.response_post_save_change(request, session)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("End this session?"),
+            "opts": self.opts,
+            "original": session,
+            "is_current": session.pk == current_handle(request),
+            "has_view_permission": True,
+            "preserved_filters": self.get_preserved_filters(request),
+            **(extra_context or {}),
+        }
+        return self.render_delete_form(request, context)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["show_delete"] = False
+        context["show_end"] = (
+            self.has_end_permission(request) and context["original"].ended_at is None
+        )
+        return super().render_change_form(request, context, *args, **kwargs)
+
+
+class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """
+    Adds to the admin of any user model the way to a user's sessions, in the list and on the user's
+    page, and the action to end them all::
+
+        @admin.register(User)
+        class MyUserAdmin(UserSessionsAdminMixin, UserAdmin): ...
+    """
+
+    def __init__(self, model: type[Model], admin_site: admin.AdminSite) -> None:
+        super().__init__(model, admin_site)
+        # Not a class attribute, which a subclass with actions of its own would replace. None says
+        # that there shall be no actions.
+        if self.actions is not None:
+            self.actions = [*self.actions, "end_all_sessions"]
+
+    def has_view_sessions_permission(self, request: HttpRequest) -> bool:
+        site = self.admin_site
+        return site.is_registered(UserSession) and site.get_model_admin(
+            UserSession
+        ).has_view_permission(request)
+
+    def has_end_sessions_permission(self, request: HttpRequest) -> bool:
+        return may_end_sessions(request)
+
+    @admin.action(
+        permissions=["end_sessions"],
+        description=_("End all sessions of the selected %(verbose_name_plural)s"),
+    )
+    def end_all_sessions(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        end_sessions(request, UserSession.objects.filter(user__in=queryset))
+
+    @admin.display(description=_("sessions"))
+    def sessions_link(self, user: Model) -> str:
+        url = reverse(
+            "admin:django_sessionkit_usersession_changelist", current_app=self.admin_site.name
+        )
+        return format_html(
+            '<a href="{}?{}" aria-label="{}">{}</a>',
+            url,
+            urlencode({"user": user.pk}),
+            gettext("Sessions of %(user)s") % {"user": user},
+            gettext("Sessions"),
+        )
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        columns = super().get_list_display(request)
+        if self.has_view_sessions_permission(request):
+            return [*columns, "sessions_link"]
+        return columns
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        if obj and self.has_view_sessions_permission(request):
+            return [*fields, "sessions_link"]
+        return fields
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        # An admin that names no fields has every read-only one in its only fieldset.
+        if (
+            obj
+            and self.has_view_sessions_permission(request)
+            and "sessions_link" not in flatten_fieldsets(fieldsets)
+        ):
+            return [*fieldsets, (gettext("Sessions"), {"fields": ["sessions_link"]})]
+        return fieldsets

@@ -1,0 +1,59 @@
+"""Settings: their defaults, that they are read when they are used, and that nothing else reads
+them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+import django_sessionkit
+from django_sessionkit.checks import RANGES
+from django_sessionkit.conf import Settings, conf
+
+pytestmark = pytest.mark.once
+
+DEFAULTS: dict[str, Any] = {
+    "SESSIONKIT_TOUCH_INTERVAL": 60,
+    "SESSIONKIT_TRUSTED_PROXIES": 0,
+    "SESSIONKIT_RETENTION": 2_592_000,
+}
+
+
+def test_these_are_all_the_settings():
+    assert [name for name in vars(Settings) if not name.startswith("__")] == list(DEFAULTS)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_setting_has_a_default(name: str):
+    assert getattr(conf, name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_setting_is_read_when_it_is_used(name: str):
+    with override_settings(**{name: 7}):
+        assert getattr(conf, name) == 7
+        with override_settings(**{name: 8}):
+            assert getattr(conf, name) == 8
+        assert getattr(conf, name) == 7
+    assert getattr(conf, name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_setting_can_not_be_set_on_conf(name: str):
+    with pytest.raises(AttributeError):
+        setattr(conf, name, 7)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_setting_says_what_it_is_and_has_a_check(name: str):
+    assert vars(Settings)[name].__doc__
+    assert DEFAULTS[name] in RANGES[name]
+
+
+def test_nothing_but_conf_reads_the_settings():
+    reads = re.compile(r"""settings\.SESSIONKIT_|getattr\(\s*settings\s*,\s*f?["']SESSIONKIT_""")
+    package = Path(django_sessionkit.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if reads.search(path.read_text())}
+    assert found == {"conf.py"}
