@@ -93,11 +93,8 @@ class UserFilter(admin.SimpleListFilter):
             return [(value, value)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        value = self.value()
-        if value is None:
-            return queryset
         try:
-            return queryset.filter(user=value)
+            return queryset.filter(user=self.value())
         except (ValueError, ValidationError) as error:
             raise IncorrectLookupParameters(error) from error
 
@@ -127,10 +124,10 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     who have it can end the sessions of superusers.
     """
 
-    list_display = ["user", "device", "ip", "started_at", "last_seen_at", "state"]
+    list_display = ["user", "device", "state", "ip", "started_at", "last_seen_at"]
     list_display_links = ["device"]
     list_filter = [UserFilter, StateFilter, "end_reason", "started_at", "last_seen_at"]
-    search_help_text = _("Search for users, or for addresses by how they begin.")
+    search_help_text = _("A user, or the beginning of an address.")
     ordering = ["-pk"]  # newest first, by the index that there is
     # Counting is what takes long in a table of millions.
     show_full_result_count = False
@@ -139,18 +136,18 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     actions = ["delete_selected"]
     # Never the digest: nobody needs to see what the store calls a session.
     readonly_fields = [
-        "id",
         "user",
         "device",
+        "state",
         "ip",
         "user_agent",
         "started_at",
         "authenticated_at",
         "last_seen_at",
         "expires_at",
-        "state",
         "ended_at",
         "ended_by",
+        "id",
     ]
     fields = (*readonly_fields,)
 
@@ -178,7 +175,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         user = get_user_model()
         names = {user.USERNAME_FIELD, user.get_email_field_name()}
         fields = [f.name for f in user._meta.fields if f.name in names and not f.is_relation]
-        return [*(f"user__{name}" for name in fields), "ip__startswith"]
+        return [*(f"user__{name}" for name in fields), "ip__istartswith"]
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         # Nor can anybody find a digest out by trying.

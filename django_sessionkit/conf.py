@@ -26,5 +26,10 @@ class Settings:
         """Seconds that the row of an ended session stays, as history and as a tombstone."""
         return getattr(settings, "SESSIONKIT_RETENTION", 30 * 24 * 60 * 60)
 
+    @property
+    def SESSIONKIT_REDIS_PREFIX(self) -> str:
+        """What the keys of sessions in Redis begin with."""
+        return getattr(settings, "SESSIONKIT_REDIS_PREFIX", "sessionkit:")
+
 
 conf = Settings()

@@ -15,7 +15,6 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, Permission, User
 from django.db import OperationalError, connection
-from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -119,14 +118,14 @@ def sign_in(user: User, user_agent: str = FIREFOX, address: str = "192.0.2.1") -
     return device
 
 
-def press(device: Client, url: str, **fields: Any) -> HttpResponse:
+def press(device: Client, url: str, **fields: Any) -> Any:
     """Press the button on a page: post its form, with the token that the page has in it."""
     page = device.get(url).text
     token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[-1]
     return device.post(url, {"csrfmiddlewaretoken": token, **fields})
 
 
-def act(device: Client, action: str, *rows: Any, url: str = LIST, **fields: Any) -> HttpResponse:
+def act(device: Client, action: str, *rows: Any, url: str = LIST, **fields: Any) -> Any:
     """Tick rows of a list, and let the action have them."""
     ticked = [str(getattr(row, "pk", row)) for row in rows]
     return press(device, url, action=action, _selected_action=ticked, **fields)
@@ -142,7 +141,7 @@ def signed_in(device: Client) -> bool:
 
 
 def handle(device: Client) -> uuid.UUID:
-    found = device.session.handle
+    found: uuid.UUID | None = getattr(device.session, "handle", None)
     assert found
     return found
 
@@ -159,17 +158,18 @@ def end_url(device: Client) -> str:
     return f"{LIST}{handle(device)}/delete/"
 
 
-def words(page: HttpResponse) -> str:
+def words(page: Any) -> str:
     """The text of a page, as it reads."""
-    return " ".join(re.sub(r"<[^>]*>", " ", page.text.partition("<body")[2]).split())
+    body = page.text.partition("<body")[2].partition(">")[2]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
 
 
-def listed(page: HttpResponse) -> list[uuid.UUID]:
+def listed(page: Any) -> list[uuid.UUID]:
     assert page.status_code == 200
     return [session.pk for session in page.context["cl"].result_list]
 
 
-def messages_of(page: HttpResponse) -> list[tuple[str, str]]:
+def messages_of(page: Any) -> list[tuple[str, str]]:
     return [(message.level_tag, str(message)) for message in page.context["messages"]]
 
 
@@ -195,12 +195,10 @@ def test_list_says_who_is_signed_in_where_since_when_and_what_has_ended(alice, b
     (cells,) = re.findall(r"<tbody>(.*)</tbody>", page.text, re.DOTALL)
     lines = [" ".join(re.sub(r"<[^>]*>", " ", line).split()) for line in cells.split("</tr>")[:-1]]
     assert len(lines) == 4
-    assert lines[0].startswith("bob Safari on iOS 192.0.2.1")
-    assert lines[0].endswith("Ended: Expired")
-    assert lines[1].startswith("bob Chrome on Windows 198.51.100.7")
-    assert lines[1].endswith("Ended: Too many devices")
-    assert lines[2].startswith("alice Safari on iOS 2001:db8::1")
-    assert lines[2].endswith("Active")
+    assert lines[0].startswith("bob Safari on iOS Ended: Expired 192.0.2.1")
+    assert lines[1].startswith("bob Chrome on Windows Ended: Too many devices 198.51.100.7")
+    assert lines[2].startswith("alice Safari on iOS Active 2001:db8::1")
+    assert lines[3].startswith("root Firefox on Linux Active 192.0.2.1")
     assert f'<a href="{page_of(phone)}">Safari on iOS</a>' in page.text
     assert "Add session" not in page.text
 
@@ -230,10 +228,10 @@ def test_list_by_state_reason_and_user(alice, bob, root):
     assert listed(desk.get(f"{LIST}?state=ended")) == ended
     assert len(listed(desk.get(f"{LIST}?state=nonsense"))) == 4
     assert listed(desk.get(f"{LIST}?end_reason__exact=limit")) == ended[1:]
-    today = timezone.now().date()
+    yesterday = (timezone.now() - timedelta(days=1)).isoformat()
     for name in ("started_at", "last_seen_at"):
-        assert len(listed(desk.get(f"{LIST}?{name}__gte={today - timedelta(days=1)}"))) == 4
-        assert listed(desk.get(f"{LIST}?{name}__lt={today - timedelta(days=1)}")) == []
+        assert len(listed(desk.get(LIST, {f"{name}__gte": yesterday}))) == 4
+        assert listed(desk.get(LIST, {f"{name}__lt": yesterday})) == []
 
     page = desk.get(f"{LIST}?user={alice.pk}")
     assert listed(page) == [handle(phone)]
@@ -259,7 +257,7 @@ def test_search_by_name_e_mail_and_address(alice, bob, root, term):
     desk, phone, _ = sign_in(root), sign_in(alice, IPHONE, "203.0.113.9"), sign_in(bob)
     page = desk.get(LIST, {"q": term})
     assert listed(page) == [handle(phone)]
-    assert "Search for users, or for addresses by how they begin." in words(page)
+    assert "A user, or the beginning of an address." in words(page)
 
 
 def test_search_by_address_begins_where_the_address_does(alice, root):
@@ -302,9 +300,14 @@ def test_page_of_a_session_says_what_is_known_and_lets_nobody_change_it(alice, r
     ):
         assert fact in text
     assert "<script>alert" not in page.text
-    fields = re.findall(r"<(?:input|select|textarea)[^>]*>", page.text.partition("<form")[2])
+    fields = re.findall(
+        r"<(?:input|select|textarea)[^>]*>", page.text.partition("usersession_form")[2]
+    )
     assert [field for field in fields if "csrfmiddlewaretoken" not in field] == []
-    assert f'<a href="{end_url(phone)}" class="deletelink">End this session</a>' in page.text
+    assert (
+        f'<a role="button" href="{end_url(phone)}" class="deletelink">End this session</a>'
+        in page.text
+    )
     assert "Delete" not in text
     assert press(desk, page_of(phone), user=root.pk).status_code == 403
     assert desk.get(f"{LIST}add/").status_code == 403
@@ -331,12 +334,10 @@ def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
     asked = desk.get(url)
     assert "End this session?" in words(asked)
     assert "Whoever uses it has to sign in again." in words(asked)
-    assert "User: alice Device: Safari on iOS Address: 192.0.2.1" in " ".join(
-        words(asked).replace(": ", ":").replace(":", ": ").split()
-    )
+    assert "User: alice Device: Safari on iOS Address: 192.0.2.1" in words(asked)
     assert "signs you out" not in words(asked)
     assert "elete" not in words(asked)
-    assert f'<a href="{page_url}" class="button cancel-link">' in asked.text
+    assert f'<a role="button" href="{page_url}" class="button cancel-link">' in asked.text
     assert LIST in asked.text.partition("<h1")[0]  # the way back
     assert signed_in(phone)
 
@@ -553,7 +554,7 @@ def test_who_may_only_see(alice, staff):
     assert signed_in(phone)
 
 
-def press_with(device: Client, url: str) -> HttpResponse:
+def press_with(device: Client, url: str) -> Any:
     """Post a form of one's own to a page that one does not get to see."""
     page = device.get("/login/").text
     token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[-1]

@@ -50,6 +50,9 @@ class SessionStore(SessionBase):
     # Errors of the store, or of the registry's database, that mean "no answer".
     unavailable: ClassVar[tuple[type[Exception], ...]] = (OperationalError, InterfaceError)
 
+    # The verbs have async twins, called aread(), areplace() and so on.
+    native_async: ClassVar[bool] = False
+
     # Set by the middleware. None where there is no request (tests, a shell, Channels): a session
     # that is used there is not touched, and what is known about its device is kept.
     client: Client | None = None
@@ -153,8 +156,12 @@ class SessionStore(SessionBase):
         try:
             return function(*args)
         except cls.unavailable as error:
-            logger.error("The session store did not answer: %s", error)
-            raise StoreUnavailable("The session store did not answer.") from error
+            raise cls._no_answer(error) from error
+
+    @staticmethod
+    def _no_answer(error: Exception) -> StoreUnavailable:
+        logger.error("The session store did not answer: %s", error)
+        return StoreUnavailable("The session store did not answer.")
 
     # What an engine is: these verbs. They take digests, never session keys, and times in
     # milliseconds since the epoch, and are class methods: ending a session needs neither its
@@ -473,7 +480,33 @@ class SessionStore(SessionBase):
             raise
 
     async def _arun(self, flow: Flow[T]) -> T:
-        return await sync_to_async(self._run)(flow)
+        if not self.native_async:
+            return await sync_to_async(self._run)(flow)
+        try:
+            call = next(flow)
+            while True:
+                try:
+                    answer = await self._acall(*call)
+                except Exception as error:
+                    call = flow.throw(error)
+                else:
+                    call = flow.send(answer)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        except StoreUnavailable:
+            self.failed = True
+            raise
+
+    async def _acall(self, function: Callable[..., T], *args: Any) -> T:
+        """Call the async twin of a verb; whatever else there is to call works on the registry."""
+        if getattr(function, "__self__", None) is not type(self):
+            return await sync_to_async(self.call)(function, *args)
+        try:
+            answer: T = await getattr(self, f"a{function.__name__}")(*args)
+        except self.unavailable as error:
+            raise self._no_answer(error) from error
+        return answer
 
 
 def _now() -> int:

@@ -1,0 +1,779 @@
+"""
+The purge: what goes, what stays, and that it holds nobody up. With the commands that run it.
+
+Nothing here waits for a clock. What happens in between two statements of a purge is put there by
+looking at every statement before it is sent.
+"""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from importlib import import_module
+from unittest import mock
+
+import pytest
+import time_machine
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.core.management import CommandError, call_command, load_command_class
+from django.core.management import get_commands as registered
+from django.db import OperationalError, connection, transaction
+from django.db.models.signals import post_delete
+from django.test import override_settings
+from django.utils import timezone
+
+from django_sessionkit import models
+from django_sessionkit.client import Client
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.management.commands import clearsessions
+from django_sessionkit.models import EndReason, StoredSession, UserSession
+from django_sessionkit.signals import sessions_ended
+from tests.servers import PROJECT
+
+pytestmark = pytest.mark.django_db
+
+SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
+START = datetime(2026, 3, 1, 12, tzinfo=timezone.get_default_timezone())
+AGE = timedelta(seconds=settings.SESSION_COOKIE_AGE)
+RETENTION = timedelta(days=30)
+FIREFOX = Client("192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Firefox/150.0")
+
+
+@pytest.fixture
+def clock():
+    with time_machine.travel(START, tick=False) as clock:
+        yield clock
+
+
+@pytest.fixture
+def alice():
+    return get_user_model().objects.create_user("alice")
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Parts so small that a few rows are many of them."""
+    monkeypatch.setattr(models, "ROWS", 5)
+    monkeypatch.setattr(models, "BLOCKS", 1)
+
+
+@pytest.fixture
+def ended():
+    """What sessions_ended says: (handles, reason, by) each time."""
+    heard = []
+
+    def listen(handles, reason, by, **kwargs):
+        heard.append((handles, reason, by))
+
+    sessions_ended.connect(listen)
+    yield heard
+    sessions_ended.disconnect(listen)
+
+
+def visit(user=None):
+    session = SessionStore()
+    session["cart"] = ["teapot"]
+    if user:
+        session[SESSION_KEY] = str(user.pk)
+    session.save()
+    return session
+
+
+def use(session):
+    """Come back with a request, and return what the session holds."""
+    again = SessionStore(session.session_key)
+    again.client = FIREFOX
+    return again.load()
+
+
+def is_stored(session):
+    return SessionStore().exists(session.session_key)
+
+
+def store(number, expires_in=-1):
+    """Write rows as the database engine does, four to a block of 8 KB."""
+    at = int(timezone.now().timestamp()) * 1000
+    return StoredSession.objects.bulk_create(
+        StoredSession(
+            digest=os.urandom(32).hex(),
+            payload=os.urandom(1600),
+            touched_at=at,
+            expires_at=at + expires_in * 1000,
+        )
+        for _ in range(number)
+    )
+
+
+def register(user, number, **changes):
+    """Write rows of sessions that nobody has, nine to a block."""
+    at = timezone.now()
+    row = {
+        "started_at": at,
+        "authenticated_at": at,
+        "last_seen_at": at,
+        "expires_at": at + AGE,
+        "user_agent": "M" * 512,
+        **changes,
+    }
+    return UserSession.objects.bulk_create(
+        UserSession(user=user, digest=os.urandom(32).hex(), **row) for _ in range(number)
+    )
+
+
+@contextmanager
+def statements():
+    """Collect the statements and how many rows each of them met, as far as the database says."""
+    seen = []
+
+    def look(execute, sql, params, many, context):
+        result = execute(sql, params, many, context)
+        seen.append((sql, context["cursor"].rowcount))
+        return result
+
+    with connection.execute_wrapper(look):
+        yield seen
+
+
+@contextmanager
+def before(first_words, action):
+    """Let something happen just before the first statement that begins with these words."""
+    left = [action]
+
+    def look(execute, sql, params, many, context):
+        if left and sql.startswith(first_words):
+            left.pop()()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(look):
+        yield
+    assert not left, f"there was no {first_words}"
+
+
+def elsewhere(function):
+    """Return what the function returns in another thread, with a connection of its own."""
+
+    def run():
+        try:
+            return function()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result(60)
+
+
+# What goes and what stays.
+
+
+def test_expired_sessions_go_and_live_and_renewed_ones_stay(clock, alice):
+    old, old_signed_in = visit(), visit(alice)
+    renewed, renewed_signed_in = visit(), visit(alice)
+    clock.shift(AGE - timedelta(seconds=1))
+    assert use(renewed)
+    assert use(renewed_signed_in)
+    live, live_signed_in = visit(), visit(alice)
+    clock.shift(timedelta(minutes=2))
+    SessionStore.clear_expired()
+
+    assert not is_stored(old)
+    assert not is_stored(old_signed_in)
+    for session in (renewed, renewed_signed_in, live, live_signed_in):
+        assert is_stored(session)
+        assert use(session)["cart"] == ["teapot"]
+    rows = UserSession.objects.active()
+    assert {row.pk for row in rows} == {renewed_signed_in.handle, live_signed_in.handle}
+
+
+def test_purge_says_how_many_rows_it_deleted(alice):
+    store(3)
+    store(2, expires_in=60)
+    register(alice, 4, ended_at=timezone.now() - 2 * RETENTION)
+    register(alice, 2)
+    assert StoredSession.objects.purge() == 3
+    assert UserSession.objects.purge() == 4
+    assert StoredSession.objects.count() == UserSession.objects.count() == 2
+
+
+def test_purge_of_nothing_is_nothing(ended):
+    SessionStore.clear_expired()
+    assert ended == []
+
+
+def test_session_expires_to_the_millisecond(clock):
+    clock.move_to(START)
+    store(1, expires_in=60)
+    clock.shift(timedelta(seconds=60, milliseconds=-1))
+    assert StoredSession.objects.purge() == 0
+    clock.shift(timedelta(milliseconds=1))
+    assert StoredSession.objects.purge() == 1
+
+
+# The walk.
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("number", [0, 1, 4, 5, 6, 20, 23])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_parts_are_the_whole_table_wherever_they_begin(parts, monkeypatch, number, cut):
+    monkeypatch.setattr(models.random, "randrange", lambda stop: min(cut, stop - 1))
+    store(number)
+    walked = [list(part.values_list("pk", flat=True)) for part in StoredSession.objects.walk()]
+    rows = [row for part in walked for row in part]
+    assert sorted(rows) == sorted(StoredSession.objects.values_list("pk", flat=True))
+    assert all(len(part) <= models.ROWS for part in walked)
+    if connection.vendor == "postgresql" and number > 12:
+        assert (walked[0] != sorted(rows)[: len(walked[0])]) == (cut > 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_start_on_postgresql_comes_about(parts, monkeypatch):
+    """So that runs that are cut short get everywhere in time."""
+    asked = []
+    monkeypatch.setattr(models.random, "randrange", lambda stop: asked.append(stop) or 0)
+    store(23)
+    number = len(list(StoredSession.objects.walk()))
+    assert number >= 5
+    assert asked == ([number] if connection.vendor == "postgresql" else [])
+
+
+def test_statements_do_not_grow_with_the_table(monkeypatch):
+    monkeypatch.setattr(models, "ROWS", 1)
+    store(1100)
+    with statements() as seen:
+        for part in StoredSession.objects.walk():
+            part.exists()
+    assert max(len(sql) for sql, _ in seen) < 500
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_are_small_and_one_for_each_part(parts):
+    store(12)
+    store(11, expires_in=60)
+    number = len(list(StoredSession.objects.walk()))
+    with statements() as seen:
+        assert StoredSession.objects.purge() == 12
+    deletes = [met for sql, met in seen if sql.startswith("DELETE")]
+    assert len(deletes) == number >= 5
+    assert sum(deletes) == 12
+    assert max(deletes) <= models.ROWS
+    looks = [sql for sql, _ in seen if not sql.startswith("DELETE")]
+    # How large the table is; elsewhere, where the next part ends, too.
+    assert len(looks) == (1 if connection.vendor == "postgresql" else 1 + number)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_on_the_registry_are_small(parts, alice):
+    register(alice, 10)
+    register(alice, 10, expires_at=timezone.now() - AGE)
+    register(alice, 10, ended_at=timezone.now())
+    register(alice, 10, ended_at=timezone.now() - 2 * RETENTION)
+    with statements() as seen:
+        assert UserSession.objects.purge() == 10
+    writes = [met for sql, met in seen if sql.startswith(("UPDATE", "DELETE"))]
+    assert sum(writes) >= 10 + 20 + 20
+    # Nine of these rows are in a block.
+    assert max(writes) <= (9 if connection.vendor == "postgresql" else models.ROWS)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_nothing_happens_to_are_looked_at_and_not_written(parts, alice):
+    register(alice, 20)
+    with statements() as seen:
+        assert UserSession.objects.purge() == 0
+    assert not [met for sql, met in seen if sql.startswith("UPDATE")]
+    assert not any(met for sql, met in seen if sql.startswith("DELETE"))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_part_is_a_transaction_of_its_own(parts, alice):
+    """What is done stays done, and locks are held for a part and no longer."""
+    store(23)
+    register(alice, 23, ended_at=timezone.now() - 2 * RETENTION)
+    for rows in (StoredSession.objects, UserSession.objects):
+        left = [23]
+
+        def look(done, total, rows=rows, left=left):
+            assert not connection.in_atomic_block
+            left.append(elsewhere(rows.count))
+
+        rows.purge(look)
+        assert left == sorted(left, reverse=True)
+        assert len(set(left)) >= 4
+        assert left[-1] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_transaction_spans_two_statements_that_write(
+    parts, alice, django_assert_max_num_queries
+):
+    store(23)
+    register(alice, 23, expires_at=timezone.now() - AGE)
+    with django_assert_max_num_queries(1000) as queries:
+        SessionStore.clear_expired()
+    writes = 0
+    for query in queries.captured_queries:
+        if query["sql"] == "BEGIN":
+            writes = 0
+        elif query["sql"].startswith(("UPDATE", "DELETE")):
+            writes += 1
+        elif query["sql"] == "COMMIT":
+            assert writes <= 1
+    assert queries.captured_queries[-1]["sql"] != "BEGIN"
+
+
+def test_progress_counts_the_parts_of_each_table(parts, alice):
+    store(12)
+    register(alice, 12)
+    calls = []
+    SessionStore.clear_expired(lambda done, total: calls.append((done, total)))
+    starts = [place for place, (done, _) in enumerate(calls) if done == 1]
+    assert len(starts) == 2
+    for table in (calls[: starts[1]], calls[starts[1] :]):
+        total = table[-1][1]
+        assert table == [(done, total) for done in range(1, total + 1)]
+
+
+# What happens meanwhile.
+
+
+def renew(row):
+    """Slide the expiry of a stored session, as a request would that was let in before it ended."""
+    at = int(timezone.now().timestamp()) * 1000
+    StoredSession.objects.filter(pk=row.pk).update(touched_at=at, expires_at=at + 60_000)
+
+
+@pytest.mark.parametrize("receiver", [None, lambda **kwargs: None], ids=["", "with a receiver"])
+def test_session_that_is_renewed_just_before_the_delete_survives(parts, receiver):
+    """With a receiver for deletions, Django would read the rows and delete them by their ids."""
+    first, second = store(2)
+    if receiver:
+        post_delete.connect(receiver)
+    try:
+        with before("DELETE", lambda: renew(first)):
+            assert StoredSession.objects.purge() == 1
+    finally:
+        post_delete.disconnect(receiver)
+    assert StoredSession.objects.get() == first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_session_whose_renewal_is_under_way_survives():
+    """The DELETE waits for the lock on the row, and looks at what has become of it."""
+    first, _second = store(2)
+    locked, deleting = threading.Event(), threading.Event()
+
+    def request():
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                renew(first)
+                locked.set()
+                assert deleting.wait(60)
+                waiting = connection.vendor != "postgresql"
+                while not waiting:
+                    cursor.execute(
+                        "SELECT count(*) > 0 FROM pg_locks"
+                        " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+                    )
+                    (waiting,) = cursor.fetchone()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        renewal = pool.submit(request)
+        assert locked.wait(60)
+        with before("DELETE", deleting.set):
+            assert StoredSession.objects.purge() == 1
+        renewal.result(60)
+    assert StoredSession.objects.get() == first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_session_that_is_renewed_elsewhere_between_two_parts_survives(parts):
+    """It may move on the disk, into a part that is still to come or one that is done."""
+    rows = store(23)
+
+    def look(done, total):
+        if done == 2:
+            elsewhere(lambda: [renew(row) for row in rows])
+
+    StoredSession.objects.purge(look)
+    left = set(StoredSession.objects.values_list("pk", flat=True))
+    assert 10 <= len(left) < 23
+    StoredSession.objects.purge()
+    assert set(StoredSession.objects.values_list("pk", flat=True)) == left
+
+
+def test_row_that_is_renewed_before_it_is_closed_stays_open(clock, alice, ended):
+    session, other = visit(alice), visit(alice)
+    clock.shift(AGE + timedelta(minutes=2))
+
+    def renew_row():
+        later = timezone.now() + AGE
+        UserSession.objects.filter(pk=session.handle).update(expires_at=later)
+
+    with before('UPDATE "django_sessionkit_usersession"', renew_row):
+        UserSession.objects.purge()
+    assert UserSession.objects.active().get().pk == session.handle
+    assert ended == [([other.handle], "expired", None)]
+
+
+def test_row_that_is_ended_before_it_is_closed_keeps_its_reason(clock, alice, ended):
+    session, other = visit(alice), visit(alice)
+    clock.shift(AGE + timedelta(minutes=2))
+    row = UserSession.objects.filter(pk=session.handle)
+    with before('UPDATE "django_sessionkit_usersession"', row.revoke):
+        UserSession.objects.purge()
+    assert row.get().end_reason == EndReason.REVOKED
+    assert [(handles, reason) for handles, reason, _ in ended] == [
+        ([session.handle], "revoked"),
+        ([other.handle], "expired"),
+    ]
+
+
+# The registry.
+
+
+def test_expired_row_is_closed_and_said_so(clock, alice, ended):
+    session, live = visit(alice), visit(alice)
+    row = UserSession.objects.get(pk=session.handle)
+    clock.shift(AGE - timedelta(seconds=1))
+    assert use(live)
+    clock.shift(timedelta(minutes=2))
+    SessionStore.clear_expired()
+
+    closed = UserSession.objects.get(pk=row.pk)
+    assert closed.end_reason == EndReason.EXPIRED
+    assert closed.ended_at == closed.expires_at == row.expires_at == START + AGE
+    assert closed.ended_by is None
+    assert ended == [([row.pk], "expired", None)]
+    SessionStore.clear_expired()
+    assert len(ended) == 1
+
+
+def test_row_is_closed_only_when_the_store_can_not_have_renewed_the_session(clock, alice, settings):
+    """Between two touches the store's expiry slides with every write, and the row's does not."""
+    session = visit(alice)
+    clock.shift(AGE)
+    for seconds, active in ((0, 1), (59, 1), (1, 0)):
+        clock.shift(timedelta(seconds=seconds))
+        SessionStore.clear_expired()
+        assert UserSession.objects.filter(pk=session.handle, ended_at=None).count() == active
+
+    settings.SESSIONKIT_TOUCH_INTERVAL = 3600
+    session = visit(alice)
+    clock.shift(AGE + timedelta(minutes=59))
+    SessionStore.clear_expired()
+    assert UserSession.objects.filter(pk=session.handle, ended_at=None).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_everyone_who_expires_is_announced_wherever_the_row_moves(parts, alice, ended):
+    """On PostgreSQL a row that is written moves, out of the part of the table that is looked at."""
+    rows = register(alice, 40, expires_at=timezone.now() - timedelta(days=1))
+    UserSession.objects.purge()
+    assert not UserSession.objects.filter(ended_at=None).exists()
+    announced = [handle for handles, _, _ in ended for handle in handles]
+    assert sorted(announced) == sorted(row.pk for row in rows)
+
+
+def test_active_rows_are_left_alone(parts, alice):
+    register(alice, 20)
+    register(alice, 20, expires_at=timezone.now() - AGE)
+    before = list(UserSession.objects.active().order_by("pk").values())
+    assert len(before) == 20
+    UserSession.objects.purge()
+    assert list(UserSession.objects.active().order_by("pk").values()) == before
+
+
+@pytest.mark.parametrize("reason", EndReason)
+def test_history_is_kept_for_the_time_of_retention(clock, alice, reason):
+    at = timezone.now()
+    register(alice, 1, ended_at=at, end_reason=reason, expires_at=at + AGE)
+    clock.shift(RETENTION)
+    assert UserSession.objects.purge() == 0
+    clock.shift(timedelta(seconds=1))
+    assert UserSession.objects.purge() == 1
+
+
+def test_time_of_retention_is_a_setting(clock, alice, settings):
+    settings.SESSIONKIT_RETENTION = 60
+    register(alice, 1, ended_at=timezone.now())
+    clock.shift(timedelta(seconds=60))
+    assert UserSession.objects.purge() == 0
+    clock.shift(timedelta(seconds=1))
+    assert UserSession.objects.purge() == 1
+
+
+def test_expired_row_is_history_from_the_time_when_it_expired(clock, alice):
+    visit(alice)
+    clock.shift(AGE + RETENTION + timedelta(minutes=2))
+    SessionStore.clear_expired()
+    assert not UserSession.objects.exists()
+
+
+# A removal that was lost.
+
+
+@pytest.fixture
+def removed(monkeypatch):
+    """The digests that the store is asked to remove, each time."""
+    asked = []
+    remove = SessionStore.remove
+    monkeypatch.setattr(
+        SessionStore, "remove", lambda digests: asked.append(list(digests)) or remove(digests)
+    )
+    return asked
+
+
+def lose_the_removal(session):
+    """End a session in the registry, and crash before the store hears of it."""
+    row = UserSession.objects.get(pk=session.handle)
+    UserSession.objects.filter(pk=row.pk).close(EndReason.REVOKED)
+    assert is_stored(session)
+    return row
+
+
+def test_payload_of_an_ended_session_is_removed_once(clock, alice, removed):
+    session, live = visit(alice), visit(alice)
+    row = lose_the_removal(session)
+    clock.shift(timedelta(minutes=1))
+    UserSession.objects.purge()
+    assert not is_stored(session)
+    assert is_stored(live)
+    assert removed == [[row.digest]]
+    row.refresh_from_db()
+    assert row.expires_at == row.ended_at == START
+    assert row.end_reason == EndReason.REVOKED
+
+    clock.shift(timedelta(minutes=1))
+    UserSession.objects.purge()
+    assert removed == [[row.digest]]
+
+
+def test_store_that_is_down_is_asked_again_by_the_next_purge(alice, removed, monkeypatch):
+    session = visit(alice)
+    row = lose_the_removal(session)
+
+    def fail(digests):
+        raise OperationalError("no route to the store")
+
+    with monkeypatch.context() as down:
+        down.setattr(SessionStore, "remove", fail)
+        with pytest.raises(StoreUnavailable):
+            SessionStore.clear_expired()
+    assert is_stored(session)
+    SessionStore.clear_expired()
+    assert not is_stored(session)
+    assert removed == [[row.digest]]
+
+
+def test_history_does_not_go_before_the_payload_does(clock, alice, monkeypatch):
+    """Without its row, nothing would remove a payload that the store has kept."""
+    session = visit(alice)
+    session.set_expiry(10 * RETENTION)
+    session.save()
+    lose_the_removal(session)
+    clock.shift(2 * RETENTION)
+    with monkeypatch.context() as down:
+        down.setattr(SessionStore, "remove", mock.Mock(side_effect=OperationalError))
+        with pytest.raises(StoreUnavailable):
+            SessionStore.clear_expired()
+    assert UserSession.objects.filter(pk=session.handle).exists()
+    SessionStore.clear_expired()
+    assert not is_stored(session)
+    assert not UserSession.objects.filter(pk=session.handle).exists()
+
+
+def test_many_lost_removals_are_one_call_for_each_part(parts, alice, removed):
+    sessions = [visit(alice) for _ in range(12)]
+    for session in sessions:
+        lose_the_removal(session)
+    UserSession.objects.purge()
+    assert not any(map(is_stored, sessions))
+    assert sum(map(len, removed)) == 12
+    assert len(removed) <= 4
+
+
+# Two at once, and half of one.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_purges_at_once_do_what_one_does(parts, alice, ended):
+    for _ in range(5):
+        live = store(20, expires_in=60)
+        store(40)
+        active = register(alice, 10)
+        expired = register(alice, 20, expires_at=timezone.now() - timedelta(days=1))
+        register(alice, 20, ended_at=timezone.now() - 2 * RETENTION)
+        start = threading.Barrier(2)
+
+        def purge(start=start):
+            start.wait(60)
+            try:
+                SessionStore.clear_expired()
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            for run in [pool.submit(purge), pool.submit(purge)]:
+                run.result(60)
+        assert set(StoredSession.objects.all()) == set(live)
+        assert set(UserSession.objects.active()) == set(active)
+        assert set(UserSession.objects.ended()) == set(expired)
+        assert {handle for handles, _, _ in ended for handle in handles} == {
+            row.pk for row in expired
+        }
+        ended.clear()
+        StoredSession.objects.all().delete()
+        UserSession.objects.all().delete()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
+    store(23)
+    expired = register(alice, 30, expires_at=timezone.now() - timedelta(days=1))
+    register(alice, 30, ended_at=timezone.now() - 2 * RETENTION)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done, total):
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        StoredSession.objects.purge(kill)
+    assert 0 < elsewhere(StoredSession.objects.count) < 23
+    with pytest.raises(Killed):
+        UserSession.objects.purge(kill)
+    assert 30 <= elsewhere(UserSession.objects.count) < 60
+
+    SessionStore.clear_expired()
+    assert not StoredSession.objects.exists()
+    assert set(UserSession.objects.all()) == set(expired)
+    announced = [handle for handles, _, _ in ended for handle in handles]
+    assert sorted(announced) == sorted(row.pk for row in expired)
+
+
+# The commands.
+
+
+@pytest.fixture(params=["django.contrib.sessions", "django_sessionkit"])
+def command(request):
+    """Django's own, and ours."""
+    return load_command_class(request.param, "clearsessions")
+
+
+def test_both_commands_purge_both_tables(command, alice):
+    store(3)
+    register(alice, 3, ended_at=timezone.now() - 2 * RETENTION)
+    call_command(command, stdout=io.StringIO())
+    assert not StoredSession.objects.exists()
+    assert not UserSession.objects.exists()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("first", ["django.contrib.sessions", "django_sessionkit"])
+def test_the_app_that_comes_first_has_the_command(first):
+    apps = [first, *(app for app in settings.INSTALLED_APPS if app != first)]
+    registered.cache_clear()
+    with override_settings(INSTALLED_APPS=apps):
+        assert registered()["clearsessions"] == first
+    registered.cache_clear()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def run_command(stdout, **options):
+    call_command(clearsessions.Command(), stdout=stdout, **options)
+    return stdout.getvalue()
+
+
+def test_command_says_when_it_begins_and_ends(parts):
+    store(12)
+    said = run_command(io.StringIO())
+    assert re.fullmatch(r"Removing expired sessions\.\nDone: \d+ parts in \d seconds\.\n", said)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_says_how_far_it_is_every_few_seconds(parts, monkeypatch):
+    monkeypatch.setattr(clearsessions, "IN_LOG", 0)
+    store(12)
+    number = len(list(StoredSession.objects.walk()))
+    assert number >= 3
+    _, *lines, last = run_command(io.StringIO()).splitlines()
+    assert lines[:number] == [f"Part {done} of {number}." for done in range(1, number + 1)]
+    assert last.startswith(f"Done: {len(lines)} parts in ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_draws_a_bar_on_a_terminal(parts, alice, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(clearsessions, "ON_TERMINAL", 0)
+    store(12)
+    register(alice, 1)
+    number = len(list(StoredSession.objects.walk()))
+    first, sessions, registry, last = run_command(Terminal()).split("\n")[:-1]
+    assert first == "Removing expired sessions."
+    bars = sessions.split("\r")[1:]
+    assert len(bars) == number
+    assert bars[-1] == f"[{'#' * 40}] 100 %"
+    assert bars[0] == f"[{'#' * (40 // number):40}] {100 // number:3} %"
+    assert registry == f"\r[{'#' * 40}] 100 %"
+    assert last.startswith("Done: ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_draws_no_more_often_than_can_be_seen(parts, monkeypatch):
+    monkeypatch.setattr(clearsessions, "ON_TERMINAL", 3600)
+    store(23)
+    assert run_command(Terminal()).count("\r") <= 2  # the last of a table, always
+
+
+def test_command_says_nothing_if_it_is_told_so():
+    store(3)
+    assert run_command(io.StringIO(), verbosity=0) == ""
+    assert not StoredSession.objects.exists()
+
+
+@pytest.mark.parametrize("verbosity", [0, 1])
+def test_command_that_is_stopped_ends_its_line(parts, monkeypatch, verbosity):
+    monkeypatch.setattr(clearsessions, "ON_TERMINAL", 0)
+    store(12)
+    stdout = Terminal()
+    with (
+        mock.patch.object(
+            UserSession.objects._queryset_class, "purge", side_effect=KeyboardInterrupt
+        ),
+        pytest.raises(CommandError, match="Stopped") as stopped,
+    ):
+        run_command(stdout, verbosity=verbosity)
+    assert stopped.value.returncode == 130
+    assert "Done" not in stdout.getvalue()
+    assert stdout.getvalue().endswith("\n") == bool(verbosity)
+
+
+@pytest.mark.once
+def test_command_fails_in_plain_words_when_the_store_does_not_answer(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "clearsessions"],
+        cwd=PROJECT,
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path}/no/such/folder/db.sqlite3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == "Removing expired sessions.\n"
+    assert done.stderr.splitlines()[-1] == (
+        "CommandError: The session store did not answer. Nothing is lost: run this again later."
+    )
+    assert "Traceback" not in done.stderr
