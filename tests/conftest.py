@@ -5,6 +5,7 @@ names none) or "postgresql". A server that is missing fails the run; nothing is 
 
 import os
 import platform
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         again = [item for item in items if item.get_closest_marker("once")]
         items[:] = [item for item in items if item not in again]
         config.hook.pytest_deselected(items=again)
+
+
+@pytest.fixture(autouse=True)
+def own_keys(settings: Any) -> Iterator[None]:
+    """Give every test keys of its own in Redis: the server may be somebody's."""
+    settings.SESSIONKIT_REDIS_PREFIX = f"test:{secrets.token_hex(8)}:"
+    yield
+    if settings.SESSION_ENGINE.endswith(".redis"):
+        from tests import store
+
+        store.wipe()
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -3,10 +3,8 @@ What a browser sees: the cookie in and out, and what a visitor is told.
 """
 
 from datetime import timedelta
-from importlib import import_module
 
 import pytest
-import time_machine
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
@@ -18,12 +16,13 @@ from django.test import Client as Browser
 from django.utils import timezone
 
 from django_sessionkit.middleware import SessionMiddleware
-from django_sessionkit.models import EndReason, StoredSession, UserSession
+from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
+from tests import store
+from tests.store import SessionStore, round_trips, travel
 
 pytestmark = pytest.mark.django_db
 
-SessionStore = import_module(django_settings.SESSION_ENGINE).SessionStore
 PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 SCRIPT = {"accept": "application/json"}
 
@@ -99,21 +98,21 @@ def test_a_session_comes_with_a_cookie_that_no_cache_keeps(browse, write):
         assert browser.get(read).json() == {"cart": "teapot"}
 
 
-def test_a_visitor_who_leaves_the_session_alone_gets_no_cookie(browse, django_assert_num_queries):
-    with django_assert_num_queries(0):
+def test_a_visitor_who_leaves_the_session_alone_gets_no_cookie(browse):
+    with round_trips(0):
         for path in ("/", "/read/", "/whoami/"):
             response = browse().get(path)
             assert sets_no_cookie(response)
             assert "Cache-Control" not in response.headers
 
 
-def test_a_page_that_leaves_the_session_alone_costs_nothing(visitor, django_assert_num_queries):
-    with django_assert_num_queries(0):
+def test_a_page_that_leaves_the_session_alone_costs_nothing(visitor):
+    with round_trips(0):
         visitor.get("/")
 
 
-def test_a_page_that_reads_the_session_costs_one_statement(visitor, django_assert_num_queries):
-    with django_assert_num_queries(1):
+def test_a_page_that_reads_the_session_costs_one_statement(visitor):
+    with round_trips(1):
         visitor.get("/read/")
 
 
@@ -154,17 +153,17 @@ def test_what_the_view_says_about_caching_is_kept_but_for_no_store():
         ";;;=;sessionid==;",
     ],
 )
-def test_a_malformed_cookie_is_a_visitor_and_reaches_no_store(cookie, django_assert_num_queries):
+def test_a_malformed_cookie_is_a_visitor_and_reaches_no_store(cookie):
     # As a server hands it over: bytes read as Latin-1.
     cookie = cookie.encode("utf-8", "surrogateescape").decode("latin-1")
     browser = Browser()
-    with django_assert_num_queries(0):
+    with round_trips(0):
         response = browser.get("/whoami/", HTTP_COOKIE=cookie)
     assert response.content == b"AnonymousUser"
     response = browser.post("/write/", {"cart": "teapot"}, HTTP_COOKIE=cookie)
     assert response.status_code == 200
     assert len(response.cookies["sessionid"].value) == 32
-    assert StoredSession.objects.count() == 1
+    assert len(store.payloads()) == 1
 
 
 def test_a_key_that_was_never_issued_is_a_visitor_and_its_cookie_goes(browse):
@@ -244,9 +243,9 @@ def test_nothing_is_saved_when_the_server_fails(visitor):
 
 
 def test_the_cookie_slides_with_the_session(visitor):
-    with time_machine.travel(timezone.now() + timedelta(seconds=30)):
+    with travel(timedelta(seconds=30)):
         assert sets_no_cookie(visitor.get("/read/"))
-    with time_machine.travel(timezone.now() + timedelta(days=10), tick=False) as clock:
+    with travel(timedelta(days=10), tick=False) as clock:
         response = visitor.get("/read/")
         cookie = response.cookies["sessionid"]
         assert cookie["max-age"] == django_settings.SESSION_COOKIE_AGE
@@ -259,19 +258,19 @@ def test_the_cookie_slides_with_the_session(visitor):
 
 def test_a_cookie_that_goes_with_the_browser_is_not_made_to_last(visitor, settings):
     settings.SESSION_EXPIRE_AT_BROWSER_CLOSE = True
-    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+    with travel(timedelta(hours=1)):
         assert sets_no_cookie(visitor.get("/read/"))
 
 
 def test_a_touch_of_a_session_that_the_view_then_saves_sets_one_cookie(visitor):
-    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+    with travel(timedelta(hours=1)):
         response = visitor.post("/write/", {"theme": "dark"})
     assert response.cookies["sessionid"].value == key_of(visitor)
 
 
 def test_where_a_session_was_last_seen(signed_in):
     browser = signed_in()
-    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+    with travel(timedelta(hours=1)):
         browser.get("/whoami/")
     row = UserSession.objects.get()
     assert row.ip == "127.0.0.1"
@@ -380,7 +379,7 @@ def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings):
 
 def test_an_expired_session_is_told_so(signed_in):
     browser = signed_in()
-    with time_machine.travel(timezone.now() + timedelta(days=15)):
+    with travel(timedelta(days=15)):
         browser.cookies["sessionid"]["expires"] = browser.cookies["sessionid"]["max-age"] = ""
         detail = browser.get("/whoami/", headers=SCRIPT).json()
     assert detail == {"detail": "Your session has expired.", "reason": "expired"}
@@ -389,7 +388,7 @@ def test_an_expired_session_is_told_so(signed_in):
 
 def test_a_session_that_its_store_has_lost_is_shown_as_ended(signed_in):
     browser = signed_in()
-    StoredSession.objects.all().delete()
+    store.wipe()
     assert browser.get("/whoami/", headers=SCRIPT).status_code == 401
     row = UserSession.objects.get()
     assert row.end_reason == EndReason.LOST
@@ -399,9 +398,9 @@ def test_a_session_that_its_store_has_lost_is_shown_as_ended(signed_in):
 def test_what_the_touch_refuses_is_told_so(signed_in):
     browser = signed_in()
     UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
-    with time_machine.travel(timezone.now() + timedelta(seconds=61)):
+    with travel(timedelta(seconds=61)):
         assert browser.get("/whoami/", headers=SCRIPT).json()["reason"] == "revoked"
-    assert not StoredSession.objects.exists()
+    assert not store.payloads()
 
 
 @pytest.mark.parametrize("path", ["/end_here/", "/end_here_and_save/"])
@@ -412,7 +411,7 @@ def test_a_request_whose_session_is_ended_meanwhile_is_told_so(signed_in, path):
     assert response.status_code == 401
     assert response.json()["reason"] == "revoked"
     assert deletes_the_cookie(response)
-    assert not StoredSession.objects.exists()
+    assert not store.payloads()
     browser = signed_in()
     response = browser.get(path)
     assert response.headers["Location"].startswith("/login/?next=")

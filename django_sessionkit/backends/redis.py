@@ -195,7 +195,7 @@ def _move(
         take(pipeline)
         return pipeline.execute()
 
-    if (yield _is_cluster):
+    if isinstance(sync_client(), redis.cluster.RedisCluster):
         # Two nodes: one that is down must not cost the session what the other one has.
         yield write
         taken = yield take
@@ -212,10 +212,6 @@ def _run(script: Script, digest: str, *args: bytes | int) -> Asking[bool]:
     except exceptions.NoScriptError:  # a new server, a failover, SCRIPT FLUSH; EVAL keeps it
         done = yield lambda client: client.eval(script.text, 1, _key(digest), *args)
     return bool(done)
-
-
-def _is_cluster(client: Any) -> bool:
-    return isinstance(client, redis.cluster.RedisCluster | redis.asyncio.cluster.RedisCluster)
 
 
 def _remove(digests: Collection[str]) -> Asking[None]:
