@@ -1,8 +1,8 @@
 # make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port)
-# make test    all checks and tests, on SQLite and on PostgreSQL
+# make test    all checks and tests, on SQLite, PostgreSQL, Redis and Valkey
 # make format  let ruff put the code into shape
 #
-# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or pytest-postgresql).
+# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -redis, -valkey).
 #
 # Each makes the virtual environment that it needs, in .venv (PYTHON=python3.13 for another Python).
 
@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,postgres
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check pytest-sqlite pytest-postgresql coverage format
+.PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format
 
 demo: .venv/demo
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -25,6 +25,8 @@ test: .venv/test
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory pytest-sqlite
 	@$(MAKE) --no-print-directory pytest-postgresql
+	@$(MAKE) --no-print-directory pytest-redis
+	@$(MAKE) --no-print-directory pytest-valkey
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.
@@ -39,6 +41,9 @@ check: .venv/test
 
 pytest-sqlite pytest-postgresql: pytest-%: .venv/test
 	SESSIONKIT_TEST_DATABASE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+
+pytest-redis pytest-valkey: pytest-%: .venv/test
+	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 
 coverage: .venv/test
 	@$(BIN)/coverage combine --quiet

@@ -1,6 +1,7 @@
 """
-One run is a leg: all tests on the database that SESSIONKIT_TEST_DATABASE names, "sqlite" (if it
-names none) or "postgresql". A server that is missing fails the run; nothing is skipped.
+One run is a leg: all tests on one store. SESSIONKIT_TEST_DATABASE is "sqlite" (if it is not set) or
+"postgresql", SESSIONKIT_TEST_ENGINE is "db" (if it is not set), "redis" or "valkey". A server that
+is missing fails the run; nothing is skipped.
 """
 
 import os
@@ -15,13 +16,14 @@ import django
 import psycopg
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.db import connection
 
 from tests import servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "once: the database makes no difference, SQLite is enough")
+    config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     # Nothing that the shell of a developer says of the kit or of the demo reaches the tests.
     for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
         del os.environ[name]
@@ -32,11 +34,17 @@ def pytest_report_header() -> str:
     if connection.vendor == "postgresql":
         with psycopg.connect(servers.postgresql()) as server:
             database = f"PostgreSQL {server.info.parameter_status('server_version')}"
+    if settings.SESSION_ENGINE.endswith(".redis"):
+        from django_sessionkit.backends.redis import sync_client
+
+        server = sync_client().info("server")
+        brand = server.get("server_name", "redis")
+        database += f" and {brand} {server.get(f'{brand}_version')}"
     return f"Python {platform.python_version()}, Django {django.__version__}, {database}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if connection.vendor != "sqlite":
+    if connection.vendor != "sqlite" or settings.SESSION_ENGINE.endswith(".redis"):
         again = [item for item in items if item.get_closest_marker("once")]
         items[:] = [item for item in items if item not in again]
         config.hook.pytest_deselected(items=again)

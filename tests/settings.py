@@ -17,7 +17,6 @@ STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast
 
-SESSION_ENGINE = "django_sessionkit.backends.db"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 
@@ -71,3 +70,22 @@ match os.environ.get("SESSIONKIT_TEST_DATABASE", "sqlite"):
         raise ImproperlyConfigured(f"SESSIONKIT_TEST_DATABASE: sqlite or postgresql, not {unknown}")
 
 DATABASES = {"default": {**dj_database_url.parse(database_url), "TEST": {"NAME": test_name}}}
+if database_url.startswith("sqlite"):
+    DATABASES["default"]["OPTIONS"] = {"timeout": 60}  # seconds that a writer waits for the others
+
+match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
+    case "db":
+        SESSION_ENGINE = "django_sessionkit.backends.db"
+    case "redis" | "valkey" as brand:
+        SESSION_ENGINE = "django_sessionkit.backends.redis"
+        SESSION_CACHE_ALIAS = "sessions"
+        CACHES = {
+            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+            "sessions": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": servers.redis(brand),
+                "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5},
+            },
+        }
+    case unknown:
+        raise ImproperlyConfigured(f"SESSIONKIT_TEST_ENGINE: db, redis or valkey, not {unknown}")

@@ -1,5 +1,6 @@
 """The user's page, told as stories of people with several devices."""
 
+import ast
 import gettext
 import re
 import uuid
@@ -677,6 +678,14 @@ def test_german_is_complete_and_compiled():
     for template in folder.glob("templates/**/*.html"):
         marked = re.findall(r'{% translate "(.+?)" %}', template.read_text())
         assert set(marked) <= known, template.name
+    for module in folder.glob("**/*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name("_" | "gettext" | "gettext_lazy" | "ngettext"),
+                    args=[ast.Constant(str(english)), *_],
+                ):
+                    assert english in known, module.name
 
 
 def test_page_runs_from_right_to_left_where_the_language_does(alice: User):

@@ -317,10 +317,11 @@ class SessionStore(SessionBase):
         own = session_key in (None, self.session_key)
         if session_key := session_key or self.session_key:
             digest = digest_of(session_key)
+            # First, so that whoever is told that the store is down can try again.
+            yield self.remove, [digest]
             # A visitor who is known not to be signed in has no row to look for.
             if not (own and self._loaded and "handle" not in self._facts):
                 yield UserSession.objects.filter(digest=digest).close, EndReason.LOGOUT
-            yield self.remove, [digest]
 
     def _flush(self) -> Flow[None]:
         yield from self._delete(None)

@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
                 ("expires_at", models.BigIntegerField()),
             ],
             options={
-                "default_permissions": [],
+                "default_permissions": (),
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("digest",), name="sessionkit_storedsession_digest"
