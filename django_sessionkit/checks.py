@@ -40,8 +40,8 @@ MESSAGES = {
         'Move "{session_middleware}" up, before "{middleware}".',
     ),
     "E006": (
-        "{name} = {value!r} is not a whole number from {least} to {most}.",
-        "Type a number, without quotes, or leave {name} out for its default.",
+        "{name} = {value!r} is not {meant}.",
+        "Type {meant}, or leave {name} out for its default.",
     ),
     "E007": (
         "There is no setting {name}.",
@@ -104,11 +104,12 @@ ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # ours 
 
 HUNDRED_YEARS = 100 * 365 * 24 * 60 * 60
 
-# The values that make sense, of every setting in conf.py.
-RANGES = {
+# What makes sense, of every setting in conf.py: one of these whole numbers, or a text.
+VALUES: dict[str, range | type[str]] = {
     "SESSIONKIT_TOUCH_INTERVAL": range(HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
+    "SESSIONKIT_REDIS_PREFIX": str,
 }
 
 # What browsers ask of a cookie whose name begins like this, in whatever case: RFC 6265bis §4.1.3,
@@ -181,16 +182,21 @@ def _middleware() -> Iterator[checks.CheckMessage]:
 
 def _settings() -> Iterator[checks.CheckMessage]:
     wrong = set()
-    for name, values in RANGES.items():
+    for name, values in VALUES.items():
         value = getattr(conf, name)
-        if type(value) is not int or value not in values:  # True would be 1
+        if isinstance(values, range):
+            meant = f"a whole number from {values[0]} to {values[-1]}"
+            makes_sense = type(value) is int and value in values  # True would be 1
+        else:
+            meant, makes_sense = "a text", isinstance(value, str) and value != ""
+        if not makes_sense:
             wrong.add(name)
-            yield _message("E006", name=name, value=value, least=values[0], most=values[-1])
+            yield _message("E006", name=name, value=value, meant=meant)
     known = [name for name in dir(conf) if name.startswith("SESSIONKIT_")]
     for name in dir(settings):
         if name.startswith("SESSIONKIT_") and name not in known:
-            meant = get_close_matches(name, known, n=1, cutoff=0.8) or known
-            yield _message("E007", name=name, known=" or ".join(meant))
+            nearest = get_close_matches(name, known, n=1, cutoff=0.8)
+            yield _message("E007", name=name, known=" or ".join(nearest or known))
 
     interval, age = "SESSIONKIT_TOUCH_INTERVAL", settings.SESSION_COOKIE_AGE
     if interval not in wrong and getattr(conf, interval) >= age:

@@ -68,6 +68,8 @@ def round_trips(count: int) -> Iterator[None]:
     asked = []
     with CaptureQueriesContext(connection) as queries:
         if ON_REDIS:
+            for script in (redis.REPLACE, redis.TOUCH):
+                client().script_load(script.text)  # once in the life of a server
             enter = redis.Line.__enter__
 
             def count_and_enter(line):

@@ -19,7 +19,7 @@ from django.test import Client, override_settings
 
 from django_sessionkit import middleware
 from django_sessionkit.backends import db
-from django_sessionkit.checks import MESSAGES, RANGES, check_deployment, check_settings
+from django_sessionkit.checks import MESSAGES, VALUES, check_deployment, check_settings
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -93,6 +93,9 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_RETENTION": False},
         {"SESSIONKIT_RETENTION": -1},
         {"SESSIONKIT_RETENTION": 10**12},  # no date is that long ago
+        {"SESSIONKIT_REDIS_PREFIX": b"sessions:"},
+        {"SESSIONKIT_REDIS_PREFIX": ""},
+        {"SESSIONKIT_REDIS_PREFIX": None},
     ],
     "E007": [
         {"SESSIONKIT_TUCH_INTERVAL": 60},
@@ -307,7 +310,7 @@ def test_what_django_says_of_the_cookie_is_not_said_twice(django_speaks: dict[st
         ("SESSIONKIT_TRUSTED_PROXY", "Type SESSIONKIT_TRUSTED_PROXIES, or take it out."),
         (
             "SESSIONKIT_X",
-            f"Type {' or '.join(sorted(RANGES))}, or take it out.",
+            f"Type {' or '.join(sorted(VALUES))}, or take it out.",
         ),
     ],
 )

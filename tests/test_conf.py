@@ -9,7 +9,7 @@ import pytest
 from django.test import override_settings
 
 import django_sessionkit
-from django_sessionkit.checks import RANGES
+from django_sessionkit.checks import VALUES, check_settings
 from django_sessionkit.conf import Settings, conf
 
 pytestmark = pytest.mark.once
@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "SESSIONKIT_TOUCH_INTERVAL": 60,
     "SESSIONKIT_TRUSTED_PROXIES": 0,
     "SESSIONKIT_RETENTION": 2_592_000,
+    "SESSIONKIT_REDIS_PREFIX": "sessionkit:",
 }
 
 
@@ -25,9 +26,17 @@ def test_these_are_all_the_settings():
     assert [name for name in vars(Settings) if not name.startswith("__")] == list(DEFAULTS)
 
 
+@pytest.fixture(autouse=True)
+def own_keys(settings: Any) -> None:
+    """Take back what every other test begins with: a prefix of its own for Redis."""
+    if hasattr(settings, "SESSIONKIT_REDIS_PREFIX"):
+        del settings.SESSIONKIT_REDIS_PREFIX
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_setting_has_a_default(name: str):
     assert getattr(conf, name) == DEFAULTS[name]
+    assert type(getattr(conf, name)) is type(DEFAULTS[name])
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -49,7 +58,11 @@ def test_setting_can_not_be_set_on_conf(name: str):
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_setting_says_what_it_is_and_has_a_check(name: str):
     assert vars(Settings)[name].__doc__
-    assert DEFAULTS[name] in RANGES[name]
+    assert name in VALUES
+
+
+def test_defaults_pass_the_checks():
+    assert check_settings() == []
 
 
 def test_nothing_but_conf_reads_the_settings():
