@@ -514,8 +514,14 @@ def before(monkeypatch, owner, name, act):
 @pytest.mark.django_db(transaction=True)
 def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
     request = sign_in(alice)
-    # In a connection of its own: the new key is written in a transaction.
-    before(monkeypatch, SessionStore, "move", lambda: elsewhere(UserSession.objects.revoke))
+    follow = models.UserSessionQuerySet.follow
+
+    def revoked_first(self, *args):
+        # In a connection of its own: a new key may be written in a transaction.
+        elsewhere(UserSession.objects.revoke)
+        return follow(self, *args)
+
+    monkeypatch.setattr(models.UserSessionQuerySet, "follow", revoked_first)
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
     assert not store.payloads()
@@ -533,22 +539,34 @@ def elsewhere(act):
     thread.join()
 
 
-def test_marked_after_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
-    """The revocation has marked the row, and will look for the old digest."""
+def test_marked_while_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
+    """The revocation has looked for the new key before it was there."""
     request = sign_in(alice)
     mark = UserSession.objects.filter(ended_at=None)._mark
-    follow = models.UserSessionQuerySet.follow
-
-    def marked_first(self, *args):
-        mark(EndReason.REVOKED)
-        return follow(self, *args)
-
-    monkeypatch.setattr(models.UserSessionQuerySet, "follow", marked_first)
+    before(monkeypatch, SessionStore, "move", lambda: mark(EndReason.REVOKED))
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
-    digests = UserSession.objects.values_list("digest", flat=True)
-    SessionStore.remove(list(digests))  # what the revocation does next
+    # What the revocation does next, should it not have done that yet.
+    SessionStore.remove(list(UserSession.objects.values_list("digest", flat=True)))
     assert not store.payloads()
+
+
+def test_the_old_key_does_not_lead_to_the_row_while_a_new_one_is_written(
+    alice, sign_in, drive, monkeypatch
+):
+    """A request with the old key, between the move of the key and the end of its operation."""
+    request = sign_in(alice)
+    old = digest_of(request.session.session_key)
+    move = SessionStore.move
+
+    def missed(*args):
+        moved = move(*args)
+        assert UserSession.objects.lost(old) is None
+        return moved
+
+    monkeypatch.setattr(SessionStore, "move", staticmethod(missed))
+    drive(request.session, "cycle_key")
+    assert UserSession.objects.active().get().pk == request.session.handle
 
 
 def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, sign_in, monkeypatch):

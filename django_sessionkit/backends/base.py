@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from asgiref.sync import sync_to_async
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 
 from django_sessionkit.client import Client
 from django_sessionkit.conf import conf
@@ -47,8 +47,13 @@ class Stored(NamedTuple):
 
 
 class SessionStore(SessionBase):
-    # Errors of the store, or of the registry's database, that mean "no answer".
-    unavailable: ClassVar[tuple[type[Exception], ...]] = (OperationalError, InterfaceError)
+    # Errors of the store, or of the registry's database, that mean "no answer": it is down, a
+    # standby that takes no writes (InternalError), or closed its connection.
+    unavailable: ClassVar[tuple[type[Exception], ...]] = (
+        OperationalError,
+        InternalError,
+        InterfaceError,
+    )
 
     # The verbs have async twins, called aread(), areplace() and so on.
     native_async: ClassVar[bool] = False
@@ -345,7 +350,7 @@ class SessionStore(SessionBase):
             if contents := self._open(key, digest, stored):
                 self._facts, self._loaded, self._overwrite = contents[0], stored.payload, True
             else:
-                self.lost = digest
+                raise self._gone(digest)
         if self._loaded is None:
             raise UpdateError
         return self._loaded
@@ -357,7 +362,14 @@ class SessionStore(SessionBase):
         """
         old, new, moving = digest_of(key), digest_of(new_key), key != new_key
         data = self._session_cache
+        rows, row = UserSession.objects, cast("str", facts.get("handle"))
+        follows = moving and "handle" in facts and facts["user"] == data.get(SESSION_KEY)
         with self._transaction(facts, data, moving):
+            if follows:
+                # Before the key moves: whoever misses the old one must not find its row.
+                at = _now(), self._expires_at(data), facts["authenticated_at"]
+                if not (yield rows.follow, row, old, new, *at):
+                    raise self._gone(old)
             while True:
                 now, expires_at = _now(), self._expires_at(data)
                 facts = yield from self._enrol(facts, data, new, now, expires_at, moving)
@@ -373,20 +385,17 @@ class SessionStore(SessionBase):
                 theirs = self._open(key, old, stored)
                 if theirs is None:
                     yield from self._withdraw(facts)
-                    self.lost = old
-                    raise UpdateError
+                    raise self._gone(old)
                 # It was opened once.
                 base = cast("Contents", unseal(loaded, key, old, self.serializer()))
                 facts = _merge(base[0], facts, theirs[0])
                 if not self._overwrite:
                     data = _merge(base[1], data, theirs[1])
                 loaded = stored.payload
-            if moving and "handle" in facts and facts["handle"] == self._facts.get("handle"):
-                row = facts["handle"], old, new, now, expires_at, facts["authenticated_at"]
-                if not (yield UserSession.objects.follow, *row):
-                    yield self.remove, [new]
-                    self.lost = old
-                    raise UpdateError
+            # A revocation in between has looked for the new key before it was there.
+            if follows and not (yield (rows.filter(pk=row, digest=new, ended_at=None).exists,)):
+                yield self.remove, [new]
+                raise self._gone(old)
         self._written(new_key, facts, data, payload)
 
     def _enrol(
@@ -421,6 +430,10 @@ class SessionStore(SessionBase):
             yield (partial(replaced.update, end_reason=EndReason.REPLACED),)
         handle = yield rows.open, user, digest, now, expires_at, self.client
         return {"handle": handle, "user": user, "authenticated_at": now, "expiry": expiry}
+
+    def _gone(self, digest: str) -> UpdateError:
+        self.lost = digest
+        return UpdateError("The session has ended.")
 
     def _withdraw(self, facts: Facts) -> Flow[None]:
         """Take back the row of a sign-in whose session could not be written."""
