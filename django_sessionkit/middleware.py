@@ -168,8 +168,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return answer(
             request,
             409,
-            _("Nothing was saved"),
-            _("You signed in or out in another tab meanwhile. Go back and try again."),
+            _("Please go back and try again"),
+            _("You signed in or out in another tab meanwhile, so your session was not saved."),
         )
 
     def signed_out(self, request: HttpRequest, reason: str) -> HttpResponse:

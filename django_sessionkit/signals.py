@@ -1,7 +1,7 @@
 from django.dispatch import Signal
 
-# Sessions were ended, by whom or what ever: sent after the rows are marked and before they are
-# removed from the store, once per batch. Close web sockets and revoke push subscriptions here.
+# Sessions have ended, by whom or what ever: sent once per batch, when the rows are marked and the
+# store is cleared. Close web sockets and revoke push subscriptions here.
 #
 #   sender   UserSession
 #   handles  list[uuid.UUID], the UserSession ids

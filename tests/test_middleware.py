@@ -428,7 +428,7 @@ def test_a_request_that_another_tab_overtakes_leaves_the_new_cookie_alone(visito
 def test_a_form_that_another_tab_overtakes_is_not_sent_again_by_itself(visitor):
     response = visitor.post("/cycle_elsewhere/")
     assert response.status_code == 409
-    assert b"Nothing was saved" in response.content
+    assert b"your session was not saved" in response.content
     assert sets_no_cookie(response)
     response = visitor.get("/read/")
     assert response.json() == {}

@@ -12,9 +12,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
-from importlib import import_module
 from unittest import mock
 
 import pytest
@@ -28,33 +27,43 @@ from django.test import override_settings
 from django.utils import timezone
 
 from django_sessionkit import models
+from django_sessionkit.backends import db
 from django_sessionkit.client import Client
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
 from django_sessionkit.models import EndReason, StoredSession, UserSession
 from django_sessionkit.signals import sessions_ended
 from tests.servers import PROJECT
-from tests.store import travel
+from tests.store import SessionStore, travel
 
 pytestmark = pytest.mark.django_db
 
-SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 AGE = timedelta(seconds=settings.SESSION_COOKIE_AGE)
 RETENTION = timedelta(days=30)
 FIREFOX = Client("192.0.2.1", "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Firefox/150.0")
 
 
+class Clock:
+    """Time stands still, until a test has it go on."""
+
+    def __init__(self):
+        self.stands(timezone.now().replace(microsecond=0))
+
+    def stands(self, at):
+        self.travel = travel(at, tick=False)
+        self.travel.start()
+
+    def shift(self, step):
+        at = timezone.now() + step
+        self.travel.stop()  # what is expired in Redis is found from the real time only
+        self.stands(at)
+
+
 @pytest.fixture
 def clock():
-    """Time stands still, until a test has it go on."""
-    with ExitStack() as stack:
-
-        class Clock:
-            def shift(self, step):
-                stack.enter_context(travel(step, tick=False))
-
-        stack.enter_context(travel(timezone.now().replace(microsecond=0), tick=False))
-        yield Clock()
+    clock = Clock()
+    yield clock
+    clock.travel.stop()
 
 
 @pytest.fixture
@@ -343,7 +352,7 @@ def test_no_transaction_spans_two_statements_that_write(
     stored(23)
     overdue(alice, 23)
     with django_assert_max_num_queries(1000) as queries:
-        SessionStore.clear_expired()
+        db.SessionStore.clear_expired()
     writes = 0
     for query in queries.captured_queries:
         if query["sql"] == "BEGIN":
@@ -359,7 +368,7 @@ def test_progress_counts_the_parts_of_each_table(parts, alice):
     stored(12)
     register(alice, 12)
     calls = []
-    SessionStore.clear_expired(lambda done, total: calls.append((done, total)))
+    db.SessionStore.clear_expired(lambda done, total: calls.append((done, total)))
     starts = [place for place, (done, _) in enumerate(calls) if done == 1]
     assert len(starts) == 2
     for table in (calls[: starts[1]], calls[starts[1] :]):
@@ -713,7 +722,7 @@ def test_two_purges_at_once_do_what_one_does(parts, alice, ended):
         def purge(start=start):
             start.wait(60)
             try:
-                SessionStore.clear_expired()
+                db.SessionStore.clear_expired()
             finally:
                 connection.close()
 
@@ -753,7 +762,7 @@ def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
         UserSession.objects.purge(kill)
     assert 30 <= elsewhere(UserSession.objects.count) < 60
 
-    SessionStore.clear_expired()
+    db.SessionStore.clear_expired()
     assert not StoredSession.objects.exists()
     assert set(UserSession.objects.all()) == set(expired)
     announced = [handle for handles, _, _ in ended for handle in handles]
@@ -763,16 +772,19 @@ def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
 # The commands.
 
 
-@pytest.fixture(params=["django.contrib.sessions", "django_sessionkit"])
-def command(request):
-    """Django's own, and ours."""
-    return load_command_class(request.param, "clearsessions")
+def run_command(stdout=None, app="django_sessionkit", **options):
+    """Run the command of an app, on the engine with two tables to purge; return what it says."""
+    stdout = stdout or io.StringIO()
+    with override_settings(SESSION_ENGINE=db.__name__):
+        call_command(load_command_class(app, "clearsessions"), stdout=stdout, **options)
+    return stdout.getvalue()
 
 
-def test_both_commands_purge_both_tables(command, alice):
+@pytest.mark.parametrize("app", ["django.contrib.sessions", "django_sessionkit"])
+def test_command_of_django_and_ours_purge_both_tables(alice, app):
     stored(3)
     history(alice, 3)
-    call_command(command, stdout=io.StringIO())
+    run_command(app=app)
     assert not StoredSession.objects.exists()
     assert not UserSession.objects.exists()
 
@@ -792,14 +804,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def run_command(stdout, **options):
-    call_command(clearsessions.Command(), stdout=stdout, **options)
-    return stdout.getvalue()
-
-
 def test_command_says_when_it_begins_and_ends(parts):
     stored(12)
-    said = run_command(io.StringIO())
+    said = run_command()
     assert re.fullmatch(r"Removing expired sessions\.\nDone: \d+ parts in \d seconds\.\n", said)
 
 
@@ -809,7 +816,7 @@ def test_command_says_how_far_it_is_every_few_seconds(parts, monkeypatch):
     stored(12)
     number = len(walked())
     assert number >= 3
-    _, *lines, last = run_command(io.StringIO()).splitlines()
+    _, *lines, last = run_command().splitlines()
     assert lines[:number] == [f"Part {done} of {number}." for done in range(1, number + 1)]
     assert last.startswith(f"Done: {len(lines)} parts in ")
 
@@ -840,7 +847,7 @@ def test_command_draws_no_more_often_than_can_be_seen(parts, monkeypatch):
 
 def test_command_says_nothing_if_it_is_told_so():
     stored(3)
-    assert run_command(io.StringIO(), verbosity=0) == ""
+    assert run_command(verbosity=0) == ""
     assert not StoredSession.objects.exists()
 
 

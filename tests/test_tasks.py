@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,12 +14,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery, current_app
+from django.contrib.auth.models import User
 from django.db import connection
+from django.utils import timezone
 
 from django_sessionkit import tasks
-from django_sessionkit.backends.db import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import StoredSession
+from django_sessionkit.models import UserSession, get_session_store
 from tests import servers
 
 # As the README has it.
@@ -60,15 +62,23 @@ def app() -> Iterator[Celery]:
 
 
 @pytest.fixture
-def expired() -> StoredSession:
-    return StoredSession.objects.create(
-        digest="0" * 64, payload=b"", touched_at=0, expires_at=1_000
+def old() -> UserSession:
+    """The row of a session that ended years ago."""
+    at = timezone.now() - timedelta(days=1000)
+    return UserSession.objects.create(
+        user=User.objects.create_user("alice"),
+        digest="0" * 64,
+        started_at=at,
+        authenticated_at=at,
+        last_seen_at=at,
+        expires_at=at,
+        ended_at=at,
     )
 
 
-def is_gone(row: StoredSession, within: float = 0) -> bool:
+def is_gone(row: UserSession, within: float = 0) -> bool:
     deadline = time.monotonic() + within
-    while StoredSession.objects.filter(pk=row.pk).exists():
+    while UserSession.objects.filter(pk=row.pk).exists():
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.05)
@@ -83,15 +93,15 @@ def test_a_sites_autodiscover_tasks_finds_it(app: Celery):
 
 
 @pytest.mark.django_db
-def test_task_purges(app: Celery, expired: StoredSession):
+def test_task_purges(app: Celery, old: UserSession):
     app.conf.update(task_always_eager=True, task_eager_propagates=True)
     assert tasks.purge.delay().get() is None
-    assert is_gone(expired)
+    assert is_gone(old)
 
 
 @pytest.mark.once
 def test_task_fails_when_the_store_does_not_answer(app: Celery):
-    with mock.patch.object(SessionStore, "clear_expired", side_effect=StoreUnavailable):
+    with mock.patch.object(get_session_store(), "clear_expired", side_effect=StoreUnavailable):
         result = tasks.purge.apply()
     assert isinstance(result.result, StoreUnavailable)
 
@@ -110,7 +120,7 @@ def test_message_holds_no_argument(app: Celery):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_beat_of_a_worker_process_purges(expired: StoredSession, tmp_path: Path):
+def test_beat_of_a_worker_process_purges(old: UserSession, tmp_path: Path):
     name = connection.settings_dict["NAME"]
     url = f"sqlite:///{name}"
     if connection.vendor == "postgresql":
@@ -136,7 +146,7 @@ def test_beat_of_a_worker_process_purges(expired: StoredSession, tmp_path: Path)
             },
         )
     try:
-        gone = is_gone(expired, within=60)
+        gone = is_gone(old, within=60)
     finally:
         servers._stop(worker)
     assert gone, log.read_text()

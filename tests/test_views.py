@@ -25,8 +25,8 @@ from django.urls import path, reverse
 from django.utils import timezone, translation
 
 import django_sessionkit
-from django_sessionkit.backends import db
-from django_sessionkit.models import EndReason, StoredSession, UserSession
+from django_sessionkit.models import EndReason, UserSession
+from tests import store
 from tests.urls import urlpatterns as site
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def signed_in(device: Client) -> bool:
 
 def handle(device: Client) -> uuid.UUID:
     found = device.session
-    assert isinstance(found, db.SessionStore)
+    assert isinstance(found, store.SessionStore)
     assert found.handle
     return found.handle
 
@@ -189,7 +189,7 @@ def test_only_what_is_alive_is_listed(alice: User, bob: User):
     sign_in(bob)
     UserSession.objects.filter(pk=handle(phone)).revoke()
     digest = UserSession.objects.get(pk=handle(lost)).digest
-    StoredSession.objects.filter(digest=digest).delete()
+    store.SessionStore.remove([digest])
     assert [row.pk for row in laptop.get(LIST).context["object_list"]] == [handle(laptop)]
 
 
@@ -370,13 +370,13 @@ def urls_of(device: Client, *others: Client) -> list[str]:
 
 def test_reading_changes_nothing(alice: User):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
-    before = list(UserSession.objects.values()), list(StoredSession.objects.values())
+    before = list(UserSession.objects.values()), store.payloads()
     for url in urls_of(laptop, phone):
         assert laptop.get(url).status_code == 200
         head = laptop.head(url)
         assert (head.status_code, head.content) == (200, b"")
         assert laptop.get(url, headers={"sec-purpose": "prefetch;prerender"}).status_code == 200
-    assert (list(UserSession.objects.values()), list(StoredSession.objects.values())) == before
+    assert (list(UserSession.objects.values()), store.payloads()) == before
 
 
 def test_other_methods_are_refused(alice: User):
@@ -478,11 +478,11 @@ def test_user_agent_can_not_write_into_the_page(alice: User, hostile: str):
 # When something is not there.
 
 
-def take_down(store: type[db.SessionStore], monkeypatch: pytest.MonkeyPatch) -> None:
+def take_down(engine: type[store.SessionStore], monkeypatch: pytest.MonkeyPatch) -> None:
     def remove(cls: type, digests: Any) -> None:
         raise OperationalError("the primary has gone away")
 
-    monkeypatch.setattr(store, "remove", classmethod(remove))
+    monkeypatch.setattr(engine, "remove", classmethod(remove))
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_user_is_told_when_the_store_did_not_answer(
     alice: User, monkeypatch: pytest.MonkeyPatch, interval: int, text: str
 ):
     laptop, phone, _tablet = sign_in(alice), sign_in(alice, IPHONE), sign_in(alice, CHROME)
-    take_down(db.SessionStore, monkeypatch)
+    take_down(store.SessionStore, monkeypatch)
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=interval):
         for ended, url in [(1, end_url(phone)), (2, OTHERS)]:
             response = press(laptop, url)
@@ -525,7 +525,7 @@ def test_pages_work_without_the_messages_framework(alice: User, monkeypatch: pyt
         url = end_url(phone)
         form = token(laptop.get(url))
         with monkeypatch.context() as outage:
-            take_down(db.SessionStore, outage)
+            take_down(store.SessionStore, outage)
             assert laptop.post(end_url(watch), form)["Location"] == LIST
         for _ in range(2):
             assert laptop.post(url, form)["Location"] == LIST
