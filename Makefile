@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-EXTRAS := redis,celery,devices,postgres
+EXTRAS := redis,celery,devices,geoip,postgres
 
 .DEFAULT_GOAL := test
 .PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format

@@ -2,10 +2,10 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error is what can not work, or what nobody can want; a warning is what works with less than it
-could. No check reads a file, a database or a store.
+could. No check reads a file or asks a server, but for W009, which only ``check --database`` does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from inspect import getmro
 from typing import Any
@@ -63,6 +63,10 @@ MESSAGES = {
         "{app} is not in INSTALLED_APPS, and django-sessionkit does not work without it.",
         'Add "{app}" to INSTALLED_APPS.',
     ),
+    "E012": (
+        "SESSION_CACHE_ALIAS = {alias!r} names no cache with one Redis behind it.",
+        "Type the alias of a cache of django_redis.cache.RedisCache, without ShardClient.",
+    ),
     "W001": (
         "With {middleware}, no device is known, and use does not keep a session alive.",
         'Type "django_sessionkit.middleware.SessionMiddleware" in its place in MIDDLEWARE.',
@@ -96,6 +100,11 @@ MESSAGES = {
         "SESSION_COOKIE_NAME = {cookie!r} has no prefix: other hosts can set it (ASVS 3.3.1).",
         'Type SESSION_COOKIE_NAME = "{prefix}sessionid". Everybody has to sign in once more.',
     ),
+    # Of `check --database`, and of migrate.
+    "W009": (
+        "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
+        "Type CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
+    ),
 }
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
@@ -126,7 +135,8 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    return [*_apps(), *_engine(), *_middleware(), *_settings(), *_cookie()]
+    store = _engine(kwargs.get("databases"))
+    return [*_apps(), *store, *_middleware(), *_settings(), *_cookie()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -139,7 +149,7 @@ def _apps() -> Iterator[checks.CheckMessage]:
             yield _message("E011", app=app)
 
 
-def _engine() -> Iterator[checks.CheckMessage]:
+def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
     engine = settings.SESSION_ENGINE
     try:
         store = import_string(f"{engine}.SessionStore")
@@ -148,6 +158,9 @@ def _engine() -> Iterator[checks.CheckMessage]:
     else:
         if ENGINE not in _lineage(store):
             yield _message("E002", engine=engine)
+            return
+        for name, values in store.check(ask=bool(databases)):
+            yield _message(name, **values)
 
 
 def _middleware() -> Iterator[checks.CheckMessage]:

@@ -25,6 +25,7 @@ from django_sessionkit.client import Client
 from django_sessionkit.conf import conf
 from django_sessionkit.devices import Device, device_of
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.places import place_of
 from django_sessionkit.signals import sessions_ended
 
 if TYPE_CHECKING:
@@ -375,6 +376,11 @@ class UserSession(models.Model):
     @property
     def device(self) -> Device:
         return device_of(self.user_agent)
+
+    @property
+    def place(self) -> str:
+        """Roughly where the address is, or "". See places.py."""
+        return place_of(self.ip)
 
 
 class StoredSessionQuerySet(WalkableQuerySet["StoredSession"]):

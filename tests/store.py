@@ -15,6 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_sessionkit.conf import conf
 from django_sessionkit.models import StoredSession, get_session_store
 
 SessionStore = get_session_store()
@@ -54,7 +55,7 @@ def client():
 
 
 def _keys() -> dict[str, bytes]:
-    prefix = redis.conf.SESSIONKIT_REDIS_PREFIX
+    prefix = conf.SESSIONKIT_REDIS_PREFIX
     keys = client().scan_iter(match=f"{prefix}*", count=1000)
     return {key.decode().removeprefix(prefix): key for key in keys}
 

@@ -478,7 +478,7 @@ def test_user_agent_can_not_write_into_the_page(alice: User, hostile: str):
 # When something is not there.
 
 
-def take_down(engine: type[store.SessionStore], monkeypatch: pytest.MonkeyPatch) -> None:
+def take_down(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def remove(cls: type, digests: Any) -> None:
         raise OperationalError("the primary has gone away")
 

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
@@ -146,6 +146,14 @@ class SessionStore(SessionBase):
         logger.info("Purged %d rows of sessions that ended long ago", deleted)
 
     # What this kit adds.
+
+    @classmethod
+    def check(cls, ask: bool) -> Iterable[tuple[str, dict[str, Any]]]:
+        """
+        Return the ids and values of the system checks that are the engine's own. It may ``ask``
+        the store only where it is told to.
+        """
+        return []
 
     def reauthenticate(self) -> None:
         """

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
 from inspect import isawaitable
 from threading import Lock
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
 from django.conf import settings
-from django.core.cache import caches
+from django.core.cache import InvalidCacheBackendError, caches
 from django.core.exceptions import ImproperlyConfigured
 from redis import exceptions
 
@@ -96,6 +96,22 @@ class SessionStore(base.SessionStore):
         exceptions.RedisClusterException,
     )
     native_async = True
+
+    @classmethod
+    def check(cls, ask: bool) -> Iterable[tuple[str, dict[str, Any]]]:
+        try:
+            client = sync_client() if ask else _source()
+        except (ImproperlyConfigured, InvalidCacheBackendError):
+            return [("E012", {"alias": settings.SESSION_CACHE_ALIAS})]
+        if not ask:
+            return []
+        try:
+            answer = client.info("memory")
+        except cls.unavailable:
+            return []  # the site will say so
+        nodes = answer.values() if isinstance(client, redis.cluster.RedisCluster) else [answer]
+        policies = {node["maxmemory_policy"] for node in nodes} - {"noeviction"}
+        return [("W009", {"policy": policy}) for policy in policies]
 
     @classmethod
     def read(cls, digest: str) -> Stored | None:
@@ -311,14 +327,18 @@ def sync_client() -> Any:
     Return the client of the primary behind SESSION_CACHE_ALIAS: django-redis' (plain, Sentinel, or
     with ClusterConnectionFactory) or that of Django's own Redis cache.
     """
+    return _source().get_client(write=True)
+
+
+def _source() -> Any:
     cache = caches[settings.SESSION_CACHE_ALIAS]
-    if client := getattr(cache, "client", None):
-        return client.get_client(write=True)
-    if client := getattr(cache, "_cache", None):
-        return client.get_client(None, write=True)
-    raise ImproperlyConfigured(
-        f"CACHES[{settings.SESSION_CACHE_ALIAS!r}] is no Redis cache: see SESSION_CACHE_ALIAS."
-    )
+    source = getattr(cache, "client", None) or getattr(cache, "_cache", None)
+    # A ShardClient has many primaries, and wants to know which by a key of the cache's own.
+    if not hasattr(source, "get_client") or hasattr(source, "get_server_name"):
+        raise ImproperlyConfigured(
+            f"CACHES[{settings.SESSION_CACHE_ALIAS!r}] has not one Redis behind it: see E012."
+        )
+    return source
 
 
 class AsyncClient(NamedTuple):

@@ -1,0 +1,38 @@
+"""
+Address -> "Berlin, Germany", where the site has a GeoIP2 database (GEOIP_PATH, a setting of
+Django's) and the package geoip2 (extra ``geoip``). Roughly: providers move addresses around.
+"""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+if TYPE_CHECKING:
+    from django.contrib.gis.geoip2 import GeoIP2
+
+
+def place_of(address: str | None) -> str:
+    """Return where an address roughly is, or "": no database, or it does not know."""
+    path = getattr(settings, "GEOIP_PATH", None)
+    if not path or not address or (database := _open(str(path))) is None:
+        return ""
+    from geoip2.errors import AddressNotFoundError
+
+    try:
+        found = database.city(address) if database.is_city else database.country(address)
+    except AddressNotFoundError:
+        return ""
+    return ", ".join(name for name in (found.get("city"), found["country_name"]) if name)
+
+
+@lru_cache(maxsize=1)
+def _open(path: str) -> "GeoIP2 | None":
+    from django.contrib.gis import geoip2
+
+    if not geoip2.HAS_GEOIP2:
+        return None
+    try:
+        return geoip2.GeoIP2(path)
+    except geoip2.GeoIP2Exception:
+        return None

@@ -1,0 +1,59 @@
+import pytest
+from django.contrib.gis import geoip2
+from mmdb_writer import MMDBWriter
+from netaddr import IPSet
+
+from django_sessionkit import places
+from django_sessionkit.models import UserSession
+from django_sessionkit.places import place_of
+
+# Of the ranges that are set aside for documentation. The answers are made up.
+BERLIN = {"country": {"iso_code": "DE", "names": {"en": "Germany"}}}
+BERLIN["city"] = {"names": {"en": "Berlin"}}
+FRANCE = {"country": {"iso_code": "FR", "names": {"en": "France"}}}
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    places._open.cache_clear()
+    yield
+    places._open.cache_clear()
+
+
+@pytest.fixture
+def database(tmp_path, settings):
+    def database(kind):
+        writer = MMDBWriter(ip_version=6, ipv4_compatible=True, database_type=kind)
+        writer.insert_network(IPSet(["192.0.2.0/24"]), BERLIN)
+        writer.insert_network(IPSet(["198.51.100.0/24", "2001:db8::/32"]), FRANCE)
+        writer.to_db_file(str(tmp_path / f"{kind}.mmdb"))
+        settings.GEOIP_PATH = tmp_path
+
+    return database
+
+
+def test_an_address_has_a_place(database):
+    database("GeoLite2-City")
+    assert place_of("192.0.2.7") == "Berlin, Germany"
+    assert place_of("198.51.100.1") == place_of("2001:db8::1") == "France"
+    assert UserSession(ip="192.0.2.7").place == "Berlin, Germany"
+
+
+def test_a_database_of_countries_will_do(database):
+    database("GeoLite2-Country")
+    assert place_of("192.0.2.7") == "Germany"
+
+
+def test_an_unknown_address_has_no_place(database):
+    database("GeoLite2-City")
+    for address in (None, "", "203.0.113.1", "127.0.0.1", "::1"):
+        assert place_of(address) == ""
+
+
+def test_a_site_without_a_database_has_no_places(settings, tmp_path, monkeypatch):
+    assert place_of("192.0.2.7") == ""
+    settings.GEOIP_PATH = tmp_path  # with nothing in it
+    assert place_of("192.0.2.7") == ""
+    places._open.cache_clear()
+    monkeypatch.setattr(geoip2, "HAS_GEOIP2", False)
+    assert place_of("192.0.2.7") == ""
