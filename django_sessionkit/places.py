@@ -23,7 +23,8 @@ def place_of(address: str | None) -> str:
         found = database.city(address) if database.is_city else database.country(address)
     except AddressNotFoundError:
         return ""
-    return ", ".join(name for name in (found.get("city"), found["country_name"]) if name)
+    names = [found.get("city"), found["country_name"]]
+    return ", ".join(str(name) for name in names if name)
 
 
 @lru_cache(maxsize=1)
