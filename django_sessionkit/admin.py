@@ -143,7 +143,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "user",
         "device",
         "state",
-        "ip",
+        "address",
         "user_agent",
         "started_at",
         "authenticated_at",
@@ -170,6 +170,13 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         else:
             return gettext("Active")
         return gettext("Ended: %(reason)s") % {"reason": reason}
+
+    @admin.display(description=_("address"))
+    def address(self, session: UserSession) -> str:
+        address = session.ip or self.get_empty_value_display()
+        if session.place:
+            return f"{address}, {gettext('roughly %(place)s') % {'place': session.place}}"
+        return address
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[UserSession]:
         return super().get_queryset(request).select_related("user")

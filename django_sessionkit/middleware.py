@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
 from django.contrib.auth.views import redirect_to_login
 from django.contrib.messages.storage import default_storage
 from django.contrib.sessions import middleware
@@ -92,8 +92,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         try:
             if session.lost and SESSION_KEY not in session:
                 row = session.call(UserSession.objects.lost, session.lost)
-                if row and request.path != resolve_url(settings.LOGIN_URL):
-                    response = self.signed_out(request, row.end_reason)
+                if row and not is_sign_in_page(request):
+                    response = self.signed_out(request, row.end_reason, response)
             response = super().process_response(request, response)
         except StoreUnavailable:
             return self.unavailable(request)
@@ -172,12 +172,17 @@ class SessionMiddleware(middleware.SessionMiddleware):
             _("You signed in or out in another tab meanwhile, so your session was not saved."),
         )
 
-    def signed_out(self, request: HttpRequest, reason: str) -> HttpResponse:
+    def signed_out(
+        self, request: HttpRequest, reason: str, instead_of: HttpResponse | None = None
+    ) -> HttpResponse:
         """Answer for a session that was ended: the sign-in page, or 401 for an API's caller."""
         text = str(FAREWELLS[EndReason(reason)])
         if not is_page(request):
             return answer(request, 401, _("Signed out"), text, reason=reason)
-        if request.method == "GET":
+        wanted = str(getattr(instead_of, "url", ""))
+        if f"{REDIRECT_FIELD_NAME}=" in wanted:  # the view knows its own sign-in page
+            response = HttpResponseRedirect(wanted)
+        elif request.method == "GET":
             response = redirect_to_login(request.get_full_path())
         else:
             response = HttpResponseRedirect(resolve_url(settings.LOGIN_URL))
@@ -199,6 +204,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
         )
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
+
+
+def is_sign_in_page(request: HttpRequest) -> bool:
+    # By its name, too: the admin has a page of its own.
+    name = request.resolver_match and request.resolver_match.url_name
+    return name == "login" or request.path == resolve_url(settings.LOGIN_URL)
 
 
 def is_page(request: HttpRequest) -> bool:

@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -15,7 +16,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import SessionBase
-from django.db import connections, models, router
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import connections, models, router, transaction
 from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
 from django.utils import timezone
@@ -120,10 +122,10 @@ class WalkableQuerySet(models.QuerySet[Row]):
         return parts, len(starts)
 
     def _parts_by_key(self) -> Iterator[Self]:
-        rest = self.order_by("pk")
+        rows = rest = self.order_by("pk")
         while last := rest.values_list("pk", flat=True)[ROWS - 1 : ROWS].first():
             yield rest.filter(pk__lte=last)
-            rest = rest.filter(pk__gt=last)
+            rest = rows.filter(pk__gt=last)
         yield rest
 
 
@@ -189,8 +191,11 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                 # Read after they were marked: a key that is cycled now is refused by the mark,
                 # one that was cycled before it is found here under its new digest.
                 digests = list(marked.values_list("digest", flat=True))
+                # In a transaction of somebody's, a failure must not take the marks back.
+                in_atomic_block = connections[rows.db].in_atomic_block
                 try:
-                    store.call(store.remove, digests)
+                    with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
+                        store.call(store.remove, digests)
                 except StoreUnavailable as error:
                     unavailable = error
             _announce(batch, reason, by)
@@ -216,18 +221,13 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         deleted = 0
         for part in self.walk(progress):
             now = timezone.now()
-            # Between two touches only the store knows that a session has been renewed.
+            # Busy ones are looked after by their touch, and one may be only being written.
             quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-            expired = part.filter(ended_at=None, expires_at__lte=quiet)
-            if handles := list(expired.values_list("pk", flat=True)):
-                expired._mark(EndReason.EXPIRED, at=models.F("expires_at"))
-                gone = part.filter(pk__in=handles).exclude(ended_at=None)  # not renewed meanwhile
-                _announce(gone.values_list("pk", flat=True), EndReason.EXPIRED, None)
-            # Not the busy ones, which their touch looks after, nor any that is only being written.
             silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
             if digests := list(silent.values_list("digest", flat=True)):
-                lost = set(digests) - store.call(store.peek, digests)
-                part.filter(digest__in=lost).close(EndReason.LOST)
+                gone = silent.filter(digest__in=set(digests) - store.call(store.peek, digests))
+                gone.filter(expires_at__lte=now).close(EndReason.EXPIRED, at=models.F("expires_at"))
+                gone.filter(expires_at__gt=now).close(EndReason.LOST)
             unconfirmed = part.filter(expires_at__gt=models.F("ended_at"))
             if digests := list(unconfirmed.values_list("digest", flat=True)):
                 store.call(store.remove, digests)
@@ -272,26 +272,29 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         self, handle: str, digest: str, at: int, expires_at: int, client: Client | None
     ) -> bool:
         """
-        Write the last activity of a session. False: it was ended or its key was changed, whatever
-        the store says. What is not known about the client leaves what is known alone.
+        Write when a session expires and, as far as it is known who uses it, its last activity.
+        False: it was ended or its key was changed, whatever the store says.
         """
         known: dict[str, Any] = {}
-        if client and client.address:
-            known["ip"] = client.address
-        if client and client.user_agent:
-            known["user_agent"] = client.user_agent
+        if client:
+            known["last_seen_at"] = as_datetime(at)
+            if client.address:
+                known["ip"] = client.address
+            if client.user_agent:
+                known["user_agent"] = client.user_agent
         row = self.primary().filter(pk=handle, digest=digest, ended_at=None)
-        return bool(
-            row.update(last_seen_at=as_datetime(at), expires_at=as_datetime(expires_at), **known)
-        )
+        return bool(row.update(expires_at=as_datetime(expires_at), **known))
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, at: models.F | None = None) -> None:
         """Mark these rows ended and say so; the store is the caller's business."""
         rows = self.primary()
-        handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
-        if handles:
-            rows.filter(pk__in=handles)._mark(reason)
-            _announce(handles, reason, None)
+        if handles := list(rows.filter(ended_at=None).values_list("pk", flat=True)):
+            if rows.filter(pk__in=handles)._mark(reason, at=at) < len(handles):
+                # Somebody else was faster: with another reason, or by using one again.
+                closed = self.model.objects.using(rows.db).filter(end_reason=reason)
+                handles = list(closed.filter(pk__in=handles).values_list("pk", flat=True))
+            if handles:
+                _announce(handles, reason, None)
 
     def lost(self, digest: str) -> "UserSession | None":
         """
@@ -330,8 +333,8 @@ class UserSession(models.Model):
     """
 
     id = models.UUIDField(_("handle"), primary_key=True, default=uuid7, editable=False)
-    # No constraint: the registry may live in another database, signing in takes no lock on the
-    # user's row, and users can be deleted when the app is long gone.
+    # No constraint: signing in takes no lock on the user's row, and users can be deleted when the
+    # app is long gone.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("user"),
@@ -371,7 +374,10 @@ class UserSession(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.user}: {self.device}"
+        try:
+            return f"{self.user}: {self.device}"
+        except ObjectDoesNotExist:  # deleted behind Django's back
+            return f"{self.user_id}: {self.device}"
 
     @property
     def device(self) -> Device:

@@ -35,6 +35,18 @@ MIDDLEWARE = [
 
 SESSION_ENGINE = "django_sessionkit.backends.db"  # 3 of 4; the fourth is in urls.py
 
+if os.environ.get("STORE") == "redis":
+    SESSION_ENGINE = "django_sessionkit.backends.redis"
+    SESSION_CACHE_ALIAS = "sessions"
+    CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "sessions": {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": os.environ.get("REDIS_URL", ""),  # without one, "demo" starts a server
+            "OPTIONS": {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 2},
+        },
+    }
+
 ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"
 

@@ -24,6 +24,7 @@ from tests import servers
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
+    config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     # Nothing that the shell of a developer says of the kit or of the demo reaches the tests.
     for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
         del os.environ[name]
@@ -44,10 +45,13 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if connection.vendor != "sqlite" or settings.SESSION_ENGINE.endswith(".redis"):
-        again = [item for item in items if item.get_closest_marker("once")]
-        items[:] = [item for item in items if item not in again]
-        config.hook.pytest_deselected(items=again)
+    on_redis = settings.SESSION_ENGINE.endswith(".redis")
+    elsewhere = set() if on_redis else {"redis"}
+    if connection.vendor != "sqlite" or on_redis:
+        elsewhere.add("once")
+    left_out = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)

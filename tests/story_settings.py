@@ -1,5 +1,7 @@
 """The example project, with a log that says all: every statement, with its parameters."""
 
+import os
+
 from example_project.settings import *  # noqa: F403
 
 LOGGING = {
@@ -9,3 +11,6 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "DEBUG"},
     "loggers": {"django": {"level": "DEBUG"}},
 }
+
+# In Redis it has keys of its own: the server may be somebody's.
+SESSIONKIT_REDIS_PREFIX = os.environ.get("SESSIONKIT_REDIS_PREFIX", "sessionkit:")

@@ -325,7 +325,14 @@ def test_device_that_nothing_is_known_of_has_its_pages_too(alice, root):
     desk, phone = sign_in(root), sign_in(alice, user_agent="", address="")
     for url in (LIST, page_of(phone), end_url(phone)):
         assert "Unknown device" in words(desk.get(url))
-    assert "Address: -" in words(desk.get(end_url(phone)))
+    for url in (page_of(phone), end_url(phone)):
+        assert "Address: -" in words(desk.get(url))
+
+
+def test_page_of_a_session_says_roughly_where_it_is_if_that_is_known(alice, root, monkeypatch):
+    monkeypatch.setattr("django_sessionkit.models.place_of", {"192.0.2.1": "Berlin <DE>"}.get)
+    desk, phone = sign_in(root), sign_in(alice)
+    assert "Address: 192.0.2.1, roughly Berlin &lt;DE&gt;" in words(desk.get(page_of(phone)))
 
 
 def test_popup_has_no_button(alice, root):

@@ -352,6 +352,21 @@ def test_the_sign_in_page_does_not_send_to_itself(signed_in):
     assert deletes_the_cookie(response)
 
 
+def test_a_view_that_knows_its_own_sign_in_page_has_its_way(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/admin/")
+    assert response.headers["Location"] == "/admin/login/?next=/admin/"
+    assert deletes_the_cookie(response)
+    assert b"ended from another device" in browser.get("/login/").content
+
+
+def test_the_sign_in_page_of_the_admin_does_not_send_elsewhere(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    assert browser.get("/admin/login/").status_code == 200
+
+
 def test_signing_in_with_the_cookie_of_an_ended_session_just_works(signed_in):
     browser = signed_in()
     old = key_of(browser)

@@ -12,7 +12,7 @@ from django.contrib import auth
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import CreateError, UpdateError
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.http import HttpRequest
 from django.test import Client as Browser
 from django.test import RequestFactory
@@ -291,6 +291,23 @@ def test_remember_me_is_known_to_the_row(alice, sign_in, drive):
         drive(request.session, "save")
 
 
+def test_a_session_that_lives_by_its_saves_is_listed_as_long_as_it_lives(alice, sign_in, drive):
+    """Behind Django's middleware, or on a web socket, nobody touches it."""
+    request = sign_in(alice)
+    for days in (10, 20, 30):
+        with travel(timedelta(days=days)):
+            session = again(request)
+            session["day"] = days
+            with round_trips(2 if store.ON_REDIS else 4):
+                drive(session, "save")
+            assert [row.pk for row in UserSession.objects.alive()] == [request.session.handle]
+            session["day"] += 1
+            with round_trips(1):
+                drive(session, "save")
+    row = UserSession.objects.get()
+    assert row.last_seen_at == row.started_at  # who knows who that was
+
+
 # Activity.
 
 
@@ -386,6 +403,7 @@ def test_ending_an_ended_one_changes_nothing(alice, sign_in, ended):
     assert len(ended) == 1
 
 
+@pytest.mark.django_db(transaction=True)
 def test_revoke_works_in_batches(alice, monkeypatch, ended):
     monkeypatch.setattr(models, "ROWS", 2)
     for _ in range(5):
@@ -437,6 +455,12 @@ def test_alive_asks_the_store_and_takes_two_statements(alice, sign_in):
         assert alice.sessionkit_sessions.alive() == []
 
 
+def test_a_row_without_its_user_has_a_name_all_the_same(alice, sign_in):
+    sign_in(alice)
+    User.objects.filter(pk=alice.pk)._raw_delete("default")
+    assert str(UserSession.objects.get()) == f"{alice.pk}: Unknown device"
+
+
 def test_a_user_takes_the_rows_along(alice, sign_in):
     sign_in(alice)
     alice.delete()
@@ -477,6 +501,22 @@ def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
             session = again(request)
             session.client = Client(None, "")
             assert session.load() == {}
+
+
+def test_a_failing_removal_leaves_the_marks_of_a_transaction_alone(alice, sign_in, monkeypatch):
+    """With ATOMIC_REQUESTS, say: the answer of the view commits."""
+
+    def fail(*args):
+        connection.cursor().execute("DELETE FROM nowhere")
+
+    sign_in(alice)
+    monkeypatch.setattr(SessionStore, "unavailable", (DatabaseError,))
+    monkeypatch.setattr(SessionStore, "remove", staticmethod(fail))
+    with transaction.atomic():
+        with pytest.raises(StoreUnavailable):
+            UserSession.objects.revoke()
+        assert UserSession.objects.get().ended_at
+    assert UserSession.objects.get().ended_at
 
 
 def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkeypatch, caplog):

@@ -5,6 +5,7 @@ devices, see both, end one. Then everything it has left behind is searched for w
 
 # ruff: noqa: S608 (names of tables)
 
+import os
 import re
 import sqlite3
 from contextlib import ExitStack, closing
@@ -16,7 +17,7 @@ import pytest
 from django_sessionkit.sealing import digest_of
 from example_project.management.commands.demo import PASSWORD
 from example_project.products import PRODUCTS
-from tests import servers
+from tests import servers, store
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
 SAFARI = (
@@ -82,15 +83,26 @@ def log(tmp_path):
 
 
 @pytest.fixture
-def browse(example_database, log):
+def env(settings):
+    """The environment of the example: sessions on the store of this leg, under keys of the test."""
+    env = {"DJANGO_SETTINGS_MODULE": "tests.story_settings", "STORE": "db"}
+    if store.ON_REDIS:
+        env["STORE"] = "redis"
+        env["REDIS_URL"] = settings.CACHES["sessions"]["LOCATION"]
+        env["SESSIONKIT_REDIS_PREFIX"] = settings.SESSIONKIT_REDIS_PREFIX
+    return env
+
+
+@pytest.fixture
+def browse(example_database, log, env):
     """Open a browser on a device."""
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.story_settings"}
     Browser.keys.clear()
-    with servers.serve_example(example_database, log, settings) as site, ExitStack() as browsers:
+    with servers.serve_example(example_database, log, env) as site, ExitStack() as browsers:
         yield lambda user_agent: browsers.enter_context(Browser(site, user_agent))
 
 
-def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database, log):
+def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database, log, settings):
+    others = keys_in_redis(settings)
     laptop, phone, office = browse(FIREFOX), browse(SAFARI), browse(FIREFOX)
 
     # A visitor fills a cart, and takes it along when she signs in.
@@ -149,7 +161,11 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
     dump, said = dump_of(example_database), log.read_text(errors="replace")
     assert digest_of(office.cookies["sessionid"]) in dump
     assert "GET /account/sessions/" in said
-    assert "django_sessionkit_storedsession" in said  # the statements are there
+    assert "UPDATE" in said  # the statements are there
+    if store.ON_REDIS:
+        keys = keys_in_redis(settings) - others
+        assert settings.SESSIONKIT_REDIS_PREFIX + digest_of(office.cookies["sessionid"]) in keys
+        dump += "\n".join(key + store.client().get(key).decode("latin-1") for key in keys)
     for left in (dump, said):
         assert not [key for key in Browser.keys if key in left]
         assert not [word for word in SECRETS.values() if word in left]
@@ -177,11 +193,20 @@ def dump_of(url):
     return "\n".join(text)
 
 
-def test_a_thousand_visitors_without_a_cookie_leave_nothing(example_database, log):
+def keys_in_redis(settings):
+    """Return every key, or those of this test where the server may be somebody's."""
+    if not store.ON_REDIS:
+        return set()
+    mine = settings.SESSIONKIT_REDIS_PREFIX if os.environ.get("TEST_REDIS_URL") else ""
+    return {key.decode() for key in store.client().scan_iter(match=f"{mine}*", count=1000)}
+
+
+def test_a_thousand_visitors_without_a_cookie_leave_nothing(example_database, log, env, settings):
+    others = keys_in_redis(settings)
     pages = ["/", f"/products/{TEAPOT.slug}/", "/cart/", "/preferences/", "/account/sign-in/"]
     pages += ["/account/", "/account/sessions/", "/checkout/", "/admin/login/", "/nowhere/"]
     with (
-        servers.serve_example(example_database, log, {"DEBUG": "no"}) as site,
+        servers.serve_example(example_database, log, {**env, "DEBUG": "no"}) as site,
         httpx.Client(base_url=site, headers={"Accept": PAGE, "Connection": "close"}) as client,
     ):
         for number in range(1000):
@@ -193,3 +218,4 @@ def test_a_thousand_visitors_without_a_cookie_leave_nothing(example_database, lo
         for name in ("storedsession", "usersession"):
             counted = connection.cursor().execute(f"SELECT count(*) FROM django_sessionkit_{name}")
             assert counted.fetchone() == (0,)
+    assert keys_in_redis(settings) == others

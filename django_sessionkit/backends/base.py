@@ -73,7 +73,7 @@ class SessionStore(SessionBase):
 
     def _forget(self) -> None:
         # The kit's own facts lie beside the dictionary, where no view can write: handle, user,
-        # authenticated_at, expiry (of the row).
+        # authenticated_at, and until, which is what the row says of when the session expires.
         self._facts: Facts = {}
         # The payload as it was read or last written: what the next write expects to replace, and
         # what a conflict is merged against.
@@ -237,8 +237,7 @@ class SessionStore(SessionBase):
         if contents is not None:
             self._facts, data = contents
             self._loaded = stored.payload
-            interval = min(conf.SESSIONKIT_TOUCH_INTERVAL, self.get_session_cookie_age() / 10)
-            due = stored.touched_at + interval * 1000 <= (now := _now())
+            due = stored.touched_at + self._interval() <= (now := _now())
             if self.client is None or not due or (yield from self._touch(digest, data, now)):
                 return data
         self._forget()
@@ -256,6 +255,7 @@ class SessionStore(SessionBase):
             if not (yield rows.touch, handle, digest, now, expires_at, self.client):
                 yield self.remove, [digest]
                 return False
+            self._facts = {**self._facts, "until": expires_at}
         self.touched = yield self.touch, digest, now, expires_at
         return self.touched
 
@@ -419,13 +419,12 @@ class SessionStore(SessionBase):
         Keep the registry true to the dictionary that is about to be written, and return the facts
         to write with it. Here, and not in a receiver: every way to sign in ends in a save.
         """
-        rows = UserSession.objects
-        user, expiry = data.get(SESSION_KEY), data.get("_session_expiry")
+        rows, user = UserSession.objects, data.get(SESSION_KEY)
         if user == facts.get("user"):
-            if user is not None and expiry != facts["expiry"]:
+            if user is not None and self._is_off(facts, expires_at):
                 if not moving:
                     yield rows.touch, facts["handle"], digest, now, expires_at, self.client
-                facts = {**facts, "expiry": expiry}
+                facts = {**facts, "until": expires_at}
             return facts
         if "handle" in facts:
             reason = EndReason.LOGOUT if user is None else EndReason.REPLACED
@@ -437,7 +436,15 @@ class SessionStore(SessionBase):
             replaced = rows.filter(pk=self._flushed)
             yield (partial(replaced.update, end_reason=EndReason.REPLACED),)
         handle = yield rows.open, user, digest, now, expires_at, self.client
-        return {"handle": handle, "user": user, "authenticated_at": now, "expiry": expiry}
+        return {"handle": handle, "user": user, "authenticated_at": now, "until": expires_at}
+
+    def _is_off(self, facts: Facts, expires_at: int) -> bool:
+        """Tell whether the row is too far from the truth: somebody who reads it acts on it."""
+        return bool(abs(expires_at - facts["until"]) >= self._interval())
+
+    def _interval(self) -> float:
+        # Milliseconds. Short sessions are touched often enough to stay alive.
+        return 1000 * min(conf.SESSIONKIT_TOUCH_INTERVAL, self.get_session_cookie_age() / 10)
 
     def _gone(self, digest: str) -> UpdateError:
         self.lost = digest
@@ -452,9 +459,9 @@ class SessionStore(SessionBase):
         self, facts: Facts, data: dict[str, Any], moving: bool = False
     ) -> AbstractContextManager[object]:
         """One statement needs no transaction. Where the row is written too, there are two."""
-        user, expiry = data.get(SESSION_KEY), data.get("_session_expiry")
+        user = data.get(SESSION_KEY)
         if user == facts.get("user") and (
-            user is None or (expiry == facts["expiry"] and not moving)
+            user is None or not (moving or self._is_off(facts, self._expires_at(data)))
         ):
             return nullcontext()
         return self.atomic()

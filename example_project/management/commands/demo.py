@@ -1,7 +1,13 @@
 import contextlib
+import os
+import re
+import shutil
+import signal
 import socket
+import sys
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -12,6 +18,8 @@ PASSWORD = "oolong-lane"  # noqa: S105
 
 class Command(BaseCommand):
     help = "Prepare the example shop, with its users, and serve it on this machine."
+    # runserver has them run, when it is known where Redis is.
+    requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--port", type=int, default=8000, help="default: 8000")
@@ -21,7 +29,8 @@ class Command(BaseCommand):
         with contextlib.suppress(KeyboardInterrupt):
             if not prepare:
                 self.check_port(port)
-            self.prepare(port)
+            store = self.open_store(serve=not prepare)
+            self.prepare(port, store)
             if not prepare:
                 # "Insecure" means: style sheets and pictures are served with DEBUG off too.
                 call_command(
@@ -34,7 +43,45 @@ class Command(BaseCommand):
         except (OSError, OverflowError):
             raise CommandError(f"Port {port} is not free. Choose another with --port.") from None
 
-    def prepare(self, port: int) -> None:
+    def open_store(self, serve: bool) -> str:
+        """Return a line about where sessions are kept, if that is not the database."""
+        store = os.environ.get("STORE") or "db"
+        if store not in ("db", "redis"):
+            raise CommandError(f"There is no STORE={store}: choose db or redis.")
+        if store == "db" or not serve:
+            return ""
+        sessions = settings.CACHES["sessions"]
+        until = ""
+        if not sessions["LOCATION"]:
+            sessions["LOCATION"] = self.start_server()
+            until = ", which stops with the shop"
+        return f"\n  Sessions      {self.name_of_server(sessions['LOCATION'])}{until}\n"
+
+    def start_server(self) -> str:
+        """Start a Redis or Valkey that is gone with this process, and return its URL."""
+        from tests import servers  # is there, in a checkout
+
+        signal.signal(signal.SIGTERM, lambda *args: sys.exit())  # tidies up, too
+        os.environ.pop("TEST_REDIS_URL", None)  # not that of the tests
+        try:
+            return servers.redis("redis" if shutil.which("redis-server") else "valkey")
+        except RuntimeError as error:
+            raise CommandError(f"{error}\nOr say where one is: REDIS_URL.") from None
+
+    def name_of_server(self, url: str) -> str:
+        from redis.exceptions import RedisError
+
+        from django_sessionkit.backends.redis import sync_client
+
+        shown = re.sub("//.*@", "//", url.partition("?")[0])  # without a password
+        try:
+            server = sync_client().info("server")
+        except (RedisError, ValueError) as error:
+            raise CommandError(f"No Redis at {shown}: {error}") from None
+        brand = server.get("server_name", "redis")
+        return f"{brand.capitalize()} {server[f'{brand}_version']} at {shown}"
+
+    def prepare(self, port: int, store: str) -> None:
         call_command("migrate", verbosity=0)
         for name in ("alice", "bob"):
             if not User.objects.filter(username=name).exists():
@@ -43,7 +90,7 @@ class Command(BaseCommand):
             User.objects.create_superuser("staff", password=PASSWORD)
         site = f"http://{HOST}:{port}"
         self.stdout.write(
-            f"""
+            f"""{store}
   Shop          {site}/
   Your devices  {site}/account/sessions/
   Admin         {site}/admin/

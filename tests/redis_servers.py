@@ -1,0 +1,318 @@
+"""
+Servers of Redis or Valkey that a test has to itself, to kill, freeze, fill and bring back: one, one
+behind a proxy, three that Sentinels watch, a Cluster of six. Of the brand of this leg, without
+redis-cli, and gone with the test, even when that is killed.
+"""
+
+import contextlib
+import select
+import signal
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import redis
+from django.conf import settings
+from django.core.cache import caches
+from django.test import override_settings
+from redis.exceptions import RedisClusterException
+
+from django_sessionkit.backends.redis import sync_client
+from tests import servers
+from tests.servers import HOST
+
+FORGETFUL = ["--save", "", "--appendonly", "no"]
+# Written to the disk before it is answered: what was there is there again after a kill -9.
+DURABLE = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+# Of the alias, in seconds. Long enough for a machine that has other things to do.
+SOCKET_TIMEOUT = 2
+# Seconds for what takes a moment on a machine that has nothing else to do.
+PATIENCE = 60
+
+
+@cache
+def brand() -> str:
+    """Return the brand of this leg's server: redis or valkey."""
+    name: str = sync_client().info("server").get("server_name", "redis")
+    return name
+
+
+class Server:
+    """A server on a port of its own, on which it is again when it is started again."""
+
+    process: "subprocess.Popen[bytes]"
+
+    def __init__(self, *options: str, bus: bool = False, password: str | None = None) -> None:
+        self.program = str(servers.redis_program(brand()))
+        self.options = [*options, *(["--requirepass", password] if password else [])]
+        self.bus, self.password = bus, password
+        self.folder = servers._temporary_folder()
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        self.client.close()
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def start(self, loaded: bool = True) -> None:
+        """Start it, and wait until it has read what it kept; or only until it has begun to."""
+        for _ in range(1 if self.port else 5):
+            port = self.port or free_port(self.bus)
+            # To look at it from outside, and to do things to it.
+            self.client: Any = redis.Redis(
+                host=HOST, port=port, password=self.password, socket_timeout=PATIENCE, protocol=2
+            )
+            # Not SIGTERM, which would not end one that is frozen when the test run is killed.
+            with self.log.open("ab") as log:
+                command = [self.program, *self.options, "--port", str(port), "--bind", HOST]
+                self.process = servers._spawn(
+                    command, self.folder, log=log.fileno(), stop=signal.SIGKILL
+                )
+            if servers._came_up(self.process, lambda: self._is_up(loaded)):
+                self.port = port
+                return
+            self.kill()
+        raise RuntimeError(f"{self.program} did not come up:\n{servers._end_of(self.log)}")
+
+    def kill(self) -> None:
+        """As the kernel does when it runs out of memory."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """It answers no more. The kernel still takes connections for it."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def _is_up(self, loaded: bool) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            info = self.client.info()
+            # Not another server, on a port that was free a moment ago.
+            mine: bool = info["process_id"] == self.process.pid
+            return mine and not (loaded and info.get("loading"))
+        return False
+
+
+def free_port(bus: bool = False) -> int:
+    """Return a port that nobody listens on right now; with a bus, as a Cluster has it, nobody does
+    10000 further on either, where outgoing connections do not get theirs."""
+    while True:
+        port = servers.free_port()
+        if not bus:
+            return port
+        if port + 10_000 < 32768:
+            with contextlib.suppress(OSError), socket.create_server((HOST, port + 10_000)):
+                return port
+
+
+def wait_for(happens: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until something is so; an error of Redis means "not yet"."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(redis.RedisError, RedisClusterException):
+            if happens():
+                return
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def sessions_in(
+    location: str, backend: str = "django_redis.cache.RedisCache", **options: Any
+) -> Iterator[None]:
+    """Have the alias of the sessions lead to a server, with these OPTIONS, for a while."""
+    if backend.startswith("django_redis."):
+        timeouts = {"SOCKET_TIMEOUT": SOCKET_TIMEOUT, "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT}
+        options = {**timeouts, **options}
+    alias = {"BACKEND": backend, "LOCATION": location, "KEY_PREFIX": "cache", "OPTIONS": options}
+    name = settings.SESSION_CACHE_ALIAS
+    with override_settings(CACHES={**settings.CACHES, name: alias}):
+        yield
+        if client := getattr(caches[name], "client", None):
+            client.do_close_clients()
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """A way to a server on which all that passes is heard, and which may be encrypted."""
+
+    allow_reuse_address = True
+
+    def __init__(self, server: Server, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__((HOST, servers.free_port()), _Passage)
+        self.server, self.tls = server, tls
+        self.connections = 0
+        # In order: whether it came from the client, and what it was.
+        self.heard: list[tuple[bool, bytes]] = []
+        self.open: set[socket.socket] = set()
+        self.thread = threading.Thread(target=self.serve_forever, args=[0.05])
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        for end in list(self.open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self.server_close()  # waits for the passages
+        self.thread.join()
+
+    @property
+    def url(self) -> str:
+        scheme = "rediss" if self.tls else "redis"
+        return f"{scheme}://{HOST}:{self.server_address[1]}/0"
+
+
+class _Passage(socketserver.BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        self.server.connections += 1
+        # A certificate that is not trusted, a server that is not there or goes away.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as ends:
+            client: socket.socket = self.request
+            if self.server.tls:
+                client = ends.enter_context(self.server.tls.wrap_socket(client, server_side=True))
+            to = (HOST, self.server.server.port)
+            server = ends.enter_context(socket.create_connection(to))
+            pair = {client, server}
+            self.server.open |= pair
+            ends.callback(self.server.open.difference_update, pair)
+            self.carry(client, server)
+
+    def carry(self, client: socket.socket, server: socket.socket) -> None:
+        while True:
+            readable, _, _ = select.select([client, server], [], [])
+            for source in readable:
+                data = source.recv(65536)
+                while isinstance(source, ssl.SSLSocket) and source.pending():
+                    data += source.recv(source.pending())
+                if not data:
+                    return
+                self.server.heard.append((source is client, data))
+                (server if source is client else client).sendall(data)
+
+
+class Topology(NamedTuple):
+    """Servers that stand in for each other, and how the alias finds the one to ask."""
+
+    nodes: list[Server]
+    location: str
+    options: dict[str, Any]
+
+    def primaries(self) -> list[Server]:
+        return [node for node in self.nodes if _role(node) == b"master"]
+
+    def replicas(self) -> list[Server]:
+        return [node for node in self.nodes if _role(node) == b"slave"]
+
+
+# Nobody waits for more replicas to come.
+AT_ONCE = ["--repl-diskless-sync-delay", "0"]
+
+
+@contextlib.contextmanager
+def sentinels() -> Iterator[Topology]:
+    """Run a primary and two replicas, and three Sentinels that watch them."""
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(Server(*FORGETFUL, *AT_ONCE))
+        replica_of = ["--replicaof", HOST, str(primary.port)]
+        replicas = [
+            stack.enter_context(Server(*FORGETFUL, *AT_ONCE, *replica_of)) for _ in range(2)
+        ]
+        name = f"primary{primary.port}"  # of its own: pools of django-redis go by their URL
+        rules = {
+            "monitor": f"{HOST} {primary.port} 2",
+            "down-after-milliseconds": 1000,
+            "failover-timeout": 3000,
+            "parallel-syncs": 2,
+        }
+        guards = [Server("sentinel.conf", "--sentinel") for _ in range(3)]
+        for guard in guards:
+            # A file, for they write down there what they come to know.
+            lines = [f"sentinel {rule} {name} {value}\n" for rule, value in rules.items()]
+            (guard.folder / "sentinel.conf").write_text("".join(lines))
+            stack.enter_context(guard)
+        for replica in replicas:
+            wait_for(lambda replica=replica: _follows(replica))
+        for guard in guards:
+            wait_for(lambda guard=guard: _knows_all(guard, name))
+        yield Topology(
+            [primary, *replicas],
+            f"redis://{name}/0",
+            {
+                "CLIENT_CLASS": "django_redis.client.SentinelClient",
+                "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+                "SENTINELS": [(HOST, guard.port) for guard in guards],
+            },
+        )
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Topology]:
+    """Run a Cluster of three primaries with a replica each."""
+    options = [*FORGETFUL, *AT_ONCE, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+    options += ["--cluster-replica-validity-factor", "0"]  # a replica takes over at any rate
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(Server(*options, bus=True)) for _ in range(6)]
+        primaries, replicas = nodes[:3], nodes[3:]
+        slots = [range(5461), range(5461, 10923), range(10923, 16384)]
+        for number, (node, its_slots) in enumerate(zip(primaries, slots, strict=True), start=1):
+            node.client.execute_command("CLUSTER ADDSLOTS", *its_slots)
+            node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number)
+        for node in nodes[1:]:
+            nodes[0].client.execute_command("CLUSTER MEET", HOST, node.port)
+        for node, primary in zip(replicas, primaries, strict=True):
+            name = primary.client.execute_command("CLUSTER MYID")
+            wait_for(
+                lambda node=node, name=name: node.client.execute_command("CLUSTER REPLICATE", name)
+            )
+        for node in replicas:
+            wait_for(lambda node=node: _follows(node))
+        for node in nodes:
+            wait_for(lambda node=node: _is_complete(node))
+        factory = "django_sessionkit.backends.redis.ClusterConnectionFactory"
+        yield Topology(nodes, f"redis://{HOST}:{nodes[0].port}", {"CONNECTION_FACTORY": factory})
+
+
+def _role(node: Server) -> bytes | None:
+    with contextlib.suppress(redis.ConnectionError):
+        role: bytes = node.client.role()[0]
+        return role
+    return None  # it was killed
+
+
+def _follows(replica: Server) -> bool:
+    return bool(replica.client.info("replication")["master_link_status"] == "up")
+
+
+def _knows_all(sentinel: Server, name: str) -> bool:
+    known = sentinel.client.sentinel_master(name)
+    return (known["num-slaves"], known["num-other-sentinels"]) == (2, 2)
+
+
+def _is_complete(node: Server) -> bool:
+    state = node.client.cluster("INFO")["cluster_state"]
+    members = node.client.cluster("NODES").values()
+    return state == "ok" and sum("slave" in member["flags"] for member in members) == 3
