@@ -11,6 +11,7 @@ import os
 import pickle
 import secrets
 import ssl
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -379,7 +380,16 @@ def test_the_client_of_a_loop_that_is_just_closed_goes_with_the_next_one(server)
     wait_for(lambda: connections(server) == before)
 
 
-def test_many_threads_may_have_an_event_loop_each(server):
+@pytest.fixture
+def restless():
+    """Let threads take turns all the time, so that whatever can come between does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_many_threads_may_have_event_loops_of_their_own(server, restless):
     errors = []
 
     def run():

@@ -60,10 +60,12 @@ class Script(NamedTuple):
 
 
 STAMP = 8  # bytes of touched_at
+# What is no string was written by somebody else: no session is there.
+IS_THERE = "redis.call('TYPE', KEYS[1]).ok == 'string'"
 VERSION = f"redis.call('GETRANGE', KEYS[1], {STAMP}, {STAMP + NONCE - 1})"
 # ARGV: the version that is expected, the payload, when it expires.
 REPLACE = Script.of(f"""
-if {VERSION} ~= ARGV[1] then return 0 end
+if not ({IS_THERE} and {VERSION} == ARGV[1]) then return 0 end
 local stamp = redis.call('GETRANGE', KEYS[1], 0, {STAMP - 1})
 redis.call('SET', KEYS[1], stamp .. ARGV[2], 'PXAT', ARGV[3])
 return 1
@@ -71,15 +73,16 @@ return 1
 # ARGV: the version that is expected. A Redis that is full refuses the APPEND, and with it the rest:
 # else the old key of a session could go when the new one could not be written.
 TAKE = Script.of(f"""
-if {VERSION} ~= ARGV[1] then return 0 end
+if not ({IS_THERE} and {VERSION} == ARGV[1]) then return 0 end
 redis.call('APPEND', KEYS[1], '')
 redis.call('DEL', KEYS[1])
 return 1
 """)
-# ARGV: touched_at, when it expires. SETRANGE alone would make a key that is gone.
-TOUCH = Script.of("""
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('SETRANGE', KEYS[1], 0, ARGV[1])
+# ARGV: touched_at, when it expires. SETRANGE alone would make a key that is gone. A Redis that is
+# full refuses it, and nobody should be kept from reading by that: the session just stays due.
+TOUCH = Script.of(f"""
+if not ({IS_THERE}) then return 0 end
+redis.pcall('SETRANGE', KEYS[1], 0, ARGV[1])
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 return 1
 """)
@@ -185,7 +188,7 @@ def _read(digest: str) -> Asking[Stored | None]:
             raise
         logger.warning("Something that is no string lies where a session should, and was ignored")
         return None
-    return Stored(value[STAMP:], int.from_bytes(value[:STAMP])) if value else None
+    return None if value is None else Stored(value[STAMP:], int.from_bytes(value[:STAMP]))
 
 
 def _insert(digest: str, payload: bytes, now: int, expires_at: int) -> Asking[bool]:
@@ -358,8 +361,9 @@ async def async_client() -> AsyncClient:
     """
     loop = asyncio.get_running_loop()
     if loop not in _async_clients:
-        for closed in [other for other in _async_clients if other.is_closed()]:
-            del _async_clients[closed]  # without the warning that _keep() relies on
+        # Other threads do the same with theirs.
+        for closed in [other for other in list(_async_clients) if other.is_closed()]:
+            _async_clients.pop(closed, None)  # without the warning that _keep() relies on
         client = _twin_of(sync_client())
         keeper = _keep(loop, client)
         _async_clients[loop] = AsyncClient(client, asyncio.Semaphore(CONNECTIONS), keeper)
