@@ -49,6 +49,15 @@ class SessionStore(db.SessionStore):
 
 
 # id: settings that are wrong in this way, and in no other.
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+SHARD = "django_redis.client.ShardClient"
+REDIS: dict[str, Any] = {
+    "SESSION_ENGINE": "django_sessionkit.backends.redis",
+    "SESSION_CACHE_ALIAS": "default",
+}
+# Nobody is there: a check asks nobody.
+DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+
 WRONG: dict[str, list[dict[str, Any]]] = {
     "E001": [
         {"SESSION_ENGINE": "nowhere"},
@@ -145,6 +154,15 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"INSTALLED_APPS": ["django.contrib.auth", "django_sessionkit"]},
         {"INSTALLED_APPS": ["django.contrib.contenttypes", "django_sessionkit"]},
     ],
+    "E012": [
+        {**REDIS, "CACHES": {"default": {"BACKEND": LOCMEM}}},
+        {
+            **REDIS,
+            "CACHES": {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}},
+        },
+        {**REDIS, "SESSION_CACHE_ALIAS": "nowhere"},
+        {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "OPTIONS": {"CLIENT_CLASS": SHARD}}}},
+    ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHERS]},
         {"MIDDLEWARE": ["tests.test_checks.SessionMiddlewareOfAnotherPackage", *OTHERS]},
@@ -186,8 +204,21 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
+# What only `check --database` asks for: see test_redis_checks.py.
+WRONG_WHEN_ASKED = ["W009"]
+
 RIGHT: list[dict[str, Any]] = [
     {},
+    {**REDIS, "CACHES": {"default": DJANGO_REDIS}},
+    {
+        **REDIS,
+        "CACHES": {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": "redis://127.0.0.1:1",
+            }
+        },
+    },
     DEPLOYED,
     {"SESSION_ENGINE": "tests.test_checks"},
     {"MIDDLEWARE": [OF_A_SITE, *OTHERS]},
@@ -247,7 +278,7 @@ def test_mistake_of_a_deployed_site_is_found_and_no_other(name: str, case: dict[
 
 
 def test_every_id_has_a_mistake():
-    assert [*WRONG, *WRONG_WHEN_DEPLOYED] == list(MESSAGES)
+    assert [*WRONG, *WRONG_WHEN_DEPLOYED, *WRONG_WHEN_ASKED] == list(MESSAGES)
 
 
 @pytest.mark.parametrize("case", RIGHT)

@@ -1,116 +1,112 @@
-"""What ``make demo`` does besides serving the shop: it chooses a store, and starts one if need be."""
+"""What ``make demo`` does besides serving the shop: it knows a store by name, and starts one."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import redis
 
+from example_project.management.commands.demo import PASSWORD
 from tests import servers
 from tests.test_story import FIREFOX, Browser
 
 pytestmark = pytest.mark.once
 
+ON_THE_DATABASE = {"STORE": "db"}
 ON_REDIS = {"STORE": "redis", "REDIS_URL": ""}
 
 
 @pytest.fixture
-def demo(example_database, tmp_path):
-    """Start the demo in an environment, with its output in a file."""
-    started = []
-
-    def start(**env):
-        (tmp_path / "said").touch()
-        with (tmp_path / "said").open("ab") as said:
-            demo = subprocess.Popen(
-                [sys.executable, "manage.py", "demo", "--port", str(servers.free_port())],
-                cwd=servers.PROJECT,
-                env={**os.environ, "DATABASE_URL": example_database, "PYTHONUNBUFFERED": "1"} | env,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-            )
-        started.append(demo)
-        return demo
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
 
 
-def wait_for(happens, what):
-    deadline = time.monotonic() + 60
-    while not (found := happens()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-    return found
+@pytest.fixture
+def demo(example_database: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the demo in an environment, with its output in the log."""
+    with ExitStack() as started:
+
+        def start(**env: str) -> subprocess.Popen[bytes]:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "manage.py", "demo", "--port", str(servers.free_port())],
+                    cwd=servers.PROJECT,
+                    env={
+                        **os.environ,
+                        "DATABASE_URL": example_database,
+                        "DJANGO_SETTINGS_MODULE": "example_project.settings",
+                        "PYTHONUNBUFFERED": "1",
+                        **env,
+                    },
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
+
+        yield start
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "says"),
     [
         ({"STORE": "valkey"}, "There is no STORE=valkey: choose db or redis."),
         (
             {"STORE": "redis", "REDIS_URL": "redis://shop:sencha@127.0.0.1:1/0"},
-            "No Redis at redis://127.0.0.1:1/0: Error 111 connecting to 127.0.0.1:1. "
-            "Connection refused.",
+            "No Redis at redis://127.0.0.1:1/0: .*refused.*",
         ),
-        (
-            {"STORE": "redis", "REDIS_URL": "127.0.0.1"},
-            "No Redis at 127.0.0.1: Redis URL must specify one of the following schemes "
-            "(redis://, rediss://, unix://)",
-        ),
+        ({"STORE": "redis", "REDIS_URL": "127.0.0.1"}, "No Redis at 127.0.0.1: .*redis://.*"),
     ],
-    ids=["unknown", "down", "no URL"],
+    ids=["unknown", "down", "no-url"],
 )
-def test_store_that_is_not_there_is_one_line(demo, tmp_path, env, said):
-    assert demo(**env).wait() == 1
-    assert (tmp_path / "said").read_text() == f"CommandError: {said}\n"
+def test_a_store_that_is_not_there_is_one_line(
+    demo: Callable[..., subprocess.Popen[bytes]], log: Path, env: dict[str, str], says: str
+):
+    assert demo(**env).wait(60) == 1
+    assert re.fullmatch(f"CommandError: {says}\n", log.read_text()), log.read_text()
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_redis_of_the_demo_stops_with_it(demo, tmp_path, by):
+def test_redis_of_the_demo_stops_with_it(
+    demo: Callable[..., subprocess.Popen[bytes]], log: Path, by: signal.Signals
+):
     shop = demo(**ON_REDIS)
-    said = tmp_path / "said"
-    wait_for(lambda: "Quit the server" in said.read_text(), said.read_text())
-    (brand, url) = re.search(
-        r"^  Sessions      (Redis|Valkey) [\d.]+ at (\S+), which stops with the shop$",
-        said.read_text(),
-        re.MULTILINE,
-    ).groups()
-    with redis.Redis.from_url(url) as client:
-        assert client.info("server").get("server_name", "redis") == brand.lower()
+    assert servers._came_up(shop, lambda: "Quit the server" in log.read_text()), log.read_text()
+    (line,) = re.findall(r"^  Sessions +(.*)$", log.read_text(), re.MULTILINE)
+    found = re.fullmatch(r"(Redis|Valkey) [\d.]+ at (\S+), which stops with the shop", line)
+    assert found, line
+
+    with redis.Redis.from_url(found[2], socket_timeout=60) as client:
+        server = client.info("server")
+        assert server.get("server_name", "redis") == found[1].lower()
         shop.send_signal(by)
-        shop.wait()
-
-        def is_down():
-            try:
-                client.ping()
-            except redis.ConnectionError:
-                return True
-
-        wait_for(is_down, f"It is still there after {by!r}")
+        with pytest.raises(redis.ConnectionError):
+            client.blpop("nothing", timeout=60)  # it hangs up
 
 
-def test_another_store_signs_everybody_out(example_database, tmp_path):
-    log = tmp_path / "log"
+def test_another_store_signs_everybody_out(example_database: str, log: Path):
     Browser.keys.clear()
-    with servers.serve_example(example_database, log, {"STORE": "db"}) as site:
-        alice = Browser(site, FIREFOX)
-        assert alice.sign_in("alice").url.path == "/account/"
-    for env in (ON_REDIS, {"STORE": "db"}):
-        with servers.serve_example(example_database, log, env) as alice.base_url:
-            page = alice.get("/account/")
-            assert page.url.path == "/account/sign-in/"
-            assert "You were signed out." in page.text
+    with ExitStack() as browsers:
+        alice = browsers.enter_context(Browser("", FIREFOX))
+        with servers.serve_example(example_database, log, ON_THE_DATABASE) as alice.base_url:
             assert alice.sign_in("alice").url.path == "/account/"
-            staff = Browser(alice.base_url, FIREFOX)
-            page = staff.get("/admin/login/")
-            staff.submit(page, username="staff", password=PASSWORD)
-            page = staff.get("/admin/django_sessionkit/usersession/?q=alice")
-            assert "Lost by the session store" in page.text
-    assert not re.search("Traceback|Error", log.read_text())
+        for env in (ON_REDIS, ON_THE_DATABASE):
+            with servers.serve_example(example_database, log, env) as alice.base_url:
+                page = alice.get("/account/")
+                assert page.url.path == "/account/sign-in/"
+                assert "You were signed out." in page.text
+                assert alice.sign_in("alice").url.path == "/account/"
+
+                office = browsers.enter_context(Browser(alice.base_url, FIREFOX))
+                page = office.get("/admin/login/")
+                office.submit(page, username="staff", password=PASSWORD)
+                page = office.get("/admin/django_sessionkit/usersession/?q=alice")
+                assert "Lost by the session store" in page.text
+    assert not re.search(r"Traceback|\" 5\d\d ", log.read_text())

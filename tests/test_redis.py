@@ -286,6 +286,7 @@ def test_what_somebody_else_wrote_is_an_empty_session_and_one_line(drive, spoil,
 @pytest.mark.parametrize("operation", ["save", "cycle_key", "flush", "touch", "exists"])
 def test_what_somebody_else_wrote_is_in_nobodys_way(drive, spoil, server, stored, operation):
     spoil(stored)
+    old = key_of(stored)
     stored["cart"].append("kettle")
     match operation:
         case "save":
@@ -295,7 +296,7 @@ def test_what_somebody_else_wrote_is_in_nobodys_way(drive, spoil, server, stored
         case "cycle_key":  # of a visitor who is not signed in
             drive(stored, "cycle_key")
             assert drive(again(stored), "load") == {"cart": ["teapot", "kettle"]}
-            assert len(server.client.keys()) == 2
+            assert set(server.client.keys()) <= {old, key_of(stored)}
         case "flush":
             drive(stored, "flush")
             assert not server.client.keys()
@@ -305,7 +306,7 @@ def test_what_somebody_else_wrote_is_in_nobodys_way(drive, spoil, server, stored
             drive(stored, "exists", stored.session_key)
 
 
-def test_what_somebody_else_wrote_may_end_a_signed_in_session_and_no_more(drive, spoil, server, stored):
+def test_what_somebody_else_wrote_ends_a_session_at_most(drive, spoil, server, stored):
     user = get_user_model().objects.create_user("alice")
     stored[SESSION_KEY] = str(user.pk)
     drive(stored, "save")

@@ -7,8 +7,8 @@ import socket
 import sys
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.cache import caches
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -50,7 +50,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no STORE={store}: choose db or redis.")
         if store == "db" or not serve:
             return ""
-        sessions = settings.CACHES["sessions"]
+        sessions = caches.settings["sessions"]
         until = ""
         if not sessions["LOCATION"]:
             sessions["LOCATION"] = self.start_server()
@@ -79,7 +79,8 @@ class Command(BaseCommand):
         except (RedisError, ValueError) as error:
             raise CommandError(f"No Redis at {shown}: {error}") from None
         brand = server.get("server_name", "redis")
-        return f"{brand.capitalize()} {server[f'{brand}_version']} at {shown}"
+        version = server.get(f"{brand}_version", server["redis_version"])
+        return f"{brand.capitalize()} {version} at {shown}"
 
     def prepare(self, port: int, store: str) -> None:
         call_command("migrate", verbosity=0)
