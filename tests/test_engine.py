@@ -155,6 +155,12 @@ def test_creating_under_a_key_that_is_taken_is_an_error(drive, stored):
     assert again(stored)["cart"] == ["teapot"]
 
 
+def test_a_key_that_is_free_can_be_asked_for(drive):
+    session = SessionStore("c" * 32)
+    drive(session, "save", must_create=True)
+    assert drive(SessionStore(), "exists", "c" * 32)
+
+
 def test_a_new_key_kills_the_old_one(drive, stored):
     old = stored.session_key
     drive(stored, "cycle_key")

@@ -377,11 +377,15 @@ def test_signing_in_with_the_cookie_of_an_ended_session_just_works(signed_in):
     assert browser.get("/whoami/").content == b"alice"
 
 
-def test_a_site_without_messages_is_told_as_well(signed_in, settings):
-    browser = signed_in()
+def test_a_site_without_messages_is_told_as_well(signed_in, browse, settings):
+    cookies = signed_in().cookies
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "messages" not in name]
+    browser = browse()  # one that knows of no messages
+    browser.cookies = cookies
     UserSession.objects.revoke()
-    assert browser.get("/read/").headers["Location"] == "/login/?next=/read/"
+    response = browser.get("/read/")
+    assert response.headers["Location"] == "/login/?next=/read/"
+    assert "messages" not in response.cookies
 
 
 def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings):

@@ -446,6 +446,23 @@ def test_session_that_is_renewed_elsewhere_between_two_parts_survives(parts):
     assert set(StoredSession.objects.values_list("pk", flat=True)) == left
 
 
+def test_nothing_is_said_of_rows_that_are_all_renewed_before_they_are_closed(clock, alice, ended):
+    visit(alice)
+    clock.shift(AGE + timedelta(minutes=2))
+
+    def renew():
+        now = timezone.now()
+        UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
+
+    with before('UPDATE "django_sessionkit_usersession"', renew):
+        UserSession.objects.purge()
+    assert ended == []
+
+
+def test_a_stored_session_has_a_name_that_says_nothing():
+    assert str(StoredSession(pk=7, digest="secret")) == "stored session 7"
+
+
 def test_row_that_is_renewed_before_it_is_closed_stays_open(clock, alice, ended):
     session, other = visit(alice), visit(alice)
     clock.shift(AGE + timedelta(minutes=2))
@@ -869,6 +886,15 @@ def test_command_that_is_stopped_ends_its_line(parts, monkeypatch, verbosity):
 
 
 @pytest.mark.once
+def test_command_says_so_when_the_store_does_not_answer(monkeypatch):
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr(StoredSession.objects.all().__class__, "purge", fail)
+    with pytest.raises(CommandError, match="did not answer"):
+        call_command(clearsessions.Command())
+
+
 def test_command_fails_in_plain_words_when_the_store_does_not_answer(tmp_path):
     done = subprocess.run(
         [sys.executable, "manage.py", "clearsessions"],

@@ -37,6 +37,11 @@ T = TypeVar("T")
 
 # Seconds for which nobody knocks again at a Redis that did not answer; then one request does.
 HOLD = 1.0
+NO_ANSWER = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.RedisClusterException,
+)
 # Connections of one event loop, or, in a Cluster, of one to each node.
 CONNECTIONS = 50
 # What a sync connection is made with and an async one can be.
@@ -311,12 +316,11 @@ class Line:
             self.dead_until = time.monotonic() + HOLD  # the others wait for this one
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None or not issubclass(
-            kind, exceptions.ConnectionError | exceptions.TimeoutError
-        ):
+        if kind is None or issubclass(kind, exceptions.ResponseError):
             self.dead_until = 0.0
-        elif not issubclass(kind, exceptions.MaxConnectionsError):
+        elif issubclass(kind, NO_ANSWER) and not issubclass(kind, exceptions.MaxConnectionsError):
             self.dead_until = time.monotonic() + HOLD
+        # Else it was given up, or never sent: nobody knows.
 
 
 _line = Line()
