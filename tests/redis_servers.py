@@ -156,6 +156,7 @@ class Proxy(socketserver.ThreadingTCPServer):
     """A way to a server on which all that passes is heard, and which may be encrypted."""
 
     allow_reuse_address = True
+    request_queue_size = 128
 
     def __init__(self, server: Server, tls: ssl.SSLContext | None = None) -> None:
         super().__init__((HOST, servers.free_port()), _Passage)
@@ -226,6 +227,15 @@ class Topology(NamedTuple):
 
     def replicas(self) -> list[Server]:
         return [node for node in self.nodes if _role(node) == b"slave"]
+
+    def wait_until_replicated(self) -> None:
+        """Wait until the replicas have what the primaries have right now."""
+        written = {
+            node.port: node.client.info("replication")["master_repl_offset"]
+            for node in self.primaries()
+        }
+        for replica in self.replicas():
+            wait_for(lambda replica=replica: _has(replica, written))
 
 
 # Nobody waits for more replicas to come.
@@ -305,6 +315,11 @@ def _role(node: Server) -> bytes | None:
 
 def _follows(replica: Server) -> bool:
     return bool(replica.client.info("replication")["master_link_status"] == "up")
+
+
+def _has(replica: Server, written: dict[int, int]) -> bool:
+    state = replica.client.info("replication")
+    return bool(state["slave_repl_offset"] >= written[state["master_port"]])
 
 
 def _knows_all(sentinel: Server, name: str) -> bool:

@@ -1,6 +1,6 @@
 """
-What happens when Redis fails, on real servers that are killed, frozen and filled. Visitors are asked
-to try again, and are who they were when it is over; and what was ended stays ended.
+What happens when Redis fails, on real servers that are killed, frozen and filled. A visitor is told
+to try again, and is who they were when it is over; and what was ended stays ended.
 """
 
 import asyncio

@@ -114,11 +114,14 @@ class SessionStore(base.SessionStore):
         if not ask:
             return []
         try:
-            answer = client.info("memory")
+            if isinstance(client, redis.cluster.RedisCluster):
+                nodes = client.get_primaries()
+                answers = [client.info("memory", target_nodes=node) for node in nodes]
+            else:
+                answers = [client.info("memory")]
         except cls.unavailable:
             return []  # the site will say so
-        nodes = answer.values() if isinstance(client, redis.cluster.RedisCluster) else [answer]
-        policies = {node["maxmemory_policy"] for node in nodes} - {"noeviction"}
+        policies = {answer["maxmemory_policy"] for answer in answers} - {"noeviction"}
         return [("W009", {"policy": policy}) for policy in policies]
 
     @classmethod
@@ -382,7 +385,10 @@ async def _keep(loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[
         yield
     finally:
         _async_clients.pop(loop, None)
-        await client.aclose()
+        pool = getattr(client, "connection_pool", None)
+        manager = getattr(pool, "sentinel_manager", None)
+        for each in [client, *(manager.sentinels if manager else [])]:
+            await each.aclose()
 
 
 def _twin_of(client: Any) -> Any:

@@ -1,0 +1,83 @@
+"""
+What 100,000 signed-in sessions take of a Redis' memory: ours, and Django's cache engine's on
+django-redis. On a throw-away server, in some minutes::
+
+    .venv/bin/python -m benchmarks.memory [NUMBER]
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import django
+from django.conf import settings
+
+from tests import servers
+
+
+def contents(user: int) -> dict[str, object]:
+    """Return a session of 0.5 KB: what Django keeps of a sign-in, and a cart."""
+    cart = [
+        {"product": f"SKU-{secrets.randbelow(10**5):05}", "quantity": 1 + secrets.randbelow(9)}
+        for _ in range(8)
+    ]
+    return {
+        "_auth_user_id": str(user),
+        "_auth_user_backend": "django.contrib.auth.backends.ModelBackend",
+        "_auth_user_hash": secrets.token_hex(32),
+        "cart": cart,
+    }
+
+
+def main(number: int) -> None:
+    settings.configure(
+        SECRET_KEY=secrets.token_hex(),
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django_sessionkit",
+        ],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        CACHES={
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": servers.redis(os.environ.get("BRAND", "redis")),
+            }
+        },
+    )
+    django.setup()
+    from django.contrib.sessions.backends.cache import SessionStore as DjangoStore
+    from django.core.management import call_command
+
+    from django_sessionkit.backends import redis
+
+    call_command("migrate", verbosity=0)
+    client = redis.sync_client()
+
+    @contextmanager
+    def measured(name: str) -> Iterator[None]:
+        client.execute_command("FLUSHALL", "SYNC")
+        before = client.info("memory")["used_memory"]
+        yield
+        used = (client.info("memory")["used_memory"] - before) / number
+        print(f"{name:34} {used:5.0f} bytes a session")  # noqa: T201
+
+    def fill(store: type[DjangoStore]) -> None:
+        for user in range(number):
+            session = store()
+            session.update(contents(user))
+            session.create()
+
+    server = client.info("server")
+    brand = server.get("server_name", "redis")
+    print(f"{number:,} sessions on {brand} {server[f'{brand}_version']}")  # noqa: T201
+    with measured("Django's cache engine, django-redis"):
+        fill(DjangoStore)
+    with measured("django_sessionkit.backends.redis"):
+        fill(redis.SessionStore)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)

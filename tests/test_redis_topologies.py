@@ -1,0 +1,229 @@
+"""
+The Redis engine on more than one server: a primary that Sentinels watch over, and a Cluster.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.base import UpdateError
+from redis.exceptions import RedisError
+
+from django_sessionkit.backends import redis
+from django_sessionkit.backends.redis import SessionStore
+from django_sessionkit.client import Client
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import UserSession
+from django_sessionkit.sealing import digest_of
+from tests import redis_servers
+from tests.redis_servers import PATIENCE, sessions_in
+from tests.store import payloads, travel
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db]
+
+TOPOLOGIES = [redis_servers.sentinels, redis_servers.cluster]
+
+
+@pytest.fixture(autouse=True)
+def own_line(monkeypatch):
+    monkeypatch.setattr(redis, "_line", redis.Line())
+
+
+@pytest.fixture(scope="module", params=TOPOLOGIES, ids=["sentinels", "cluster"])
+def servers(request):
+    with request.param() as topology:
+        yield topology
+
+
+@pytest.fixture
+def topology(servers):
+    with sessions_in(servers.location, **servers.options):
+        yield servers
+
+
+@pytest.fixture
+def stored(topology, drive):
+    session = SessionStore()
+    session.update({"cart": ["teapot"], "language": "en"})
+    drive(session, "save")
+    return session
+
+
+def again(session):
+    return SessionStore(session.session_key)
+
+
+# The contract, in short: the whole of it is tested on one server.
+
+
+def test_a_session_lives(drive, stored):
+    assert drive(again(stored), "load") == {"cart": ["teapot"], "language": "en"}
+    stored["cart"].append("kettle")
+    drive(stored, "save")
+    assert drive(again(stored), "get", "cart") == ["teapot", "kettle"]
+    assert drive(stored, "exists", stored.session_key)
+    drive(stored, "flush")
+    assert payloads() == {}
+
+
+def test_changes_of_two_requests_are_both_kept(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart"), theirs.get("cart")
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    mine["cart"].append("kettle")
+    drive(mine, "save")
+    expected = {"cart": ["teapot", "kettle"], "language": "en", "theme": "dark"}
+    assert drive(again(stored), "load") == expected
+
+
+def test_new_keys_kill_the_old_ones(drive, stored):
+    for _ in range(20):  # now on one node of a Cluster, now on another
+        old = stored.session_key
+        drive(stored, "cycle_key")
+        assert not drive(stored, "exists", old)
+    assert drive(again(stored), "load") == {"cart": ["teapot"], "language": "en"}
+    assert list(payloads()) == [digest_of(stored.session_key)]
+
+
+def test_a_new_key_for_a_session_that_has_changed_leaves_no_orphan(drive, stored):
+    old = digest_of(stored.session_key)
+    for number in range(20):
+        new = f"{number:064}"
+        expires_at = int(time.time() + 60) * 1000
+        args = old, new, b"payload", 0, expires_at, b"otherversion"
+        assert not drive(SessionStore, "move", *args)
+    assert list(payloads()) == [old]
+
+
+def test_what_is_gone_stays_gone(drive, stored):
+    mine = again(stored)
+    mine["cart"] = []
+    drive(again(stored), "delete")
+    with pytest.raises(UpdateError):
+        drive(mine, "save")
+    assert payloads() == {}
+
+
+def test_a_request_slides_the_expiry(drive, stored):
+    with travel(timedelta(days=10)):
+        session = again(stored)
+        session.client = Client("192.0.2.1", "Firefox")
+        drive(session, "load")
+        assert session.touched
+    with travel(timedelta(days=20)):
+        assert drive(again(stored), "load")
+
+
+def test_a_hundred_sessions_are_listed_and_ended_at_once(drive, topology):
+    alice = get_user_model().objects.create_user("alice")
+    for _ in range(100):
+        session = SessionStore()
+        session[SESSION_KEY] = str(alice.pk)
+        session.save()
+    digests = list(alice.sessionkit_sessions.values_list("digest", flat=True))
+    assert drive(SessionStore, "peek", [*digests, "0" * 64]) == set(digests)
+    assert len(alice.sessionkit_sessions.alive()) == 100
+    drive(SessionStore, "remove", digests[:10])
+    assert len(alice.sessionkit_sessions.alive()) == 90
+    assert drive(UserSession.objects.all(), "revoke") == 100
+    assert payloads() == {}
+
+
+def test_servers_that_do_not_know_the_scripts_learn_them(drive, stored, topology):
+    for node in topology.primaries():
+        node.client.script_flush()
+    stored["cart"] = []
+    drive(stored, "save")
+    drive(stored, "cycle_key")
+    assert drive(again(stored), "load")["cart"] == []
+
+
+def test_replicas_are_never_asked(drive, topology, stored):
+    def asked(node):
+        return node.client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
+
+    before = {node: asked(node) for node in topology.nodes}
+    for _ in range(30):
+        drive(again(stored), "load")
+        SessionStore.peek([digest_of(stored.session_key)])
+    assert all(asked(node) == before[node] for node in topology.replicas())
+    assert sum(asked(node) - before[node] for node in topology.primaries()) == 30
+
+
+def test_the_check_asks_them_all(topology):
+    assert list(SessionStore.check(ask=True)) == []
+    for node in topology.nodes:
+        node.client.config_set("maxmemory-policy", "allkeys-lru")
+    assert list(SessionStore.check(ask=True)) == [("W009", {"policy": "allkeys-lru"})]
+    for node in topology.nodes:
+        node.client.config_set("maxmemory-policy", "noeviction")
+
+
+# A primary is killed.
+
+
+@pytest.fixture(params=TOPOLOGIES, ids=["sentinels", "cluster"])
+def doomed(request):
+    with request.param() as topology, sessions_in(topology.location, **topology.options):
+        yield topology
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_primary_is_killed_and_nothing_is_lost_that_had_a_replica(doomed, way):
+    async def call(session, name, *args):
+        if way == "sync":
+            return getattr(session, name)(*args)
+        return await getattr(session, f"a{name}")(*args)
+
+    async def until_it_answers(session, name, *args):
+        """No other error than that, and soon it is over."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            started = time.monotonic()
+            try:
+                r = await call(session, name, *args)
+                print(name, "took", time.monotonic() - started)
+                return r
+            except StoreUnavailable as e:
+                print(name, "failed", time.monotonic() - started, repr(e.__cause__))
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+
+    async def story():
+        sessions = []
+        for number in range(60):
+            session = SessionStore()
+            session["number"] = number
+            await call(session, "save")
+            sessions.append(session)
+        await call(sessions[0], "cycle_key")
+        doomed.wait_until_replicated()
+        holder = holder_of(doomed, sessions[0])
+        t0 = time.monotonic()
+        holder.kill()
+        print("killed")
+        sessions[0]["late"] = True
+        await until_it_answers(sessions[0], "save")
+        print("over", time.monotonic() - t0)
+        for number, session in enumerate(sessions):
+            contents = await until_it_answers(again(session), "load")
+            assert contents.pop("number") == number
+            session["again"] = True
+            await until_it_answers(session, "save")
+            await until_it_answers(session, "cycle_key")
+            assert (await until_it_answers(again(session), "load"))["again"]
+
+    asyncio.run(story())
+
+
+def holder_of(topology, session):
+    key = redis._key(digest_of(session.session_key))
+    for node in topology.primaries():
+        with suppress(RedisError):
+            if node.client.exists(key):
+                return node
+    raise AssertionError("nobody has it")
