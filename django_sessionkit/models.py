@@ -6,7 +6,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -177,20 +177,25 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         is lost on the way (a crash, a store that is down) is refused by its next touch and removed
         by the next purge. What a request that is under way writes back is refused by the store.
 
-        Raises StoreUnavailable, with every row marked, when the store did not answer.
+        Raises StoreUnavailable, with every row marked, when the store did not answer, and
+        ValueError for a reason that is none of EndReason.
         """
+        reason = EndReason(reason)
         store = get_session_store()
         rows = self.primary()
-        handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
+        now = timezone.now()
+        found = list(rows.filter(ended_at=None).values_list("pk", "expires_at"))
         ended, unavailable = 0, None
-        for start in range(0, len(handles), ROWS):
-            batch = handles[start : start + ROWS]
-            marked = self.model.objects.using(rows.db).filter(pk__in=batch)
-            ended += marked._mark(reason, by)
+        for start in range(0, len(found), ROWS):
+            batch = found[start : start + ROWS]
+            marked = self.model.objects.using(rows.db).filter(pk__in=[pk for pk, _ in batch])
+            revoked = marked._end([pk for pk, at in batch if at > now], reason, by)
+            expired = marked._end([pk for pk, at in batch if at <= now], EndReason.EXPIRED)
+            ended += len(revoked)
+            # Read after they were marked: a key that is cycled now is refused by the mark, one
+            # that was cycled before it is found here under its new digest.
+            digests = list(marked.values_list("digest", flat=True))
             if unavailable is None:
-                # Read after they were marked: a key that is cycled now is refused by the mark,
-                # one that was cycled before it is found here under its new digest.
-                digests = list(marked.values_list("digest", flat=True))
                 # In a transaction of somebody's, a failure must not take the marks back.
                 in_atomic_block = connections[rows.db].in_atomic_block
                 try:
@@ -198,7 +203,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                         store.call(store.remove, digests)
                 except StoreUnavailable as error:
                     unavailable = error
-            _announce(batch, reason, by)
+            _announce(revoked, reason, by)
+            _announce(expired, EndReason.EXPIRED, None)
         if unavailable:
             raise unavailable
         return ended
@@ -288,13 +294,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
     def close(self, reason: str, at: models.F | None = None) -> None:
         """Mark these rows ended and say so; the store is the caller's business."""
         rows = self.primary()
-        if handles := list(rows.filter(ended_at=None).values_list("pk", flat=True)):
-            if rows.filter(pk__in=handles)._mark(reason, at=at) < len(handles):
-                # Somebody else was faster: with another reason, or by using one again.
-                closed = self.model.objects.using(rows.db).filter(end_reason=reason)
-                handles = list(closed.filter(pk__in=handles).values_list("pk", flat=True))
-            if handles:
-                _announce(handles, reason, None)
+        handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
+        _announce(rows._end(handles, reason, at=at), reason, None)
 
     def lost(self, digest: str) -> "UserSession | None":
         """
@@ -305,23 +306,33 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         if row and row.ended_at is None:
             gone = EndReason.EXPIRED if row.expires_at <= timezone.now() else EndReason.LOST
             self.filter(pk=row.pk).close(gone)
-            row.refresh_from_db()
+            row = self.primary().filter(pk=row.pk).first()
         return row
 
-    def _mark(
+    def _end(
         self,
+        handles: list[uuid.UUID],
         reason: str,
         by: AbstractBaseUser | None = None,
         at: models.F | None = None,
-    ) -> int:
-        return self.filter(ended_at=None).update(
+    ) -> list[uuid.UUID]:
+        """Mark those of these rows that still are what they were, and return their handles."""
+        if not handles:
+            return []
+        marked = self.filter(pk__in=handles, ended_at=None).update(
             ended_at=at or timezone.now(), end_reason=reason, ended_by=by
         )
+        if marked == len(handles):
+            return handles
+        # Somebody else was faster: with another reason, or by using one again.
+        ended = self.model.objects.using(self.db).filter(pk__in=handles, end_reason=reason)
+        return list(ended.values_list("pk", flat=True))
 
 
-def _announce(handles: Iterable[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
+def _announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
     # Robust: a receiver that fails must not keep the next batch alive. Django logs it.
-    sessions_ended.send_robust(UserSession, handles=list(handles), reason=reason, by=by)
+    if handles:
+        sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by)
 
 
 class UserSession(models.Model):

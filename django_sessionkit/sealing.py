@@ -38,14 +38,23 @@ class Serializer(Protocol):
     def loads(self, data: bytes) -> Any: ...
 
 
-def new_session_key() -> str:
+class SessionKey(str):
+    """A session key that does not show in the frames of an error report, which repr() locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "SessionKey('…')"
+
+
+def new_session_key() -> SessionKey:
     """
     Return a new session key: 160 random bits as 32 characters of [a-z2-7].
 
     ASVS 7.2.3 and NIST SP 800-63B-4 §5.1 ask for 128 and 64. Lower case, because Django keeps
     session keys fit for stores that do not tell cases apart.
     """
-    return base64.b32encode(os.urandom(20)).decode("ascii").lower()
+    return SessionKey(base64.b32encode(os.urandom(20)).decode("ascii").lower())
 
 
 def digest_of(session_key: str) -> str:

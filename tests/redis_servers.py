@@ -180,9 +180,12 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.thread.join()
 
     @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    @property
     def url(self) -> str:
-        scheme = "rediss" if self.tls else "redis"
-        return f"{scheme}://{HOST}:{self.server_address[1]}/0"
+        return f"{'rediss' if self.tls else 'redis'}://{HOST}:{self.port}/0"
 
 
 class _Passage(socketserver.BaseRequestHandler):
@@ -280,10 +283,16 @@ def sentinels() -> Iterator[Topology]:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Topology]:
-    """Run a Cluster of three primaries with a replica each."""
-    options = [*FORGETFUL, *AT_ONCE, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
-    options += ["--cluster-replica-validity-factor", "0"]  # a replica takes over at any rate
+def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
+    """Run a Cluster of three primaries with a replica each, which takes the place of a primary that
+    has not been heard of for so many milliseconds."""
+    options = [*FORGETFUL, *AT_ONCE, "--cluster-enabled", "yes"]
+    options += [
+        "--cluster-node-timeout",
+        str(node_timeout),
+        "--cluster-replica-validity-factor",
+        "0",
+    ]
     with contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(Server(*options, bus=True)) for _ in range(6)]
         primaries, replicas = nodes[:3], nodes[3:]

@@ -9,6 +9,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.views.debug import ExceptionReporter
 
 from django_sessionkit.backends import base
 from django_sessionkit.client import Client
@@ -208,6 +209,29 @@ def test_of_two_changes_to_the_same_key_the_last_one_wins(drive, stored):
     assert again(stored)["language"] == "fr"
 
 
+def test_what_is_compared_is_what_a_serializer_makes_of_it(drive, stored):
+    """A tuple is no change of the list that it has been stored as."""
+    mine = again(stored)
+    mine["pair"] = ("a", "b")
+    drive(mine, "save")
+    theirs = again(stored)
+    theirs["pair"] = ["c"]
+    drive(theirs, "save")
+    mine["theme"] = "dark"
+    drive(mine, "save")
+    assert again(stored)["pair"] == ["c"]
+
+
+def test_who_loads_once_more_loses_nothing(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine["cart"] = []
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    assert drive(mine, "load")["theme"] == "dark"
+    drive(mine, "save")
+    assert again(stored).load() == {"cart": [], "language": "en", "theme": "dark"}
+
+
 def test_what_a_request_removes_stays_removed(drive, stored):
     mine, theirs = again(stored), again(stored)
     mine.get("cart"), theirs.get("cart")
@@ -281,6 +305,10 @@ def test_a_conflict_costs_two_more_statements(drive, stored):
     mine["language"] = "de"
     with round_trips(3):
         drive(mine, "save")
+
+
+def test_removing_nothing_is_no_error():
+    SessionStore.remove([])
 
 
 # What is gone stays gone.
@@ -389,6 +417,33 @@ def test_a_short_session_is_touched_more_often(drive, settings):
         later.client = Client(None, "")
         drive(later, "load")
         assert later.touched
+
+
+def test_a_session_with_a_short_expiry_of_its_own_is_touched_more_often(drive, stored):
+    stored.set_expiry(60)
+    drive(stored, "save")
+    for seconds in range(29, 120, 29):
+        with travel(timedelta(seconds=seconds)):
+            session = again(stored)
+            session.client = Client(None, "")
+            assert drive(session, "get", "cart") == ["teapot"]
+
+
+def test_a_session_never_expires_after_the_end_of_time(drive, stored):
+    stored.set_expiry(10**11)
+    drive(stored, "save")
+    assert drive(again(stored), "load")
+
+
+def test_an_error_report_does_not_show_the_session_key(drive, stored):
+    stored["cart"] = object()
+    for operation in ("save", "cycle_key"):
+        try:
+            drive(stored, operation)
+        except TypeError as error:
+            tell = ExceptionReporter(None, type(error), error, error.__traceback__)
+            assert str(stored.session_key) not in tell.get_traceback_html()
+            assert str(stored.session_key) not in tell.get_traceback_text()
 
 
 def test_a_session_that_ends_while_it_is_touched_is_not_there(drive, stored, monkeypatch):

@@ -518,13 +518,17 @@ def authority(tmp_path):
     return Authority(tmp_path / "ours")
 
 
-@pytest.fixture
-def secure(server, authority):
-    """A way to the server for those who come with a certificate."""
+def tls_of(authority):
+    """For servers, which ask who comes for a certificate, too."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate)
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.load_cert_chain(*authority.issue("server"))
-    with Proxy(server, tls) as proxy:
+    return tls
+
+
+@pytest.fixture
+def secure(server, authority):
+    with Proxy(server, tls_of(authority)) as proxy:
         yield proxy
 
 
@@ -549,6 +553,32 @@ def test_tls_with_a_cache_of_django_itself(drive, authority, secure):
         "ssl_keyfile": str(key),
     }
     with sessions_in(secure.url, "django.core.cache.backends.redis.RedisCache", **options):
+        works(drive)
+
+
+@pytest.fixture
+def secure_cluster(authority):
+    """A Cluster of one, which says that it is where its proxy is."""
+    node = Server(*FORGETFUL, "--cluster-enabled", "yes", bus=True)
+    with Proxy(node, tls_of(authority)) as proxy:
+        node.options += ["--cluster-announce-ip", HOST]
+        node.options += ["--cluster-announce-port", str(proxy.port)]
+        with node:
+            node.client.execute_command("CLUSTER ADDSLOTS", *range(16384))
+            wait_for(lambda: node.client.cluster("INFO")["cluster_state"] == "ok")
+            yield proxy
+
+
+def test_tls_with_a_cluster(drive, authority, secure_cluster):
+    factory = "django_sessionkit.backends.redis.ClusterConnectionFactory"
+    certificate, key = authority.issue("client")
+    options = {
+        "ssl_ca_certs": str(authority.certificate),
+        "ssl_certfile": str(certificate),
+        "ssl_keyfile": str(key),
+    }
+    location = f"rediss://{HOST}:{secure_cluster.port}"
+    with sessions_in(location, CONNECTION_FACTORY=factory, REDIS_CLIENT_KWARGS=options):
         works(drive)
 
 

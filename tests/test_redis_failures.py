@@ -276,6 +276,23 @@ def test_redis_can_only_be_read(server, clock, alice, browse, failing, request_)
     assert browser.get("/read/").json() == {"cart": "teapot", "theme": "dark"}
 
 
+def test_the_address_leads_to_another_primary(server, proxy, alice, browse):
+    """As the name does that a hosting service gives: old connections go where they always went."""
+    browser = sign_in(browse())
+    following = ["--replicaof", HOST, str(server.port), "--masterauth", PASSWORD]
+    with Server(*DURABLE, *following, password=PASSWORD) as other:
+        wait_for(lambda: keys(other) == keys(server))
+        other.client.replicaof("NO", "ONE")
+        server.client.config_set("masterauth", PASSWORD)
+        server.client.replicaof(HOST, other.port)
+        proxy.server = other
+        # At most once for those who write; there are other workers, and more connections.
+        statuses = [browser.post("/write/", {"cart": "teapot"}).status_code for _ in range(3)]
+        assert statuses[1:] == [200, 200]
+        assert browser.get("/read/").json() == {"cart": "teapot"}
+        other.client.ping()
+
+
 @pytest.mark.parametrize("verb", ["insert", "replace", "move"])
 def test_redis_is_killed_between_a_load_and_a_save(server, clock, alice, browse, verb, monkeypatch):
     browser = browse()

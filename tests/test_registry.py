@@ -436,6 +436,38 @@ def test_other_than_takes_a_session_too_and_a_stranger_excludes_nobody(alice, si
     assert rows.other_than(HttpRequest()).count() == 2
 
 
+def test_what_has_expired_is_not_counted_as_ended_by_somebody(alice, sign_in, ended):
+    live, expired = (sign_in(alice).session.handle for _ in range(2))
+    UserSession.objects.filter(pk=expired).update(expires_at=timezone.now())
+    assert UserSession.objects.revoke(by=alice) == 1
+    assert ended == [
+        ([live], EndReason.REVOKED, alice),
+        ([expired], EndReason.EXPIRED, None),
+    ]
+    assert not store.payloads()
+
+
+def test_a_reason_is_one_of_those_that_there_are(alice, sign_in):
+    sign_in(alice)
+    with pytest.raises(ValueError, match="suspicious"):
+        UserSession.objects.revoke("suspicious")
+    assert UserSession.objects.active().exists()
+
+
+def test_nobody_is_told_twice(alice, sign_in, ended, monkeypatch):
+    sign_in(alice)
+    end = models.UserSessionQuerySet._end
+
+    def somebody_is_faster(self, *args):
+        UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.LOGOUT)
+        return end(self, *args)
+
+    monkeypatch.setattr(models.UserSessionQuerySet, "_end", somebody_is_faster)
+    assert UserSession.objects.revoke() == 0
+    assert ended == []
+    assert UserSession.objects.get().end_reason == EndReason.LOGOUT
+
+
 def test_active_and_ended_are_two_halves(alice, sign_in):
     live, revoked, expired = (sign_in(alice).session.handle for _ in range(3))
     UserSession.objects.filter(pk=revoked).revoke()
@@ -582,8 +614,7 @@ def elsewhere(act):
 def test_marked_while_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
     """The revocation has looked for the new key before it was there."""
     request = sign_in(alice)
-    mark = UserSession.objects.filter(ended_at=None)._mark
-    before(monkeypatch, SessionStore, "move", lambda: mark(EndReason.REVOKED))
+    before(monkeypatch, SessionStore, "move", mark)
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
     # What the revocation does next, should it not have done that yet.
@@ -611,15 +642,74 @@ def test_the_old_key_does_not_lead_to_the_row_while_a_new_one_is_written(
 
 def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, sign_in, monkeypatch):
     request = sign_in(alice)
-    mark = models.UserSessionQuerySet._mark
+    end = models.UserSessionQuerySet._end
 
-    def cycled_first(self, *args, **kwargs):
-        again(request).cycle_key()
-        return mark(self, *args, **kwargs)
+    def cycled_first(self, handles, *args):
+        if handles:
+            again(request).cycle_key()
+        return end(self, handles, *args)
 
-    monkeypatch.setattr(models.UserSessionQuerySet, "_mark", cycled_first)
+    monkeypatch.setattr(models.UserSessionQuerySet, "_end", cycled_first)
     UserSession.objects.revoke()
     assert not store.payloads()
+
+
+def mark():
+    """The first half of a revocation."""
+    UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
+
+
+@pytest.mark.parametrize("verb", ["insert", "replace"])
+def test_marked_while_a_sign_in_is_written(alice, drive, monkeypatch, verb):
+    """The revocation has looked for the session before it was there."""
+    session = SessionStore()
+    if verb == "replace":
+        session.save()
+    session[auth.SESSION_KEY] = str(alice.pk)
+    before(monkeypatch, SessionStore, verb, mark)
+    with pytest.raises(UpdateError):
+        drive(session, "save")
+    SessionStore.remove(list(UserSession.objects.values_list("digest", flat=True)))
+    assert not [d for d in store.payloads() if UserSession.objects.filter(digest=d).exists()]
+
+
+@pytest.mark.parametrize("failure", ["store", "value"])
+def test_a_new_key_that_cannot_be_written_leaves_the_session_as_it_was(
+    alice, sign_in, drive, monkeypatch, failure
+):
+    request = sign_in(alice)
+    session = again(request)
+    session.get("")
+
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    if failure == "store":
+        monkeypatch.setattr(SessionStore, "move", staticmethod(fail))
+    else:
+        session["cart"] = object()
+    with pytest.raises(StoreUnavailable if failure == "store" else TypeError):
+        drive(session, "cycle_key")
+    monkeypatch.undo()
+    touched, data = touch(request, drive, Client(None, ""), seconds=61)
+    assert data[auth.SESSION_KEY] == str(alice.pk)
+    assert touched.handle == request.session.handle
+
+
+@pytest.mark.parametrize("failure", ["store", "value"])
+def test_a_sign_in_that_cannot_be_written_leaves_no_row(alice, drive, monkeypatch, failure):
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    session = SessionStore()
+    session[auth.SESSION_KEY] = str(alice.pk)
+    if failure == "store":
+        monkeypatch.setattr(SessionStore, "insert", staticmethod(fail))
+    else:
+        session["cart"] = object()
+    with pytest.raises(StoreUnavailable if failure == "store" else TypeError):
+        drive(session, "save")
+    assert not UserSession.objects.exists()
 
 
 def test_revoked_between_the_load_and_the_save(alice, sign_in, drive):

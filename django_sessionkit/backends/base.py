@@ -11,7 +11,7 @@ import time
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
@@ -26,6 +26,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, Progress, UserSession
 from django_sessionkit.sealing import (
     Contents,
+    SessionKey,
     digest_of,
     new_session_key,
     seal,
@@ -35,6 +36,9 @@ from django_sessionkit.sealing import (
 
 logger = logging.getLogger("django_sessionkit")
 security_logger = logging.getLogger("django.security.SuspiciousSession")
+
+# The last that a date can be, in milliseconds since the epoch.
+END_OF_TIME = 253_402_214_400_000
 
 T = TypeVar("T")
 Flow = Generator[tuple[Any, ...], Any, T]
@@ -63,7 +67,7 @@ class SessionStore(SessionBase):
     client: Client | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
-        super().__init__(session_key)
+        super().__init__(session_key and SessionKey(session_key))
         # What the middleware asks afterwards.
         self.touched = False  # its expiry has slid, so the cookie's should too
         self.failed = False  # the store did not answer
@@ -91,10 +95,14 @@ class SessionStore(SessionBase):
     # Django's contract.
 
     def load(self) -> dict[str, Any]:
-        return self._run(self._load())
+        return self._run(self._unloaded()._load())
 
     async def aload(self) -> dict[str, Any]:
-        return await self._arun(self._load())
+        return await self._arun(self._unloaded()._load())
+
+    def _unloaded(self) -> "SessionStore":
+        # Who loads once more looks at what is stored: what is not saved yet stays what it is.
+        return type(self)(self.session_key) if hasattr(self, "_session_cache") else self
 
     def exists(self, session_key: str | None) -> bool:
         return self._run(self._exists(session_key))
@@ -237,7 +245,7 @@ class SessionStore(SessionBase):
         if contents is not None:
             self._facts, data = contents
             self._loaded = stored.payload
-            due = stored.touched_at + self._interval() <= (now := _now())
+            due = stored.touched_at + self._interval(data) <= (now := _now())
             if self.client is None or not due or (yield from self._touch(digest, data, now)):
                 return data
         self._forget()
@@ -271,35 +279,38 @@ class SessionStore(SessionBase):
         # A key that is taken is as likely as a repeated SHA-1; a random source that repeats itself
         # ends here.
         for _ in range(3):
-            if (yield from self._insert(new_session_key(), data)):
+            with suppress(CreateError):
+                yield from self._insert(new_session_key(), data)
                 self.modified = True
                 return
         raise CreateError("Every new session key was taken.")
 
-    def _insert(self, key: str, data: dict[str, Any]) -> Flow[bool]:
+    def _insert(self, key: str, data: dict[str, Any]) -> Flow[None]:
         digest = digest_of(key)
         now, expires_at = _now(), self._expires_at(data)
-        with self._transaction({}, data):
-            facts = yield from self._enrol({}, data, digest, now, expires_at)
-            payload = seal((facts, data), key, digest, self.serializer())
-            inserted: bool = yield self.insert, digest, payload, now, expires_at
-        if inserted:
-            self._written(key, facts, data, payload)
-        elif "handle" in facts:
-            yield (UserSession.objects.filter(pk=facts["handle"]).delete,)
-        return inserted
+        facts: Facts = {}
+        try:
+            with self._transaction({}, data):
+                facts = yield from self._enrol({}, data, digest, now, expires_at)
+                payload = seal((facts, data), key, digest, self.serializer())
+                if not (yield self.insert, digest, payload, now, expires_at):
+                    raise CreateError
+                yield from self._confirm(facts, digest)
+        except Exception:
+            yield from self._withdraw(facts)
+            raise
+        self._written(key, facts, data, payload)
 
     def _save(self, must_create: bool) -> Flow[None]:
         key = self.session_key
         if key is None:
             yield from self._create()
         elif must_create:
-            if not (yield from self._insert(key, self._fresh())):
-                raise CreateError
+            yield from self._insert(key, self._fresh())
         else:
             loaded = yield from self._prepare(key)
-            # Who signs in or out without login() or logout() gets a new key all the same: the old
-            # one is that of a row which ends now.
+            # Who signs out, or in as another, without logout() or login() gets a new key all the
+            # same: the old one is that of a row which ends now.
             user = self._session_cache.get(SESSION_KEY)
             switched = "handle" in self._facts and self._facts["user"] != user
             new_key = new_session_key() if switched else key
@@ -370,41 +381,63 @@ class SessionStore(SessionBase):
         """
         old, new, moving = digest_of(key), digest_of(new_key), key != new_key
         data = self._session_cache
-        rows, row = UserSession.objects, cast("str", facts.get("handle"))
-        follows = moving and "handle" in facts and facts["user"] == data.get(SESSION_KEY)
-        with self._transaction(facts, data, moving):
-            if follows:
-                # Before the key moves: whoever misses the old one must not find its row.
-                at = _now(), self._expires_at(data), facts["authenticated_at"]
-                if not (yield rows.follow, row, old, new, *at):
-                    raise self._gone(old)
-            while True:
-                now, expires_at = _now(), self._expires_at(data)
-                facts = yield from self._enrol(facts, data, new, now, expires_at, moving)
-                payload = seal((facts, data), new_key, new, self.serializer())
-                expected = version_of(loaded)
-                if moving:
-                    done = yield self.move, old, new, payload, now, expires_at, expected
-                else:
-                    done = yield self.replace, old, payload, expires_at, expected
-                if done:
-                    break
-                stored = yield self.read, old
-                theirs = self._open(key, old, stored)
-                if theirs is None:
-                    yield from self._withdraw(facts)
-                    raise self._gone(old)
-                # It was opened once.
-                base = cast("Contents", unseal(loaded, key, old, self.serializer()))
-                facts = _merge(base[0], facts, theirs[0])
-                if not self._overwrite:
-                    data = _merge(base[1], data, theirs[1])
-                loaded = stored.payload
-            # A revocation in between has looked for the new key before it was there.
-            if follows and not (yield (rows.filter(pk=row, digest=new, ended_at=None).exists,)):
-                yield self.remove, [new]
-                raise self._gone(old)
+        row = self._facts.get("handle")
+        follows = moving and row is not None and self._facts["user"] == data.get(SESSION_KEY)
+        try:
+            with self._transaction(facts, data, moving):
+                if follows:
+                    # Before the key moves: whoever misses the old one must not find its row.
+                    at = _now(), self._expires_at(data), facts["authenticated_at"]
+                    if not (yield UserSession.objects.follow, row, old, new, *at):
+                        raise self._gone(old)
+                while True:
+                    now, expires_at = _now(), self._expires_at(data)
+                    facts = yield from self._enrol(facts, data, new, now, expires_at, moving)
+                    payload = seal((facts, data), new_key, new, self.serializer())
+                    expected = version_of(loaded)
+                    if moving:
+                        done = yield self.move, old, new, payload, now, expires_at, expected
+                    else:
+                        done = yield self.replace, old, payload, expires_at, expected
+                    if done:
+                        break
+                    loaded, facts, data = yield from self._merged(key, loaded, facts, data)
+                if follows or facts.get("handle") != row:
+                    yield from self._confirm(facts, new)
+        except Exception:
+            yield from self._withdraw(facts)
+            if follows:  # a store that failed, a value that cannot be stored
+                back = new, old, _now(), self._expires_at(data), self._facts["authenticated_at"]
+                yield UserSession.objects.follow, row, *back
+            raise
         self._written(new_key, facts, data, payload)
+
+    def _merged(
+        self, key: str, loaded: bytes, facts: Facts, data: dict[str, Any]
+    ) -> Flow[tuple[bytes, Facts, dict[str, Any]]]:
+        """Return what another request has written since ``loaded``, and ours merged into it."""
+        digest = digest_of(key)
+        stored = yield self.read, digest
+        theirs = self._open(key, digest, stored)
+        if theirs is None:
+            raise self._gone(digest)
+        # It was opened once. What the serializer makes of ours is what is compared.
+        base = cast("Contents", unseal(loaded, key, digest, self.serializer()))
+        if not self._overwrite:
+            mine = self.serializer().loads(self.serializer().dumps(data))
+            data = _merge(base[1], mine, theirs[1])
+        return stored.payload, _merge(base[0], facts, theirs[0]), data
+
+    def _confirm(self, facts: Facts, digest: str) -> Flow[None]:
+        """
+        Look whether a row that was written before its session is still alive: a revocation in
+        between has not found the session, for it was not there yet.
+        """
+        if "handle" in facts:
+            rows = UserSession.objects.filter(pk=facts["handle"], digest=digest, ended_at=None)
+            if not (yield (rows.exists,)):
+                yield self.remove, [digest]
+                raise self._gone(digest)
 
     def _enrol(
         self,
@@ -421,7 +454,7 @@ class SessionStore(SessionBase):
         """
         rows, user = UserSession.objects, data.get(SESSION_KEY)
         if user == facts.get("user"):
-            if user is not None and self._is_off(facts, expires_at):
+            if user is not None and self._is_off(facts, data, expires_at):
                 if not moving:
                     yield rows.touch, facts["handle"], digest, now, expires_at, self.client
                 facts = {**facts, "until": expires_at}
@@ -433,27 +466,30 @@ class SessionStore(SessionBase):
             return {}
         if self._flushed:
             # By login(), which flushes the session of another user. Not a logout after all.
-            replaced = rows.filter(pk=self._flushed)
+            replaced = rows.filter(pk=self._flushed, end_reason=EndReason.LOGOUT)
             yield (partial(replaced.update, end_reason=EndReason.REPLACED),)
         handle = yield rows.open, user, digest, now, expires_at, self.client
         return {"handle": handle, "user": user, "authenticated_at": now, "until": expires_at}
 
-    def _is_off(self, facts: Facts, expires_at: int) -> bool:
+    def _is_off(self, facts: Facts, data: dict[str, Any], expires_at: int) -> bool:
         """Tell whether the row is too far from the truth: somebody who reads it acts on it."""
-        return bool(abs(expires_at - facts["until"]) >= self._interval())
+        return bool(abs(expires_at - facts["until"]) >= self._interval(data))
 
-    def _interval(self) -> float:
+    def _interval(self, data: dict[str, Any]) -> float:
         # Milliseconds. Short sessions are touched often enough to stay alive.
-        return 1000 * min(conf.SESSIONKIT_TOUCH_INTERVAL, self.get_session_cookie_age() / 10)
+        expiry = data.get("_session_expiry")
+        age = expiry if expiry and isinstance(expiry, int) else self.get_session_cookie_age()
+        return 1000 * min(conf.SESSIONKIT_TOUCH_INTERVAL, age / 10)
 
     def _gone(self, digest: str) -> UpdateError:
         self.lost = digest
         return UpdateError("The session has ended.")
 
     def _withdraw(self, facts: Facts) -> Flow[None]:
-        """Take back the row of a sign-in whose session could not be written."""
+        """Take back the row of a sign-in whose session was not written, unless it has ended."""
         if "handle" in facts and facts["handle"] != self._facts.get("handle"):
-            yield (UserSession.objects.filter(pk=facts["handle"]).delete,)
+            rows = UserSession.objects.filter(pk=facts["handle"], ended_at=None)
+            yield (rows.delete,)
 
     def _transaction(
         self, facts: Facts, data: dict[str, Any], moving: bool = False
@@ -461,7 +497,7 @@ class SessionStore(SessionBase):
         """One statement needs no transaction. Where the row is written too, there are two."""
         user = data.get(SESSION_KEY)
         if user == facts.get("user") and (
-            user is None or not (moving or self._is_off(facts, self._expires_at(data)))
+            user is None or not (moving or self._is_off(facts, data, self._expires_at(data)))
         ):
             return nullcontext()
         return self.atomic()
@@ -487,7 +523,8 @@ class SessionStore(SessionBase):
 
     def _expires_at(self, data: dict[str, Any]) -> int:
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
-        return _now() + int(self.get_expiry_age(expiry=data.get("_session_expiry")) * 1000)
+        age = self.get_expiry_age(expiry=data.get("_session_expiry"))
+        return min(_now() + int(age * 1000), END_OF_TIME)
 
     # The two drivers.
 

@@ -67,7 +67,8 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:
-        _execute(f"{REMOVE} ({_marks(digests)})", [*digests])
+        if digests:
+            _execute(f"{REMOVE} ({_marks(digests)})", [*digests])
 
     @classmethod
     def peek(cls, digests: Collection[str]) -> set[str]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
+import redis.asyncio.retry
 import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
@@ -25,6 +26,8 @@ from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.exceptions import ImproperlyConfigured
 from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from django_sessionkit.backends import base
 from django_sessionkit.backends.base import Stored
@@ -42,6 +45,9 @@ NO_ANSWER = (
     exceptions.TimeoutError,
     exceptions.RedisClusterException,
 )
+# A Cluster is asked once more, for another node may have taken over. redis-py would ask ten times
+# more, and wait for as many timeouts.
+RETRIES = 1
 # Connections of one event loop, or, in a Cluster, of one to each node.
 CONNECTIONS = 50
 # What a sync connection is made with and an async one can be.
@@ -51,8 +57,9 @@ SAME_FOR_BOTH = [
     *["health_check_interval", "protocol"],
     *["ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path"],
     *["ssl_check_hostname", "ssl_min_version", "ssl_ciphers", "ssl_password"],
+    *["ssl_include_verify_flags", "ssl_exclude_verify_flags"],
 ]
-IN_CLUSTER = ["host", "port", "path", "db", "ssl_ca_path", "ssl_password"]
+NOT_IN_CLUSTER = ["host", "port", "path", "db", "ssl_ca_path", "ssl_password"]
 
 
 class Script(NamedTuple):
@@ -115,7 +122,7 @@ class SessionStore(base.SessionStore):
             return []
         try:
             if isinstance(client, redis.cluster.RedisCluster):
-                nodes = client.get_primaries()
+                nodes = client.get_primaries()  # type: ignore[no-untyped-call]
                 answers = [client.info("memory", target_nodes=node) for node in nodes]
             else:
                 answers = [client.info("memory")]
@@ -242,7 +249,8 @@ def _run(script: Script, digest: str, *args: bytes | int) -> Asking[bool]:
 
 
 def _remove(digests: Collection[str]) -> Asking[None]:
-    yield lambda client: client.delete(*map(_key, digests))
+    if digests:
+        yield lambda client: client.delete(*map(_key, digests))
 
 
 def _peek(digests: Collection[str]) -> Asking[set[str]]:
@@ -273,8 +281,11 @@ def _ask(asking: Asking[T]) -> T:
         while True:
             try:
                 with _line:
-                    answer = request(sync_client())
+                    client = sync_client()
+                    answer = request(client)
             except Exception as error:
+                if _was_demoted(error):
+                    client.connection_pool.disconnect(inuse_connections=False)
                 request = asking.throw(error)
             else:
                 request = asking.send(answer)
@@ -295,12 +306,22 @@ async def _aask(asking: Asking[T]) -> T:
                         if isawaitable(answer):
                             answer = await answer
             except Exception as error:
+                if _was_demoted(error):
+                    await client.connection_pool.disconnect(inuse_connections=False)
                 request = asking.throw(error)
             else:
                 request = asking.send(answer)
     except StopIteration as stop:
         value: T = stop.value
         return value
+
+
+def _was_demoted(error: Exception) -> bool:
+    """
+    Tell whether this came from a primary that is one no longer. Its address may lead to the new one
+    by now, but only new connections do. Redis 6.2 says it somewhere in the error of a script.
+    """
+    return isinstance(error, exceptions.ResponseError) and "READONLY" in str(error)
 
 
 class Line:
@@ -395,10 +416,13 @@ def _twin_of(client: Any) -> Any:
     """Return an async client with the connection of a sync one."""
     if isinstance(client, redis.cluster.RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
+        given = client.nodes_manager.connection_kwargs
         return redis.asyncio.cluster.RedisCluster(
             startup_nodes=[redis.asyncio.cluster.ClusterNode(n.host, n.port) for n in nodes],
             max_connections=CONNECTIONS,
-            **_options(client.nodes_manager.connection_kwargs, IN_CLUSTER),
+            retry=redis.asyncio.retry.Retry(NoBackoff(), RETRIES),
+            ssl=issubclass(given.get("connection_class", redis.Connection), redis.SSLConnection),
+            **_options(given, NOT_IN_CLUSTER),
         )
     pool = client.connection_pool
     options = {"max_connections": CONNECTIONS, **_options(pool.connection_kwargs)}
@@ -451,6 +475,7 @@ class ClusterConnectionFactory:
     def __init__(self, options: dict[str, Any]) -> None:
         names = ["USERNAME", "PASSWORD", "SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"]
         self.options = {name.lower(): options[name] for name in names if name in options}
+        self.options["retry"] = Retry(NoBackoff(), RETRIES)
         self.options |= options.get("REDIS_CLIENT_KWARGS", {})
 
     def connect(self, url: str) -> redis.cluster.RedisCluster:
