@@ -115,7 +115,7 @@ HUNDRED_YEARS = 100 * 365 * 24 * 60 * 60
 
 # What makes sense, of every setting in conf.py: one of these whole numbers, or a text.
 VALUES: dict[str, range | type[str]] = {
-    "SESSIONKIT_TOUCH_INTERVAL": range(HUNDRED_YEARS),
+    "SESSIONKIT_TOUCH_INTERVAL": range(1, HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
     "SESSIONKIT_REDIS_PREFIX": str,

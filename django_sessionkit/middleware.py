@@ -6,7 +6,8 @@ was ended or its store does not answer.
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
@@ -24,6 +25,7 @@ from django.http import (
 )
 from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
+from django.urls import NoReverseMatch
 from django.utils.cache import add_never_cache_headers, patch_cache_control
 from django.utils.http import http_date
 from django.utils.translation import gettext as _
@@ -44,7 +46,7 @@ SESSION_KEY_PATTERN = re.compile(r"[a-z0-9]{32}", re.ASCII)
 # Seconds after which a visitor may try again when the store did not answer.
 RETRY_AFTER = 5
 
-FAREWELLS = {
+FAREWELLS: dict[str, Any] = {
     EndReason.LOGOUT: gettext_lazy("You have signed out."),
     EndReason.REVOKED: gettext_lazy(
         "You were signed out: this session was ended from another device."
@@ -76,54 +78,69 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if isinstance(exception, StoreUnavailable):
-            return self.unavailable(request)
-        if isinstance(exception, UpdateError):
-            return self.interrupted(request)
-        return None
+        if isinstance(exception, UpdateError) and getattr(request.session, "lost", None):
+            try:
+                return self.interrupted(request)
+            except StoreUnavailable as error:
+                exception = error
+        return self.unavailable(request) if isinstance(exception, StoreUnavailable) else None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        if not isinstance(request.session, self.SessionStore):
+        if not isinstance(getattr(request, "session", None), self.SessionStore):
             return super().process_response(request, response)  # a view's or a test's own
+        try:
+            return self.respond(request, response)
+        except StoreUnavailable:
+            return self.unavailable(request)
+
+    def respond(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session = cast("SessionStore", request.session)
         if session.failed:
             # Whatever the view made of it, it did not know who was asking.
             return self.unavailable(request)
+        if settings.SESSION_SAVE_EVERY_REQUEST and session.session_key:
+            session.get("")  # else Django's save would be the first to miss it
+        if session.lost and SESSION_KEY not in session:
+            row = session.call(UserSession.objects.lost, session.lost)
+            if row and is_farewell_due(request, response):
+                response = self.signed_out(request, row.end_reason, response)
+            elif not (row and is_sign_in_page(request)):
+                # Without a row, a parallel request may just have given it a new key: to delete
+                # the cookie could hit the new one. With one, the next page has to say why.
+                self.leave_cookie(request)
         try:
-            if session.lost and SESSION_KEY not in session:
-                row = session.call(UserSession.objects.lost, session.lost)
-                if row and not is_sign_in_page(request):
-                    response = self.signed_out(request, row.end_reason, response)
             response = super().process_response(request, response)
-        except StoreUnavailable:
-            return self.unavailable(request)
         except SessionInterrupted:
+            if not session.lost:
+                raise
             response = super().process_response(request, self.interrupted(request))
         return self.finish_cookie(request, response)
+
+    def leave_cookie(self, request: HttpRequest) -> None:
+        """Keep Django's middleware from deleting the cookie of a session that is empty."""
+        request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
 
     def read_cookie(self, request: HttpRequest) -> str | None:
         """
         Return the session key of the request, or None for a cookie that is not ours: malformed,
-        or there more than once, so that nobody can tell which one the site has set.
+        or there with two values, so that nobody can tell which one the site has set.
 
         The header is read as it came (RFC 6265bis §5.6.3). Django's parser strips any Unicode
         white space around names and unquotes octal escapes, so that a page of a sibling domain can
         pass its own cookie off as one with the prefix __Host-.
         """
         name = settings.SESSION_COOKIE_NAME
-        found: list[str] = []
+        found: set[str] = set()
         for pair in request.META.get("HTTP_COOKIE", "").split(";"):
             key, _equals, value = pair.partition("=")
             if key.strip(" \t") == name:
-                found.append(value.strip(" \t"))
+                found.add(value.strip(" \t"))
         if len(found) > 1:
-            # Deleting one of them may hit the good one: leave them all alone.
-            request.COOKIES.pop(name, None)
+            self.leave_cookie(request)  # to delete one of them could hit the good one
             logger.warning("A request came with %d session cookies, and none was used", len(found))
             return None
-        if found and SESSION_KEY_PATTERN.fullmatch(found[0]):
-            return found[0]
-        return None
+        key = next(iter(found), "")
+        return key if SESSION_KEY_PATTERN.fullmatch(key) else None
 
     def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Slide the cookie with the session, and see to what Django's middleware leaves out."""
@@ -156,13 +173,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """Answer for a session that went away while the request was under way."""
         session = cast("SessionStore", request.session)
         row = session.call(UserSession.objects.lost, session.lost or "")
+        request.session = self.SessionStore()
         if row:
-            request.session = self.SessionStore()
             return self.signed_out(request, row.end_reason)
         # A concurrent request, signing in in another tab say, has given it a new key, and its
-        # answer has the new cookie. So this one must not delete it.
-        request.session = self.SessionStore()
-        request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        # answer has the new cookie.
+        self.leave_cookie(request)
         if request.method in ("GET", "HEAD") and is_page(request):
             return HttpResponseRedirect(request.get_full_path())
         return answer(
@@ -176,16 +192,21 @@ class SessionMiddleware(middleware.SessionMiddleware):
         self, request: HttpRequest, reason: str, instead_of: HttpResponse | None = None
     ) -> HttpResponse:
         """Answer for a session that was ended: the sign-in page, or 401 for an API's caller."""
-        text = str(FAREWELLS[EndReason(reason)])
+        text = str(FAREWELLS.get(reason, FAREWELLS[EndReason.LOST]))
+        url, wanted = sign_in_url(), str(getattr(instead_of, "url", ""))
         if not is_page(request):
+            self.leave_cookie(request)  # a script of a page, say, which is to be told itself
             return answer(request, 401, _("Signed out"), text, reason=reason)
-        wanted = str(getattr(instead_of, "url", ""))
-        if f"{REDIRECT_FIELD_NAME}=" in wanted:  # the view knows its own sign-in page
+        if url is None:
+            return answer(request, 401, _("Signed out"), text)
+        if is_sign_in(wanted):  # the view knows its own sign-in page
             response = HttpResponseRedirect(wanted)
         elif request.method == "GET":
-            response = redirect_to_login(request.get_full_path())
+            elsewhere = urlsplit(url).netloc not in ("", request.get_host())
+            back = request.build_absolute_uri() if elsewhere else request.get_full_path()
+            response = redirect_to_login(back, url)
         else:
-            response = HttpResponseRedirect(resolve_url(settings.LOGIN_URL))
+            response = HttpResponseRedirect(url)
         if hasattr(request, "_messages"):
             # MessageMiddleware has had its turn with the answer that this one replaces.
             storage = default_storage(request)
@@ -206,10 +227,33 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return response
 
 
+def is_farewell_due(request: HttpRequest, response: HttpResponse) -> bool:
+    """
+    Tell whether a visitor whose session was ended is told so instead of this answer: where the view
+    has refused a stranger, and where it has only shown a page to one. What was done is not taken
+    back, nor a redirect that has a secret in it; and who is known by other means is known.
+    """
+    refused = response.status_code in (401, 403) or is_sign_in(str(getattr(response, "url", "")))
+    shown = request.method in ("GET", "HEAD") and response.status_code == 200
+    known = getattr(getattr(request, "user", None), "is_authenticated", False)
+    return (refused or shown) and not known and not is_sign_in_page(request)
+
+
+def is_sign_in(url: str) -> bool:
+    return f"{REDIRECT_FIELD_NAME}=" in url or (url != "" and url == sign_in_url())
+
+
 def is_sign_in_page(request: HttpRequest) -> bool:
     # By its name, too: the admin has a page of its own.
     name = request.resolver_match and request.resolver_match.url_name
-    return name == "login" or request.path == resolve_url(settings.LOGIN_URL)
+    return name == "login" or request.path == urlsplit(sign_in_url() or "").path
+
+
+def sign_in_url() -> str | None:
+    try:
+        return resolve_url(settings.LOGIN_URL)
+    except NoReverseMatch:
+        return None
 
 
 def is_page(request: HttpRequest) -> bool:

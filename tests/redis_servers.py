@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -237,8 +237,8 @@ class Topology(NamedTuple):
             node.port: node.client.info("replication")["master_repl_offset"]
             for node in self.primaries()
         }
-        for replica in self.replicas():
-            wait_for(lambda replica=replica: _has(replica, written))
+        replicas = self.replicas()
+        wait_for(lambda: all(_has(replica, written) for replica in replicas))
 
 
 # Nobody waits for more replicas to come.
@@ -267,10 +267,8 @@ def sentinels() -> Iterator[Topology]:
             lines = [f"sentinel {rule} {name} {value}\n" for rule, value in rules.items()]
             (guard.folder / "sentinel.conf").write_text("".join(lines))
             stack.enter_context(guard)
-        for replica in replicas:
-            wait_for(lambda replica=replica: _follows(replica))
-        for guard in guards:
-            wait_for(lambda guard=guard: _knows_all(guard, name))
+        wait_for(lambda: all(map(_follows, replicas)))
+        wait_for(lambda: all(_knows_all(guard, name) for guard in guards))
         yield Topology(
             [primary, *replicas],
             f"redis://{name}/0",
@@ -303,14 +301,11 @@ def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
         for node in nodes[1:]:
             nodes[0].client.execute_command("CLUSTER MEET", HOST, node.port)
         for node, primary in zip(replicas, primaries, strict=True):
+            # As soon as it has heard of it.
             name = primary.client.execute_command("CLUSTER MYID")
-            wait_for(
-                lambda node=node, name=name: node.client.execute_command("CLUSTER REPLICATE", name)
-            )
-        for node in replicas:
-            wait_for(lambda node=node: _follows(node))
-        for node in nodes:
-            wait_for(lambda node=node: _is_complete(node))
+            wait_for(partial(node.client.execute_command, "CLUSTER REPLICATE", name))
+        wait_for(lambda: all(map(_follows, replicas)))
+        wait_for(lambda: all(map(_is_complete, nodes)))
         factory = "django_sessionkit.backends.redis.ClusterConnectionFactory"
         yield Topology(nodes, f"redis://{HOST}:{nodes[0].port}", {"CONNECTION_FACTORY": factory})
 

@@ -93,6 +93,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOUCH_INTERVAL": "60"},
         {"SESSIONKIT_TOUCH_INTERVAL": True},
         {"SESSIONKIT_TOUCH_INTERVAL": None},
+        {"SESSIONKIT_TOUCH_INTERVAL": 0},
         {"SESSIONKIT_TOUCH_INTERVAL": -1},
         {"SESSIONKIT_TOUCH_INTERVAL": 60.0},
         {"SESSIONKIT_TRUSTED_PROXIES": "1"},
@@ -228,7 +229,7 @@ RIGHT: list[dict[str, Any]] = [
         "MIDDLEWARE": [MESSAGE, OURS],
         "MESSAGE_STORAGE": "django.contrib.messages.storage.cookie.CookieStorage",
     },
-    {"SESSIONKIT_TOUCH_INTERVAL": 0, "SESSIONKIT_TRUSTED_PROXIES": 0, "SESSIONKIT_RETENTION": 0},
+    {"SESSIONKIT_TOUCH_INTERVAL": 1, "SESSIONKIT_TRUSTED_PROXIES": 0, "SESSIONKIT_RETENTION": 0},
     {"SESSIONKIT_TOUCH_INTERVAL": 59, "SESSION_COOKIE_AGE": 60},
     {
         "SESSION_COOKIE_NAME": "__Secure-sessionid",

@@ -166,13 +166,13 @@ def test_a_malformed_cookie_is_a_visitor_and_reaches_no_store(cookie):
     assert len(store.payloads()) == 1
 
 
-def test_a_key_that_was_never_issued_is_a_visitor_and_its_cookie_goes(browse):
+def test_a_key_that_was_never_issued_is_a_visitor(browse):
     browser = browse()
     browser.cookies["sessionid"] = "a" * 32
     response = browser.get("/whoami/")
     assert response.content == b"AnonymousUser"
-    assert deletes_the_cookie(response)
-    browser.cookies["sessionid"] = "a" * 32
+    # For all that is known it was given another one a moment ago, by a parallel request.
+    assert sets_no_cookie(response)
     response = browser.post("/write/", {"cart": "teapot"})
     assert response.cookies["sessionid"].value != "a" * 32
 
@@ -193,6 +193,17 @@ def test_a_sibling_domain_cannot_pass_its_cookie_off_as_ours(settings, visitor, 
     header = header.encode().decode("latin-1")
     response = Browser().get("/read/", HTTP_COOKIE=header)
     assert response.json() == {"cart": "teapot"}
+
+
+def test_a_parallel_request_with_the_old_key_does_not_delete_the_new_one(visitor):
+    old = key_of(visitor)
+    SessionStore(old).cycle_key()
+    assert sets_no_cookie(visitor.get("/read/"))
+
+
+def test_the_same_cookie_twice_is_one(visitor):
+    header = f"sessionid={key_of(visitor)}; sessionid={key_of(visitor)}"
+    assert Browser().get("/read/", HTTP_COOKIE=header).json() == {"cart": "teapot"}
 
 
 def test_two_session_cookies_are_none(visitor, caplog):
@@ -226,7 +237,7 @@ def test_the_deletion_of_a_cookie_with_a_prefix_is_one_that_browsers_take(
     settings.SESSION_COOKIE_NAME = name
     settings.SESSION_COOKIE_SECURE = True
     browser = browse()
-    browser.cookies[name] = "a" * 32
+    browser.cookies[name] = "malformed"
     cookie = browser.get("/whoami/").cookies[name]
     assert cookie["max-age"] == 0
     assert cookie["secure"] is True
@@ -302,12 +313,39 @@ def test_a_session_that_was_ended_is_told_so_on_the_sign_in_page(signed_in):
 def test_a_form_that_is_sent_from_an_ended_session_leads_to_the_sign_in_page(signed_in):
     browser = signed_in()
     UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF)
+    response = browser.post("/account/sessions/others/end/")
+    assert response.headers["Location"].startswith("/login/?next=")
+    assert deletes_the_cookie(response)
+    assert b"signed out by the staff" in browser.get("/login/").content
+
+
+def test_what_a_view_has_done_for_a_stranger_stays_done(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
     response = browser.post("/write/", {"cart": "teapot"})
-    assert response.headers["Location"] == "/login/"
-    page = browser.get("/login/")
-    assert b"signed out by the staff" in page.content
-    # What was sent is in the session of a visitor now.
+    assert response.content == b"written"
     assert browser.get("/read/").json() == {"cart": "teapot"}
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/secret_in_a_redirect/")
+    assert response.headers["Location"] == "/reset/set-password/"
+    assert sets_no_cookie(response)
+    assert browser.get("/read/").headers["Location"].startswith("/login/")  # told now
+
+
+def test_who_is_known_by_other_means_is_known(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/known_by_token/", headers=SCRIPT)
+    assert response.content == b"alice"
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_view_that_refuses_without_a_redirect_is_told_so(signed_in, method):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = getattr(browser, method)("/forbidden/")
+    assert response.headers["Location"].startswith("/login/")
 
 
 @pytest.mark.parametrize(
@@ -327,7 +365,9 @@ def test_an_ended_session_of_an_api_is_401(signed_in, headers):
         "detail": "You were signed out: this session was ended from another device.",
         "reason": "revoked",
     }
-    assert deletes_the_cookie(response)
+    # It may be a script of a page, and the page is to be told as well.
+    assert sets_no_cookie(response)
+    assert browser.get("/read/").headers["Location"].startswith("/login/")
 
 
 def test_a_page_that_leaves_the_session_alone_does_not_notice(signed_in):
@@ -429,12 +469,49 @@ def test_a_request_whose_session_is_ended_meanwhile_is_told_so(signed_in, path):
     response = browser.get(path, headers=SCRIPT)
     assert response.status_code == 401
     assert response.json()["reason"] == "revoked"
-    assert deletes_the_cookie(response)
+    assert sets_no_cookie(response)
     assert not store.payloads()
     browser = signed_in()
     response = browser.get(path)
     assert response.headers["Location"].startswith("/login/?next=")
+    assert deletes_the_cookie(response)
     assert b"ended from another device" in browser.get(response.headers["Location"]).content
+
+
+def test_a_row_without_a_reason_has_a_word_too(signed_in):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    UserSession.objects.update(end_reason="")
+    assert browser.get("/whoami/", headers=SCRIPT).json()["detail"] == "You were signed out."
+
+
+def test_a_site_without_a_sign_in_page_says_so_itself(signed_in, settings):
+    settings.LOGIN_URL = "nowhere"
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/read/")
+    assert response.status_code == 401
+    assert b"ended from another device" in response.content
+
+
+def test_a_sign_in_page_elsewhere_knows_the_way_back(signed_in, settings):
+    browser = signed_in()
+    settings.LOGIN_URL = "https://sso.example/sign-in?service=shop"
+    UserSession.objects.revoke()
+    location = browser.get("/read/").headers["Location"]
+    assert location == ("https://sso.example/sign-in?service=shop&next=http%3A//testserver/read/")
+
+
+def test_a_session_that_ends_on_a_site_that_saves_every_request_is_told_so(signed_in, settings):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    browser = signed_in()
+    UserSession.objects.revoke()
+    assert browser.get("/").headers["Location"].startswith("/login/")
+    assert not store.payloads()
+
+
+def test_a_session_of_its_own_that_a_view_cannot_save_is_its_own_affair(visitor):
+    assert visitor.get("/own_session/").status_code == 500
 
 
 def test_a_request_that_another_tab_overtakes_leaves_the_new_cookie_alone(visitor):
@@ -530,9 +607,22 @@ def test_a_registry_that_is_down_is_503(signed_in, monkeypatch):
 
     monkeypatch.setattr("django_sessionkit.models.UserSessionQuerySet.lost", fail)
     assert browser.get("/whoami/").status_code == 503
+    for path in ("/end_here/", "/end_here_and_save/"):
+        monkeypatch.undo()
+        browser = signed_in()
+        monkeypatch.setattr("django_sessionkit.models.UserSessionQuerySet.lost", fail)
+        assert browser.get(path).status_code == 503
 
 
 # Beside others.
+
+
+def test_a_view_that_takes_the_session_away_gets_its_way():
+    def view(request):
+        del request.session
+        return HttpResponse("done")
+
+    assert SessionMiddleware(view)(RequestFactory().get("/")).content == b"done"
 
 
 def test_a_session_of_another_engine_is_left_to_its_own():

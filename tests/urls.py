@@ -1,8 +1,10 @@
 """The kit's pages, Django's own, and views that use the session as a site does."""
 
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
@@ -67,7 +69,38 @@ def fail(request: HttpRequest) -> HttpResponse:
     return HttpResponse("out of order", status=500)
 
 
+def secret_in_a_redirect(request: HttpRequest) -> HttpResponse:
+    """As the one of Django that has the token of a forgotten password in its URL."""
+    request.session.get("token")
+    return HttpResponseRedirect("/reset/set-password/")
+
+
+def known_by_token(request: HttpRequest) -> HttpResponse:
+    request.session.get("token")
+    request.user = User.objects.get(username="alice")
+    return HttpResponse(str(request.user))
+
+
+def forbidden(request: HttpRequest) -> HttpResponse:
+    if request.user.is_authenticated:
+        return HttpResponse("welcome")
+    raise PermissionDenied
+
+
+def own_session(request: HttpRequest) -> HttpResponse:
+    """Has a session beside that of the visitor, which is gone when it is saved."""
+    session = get_session_store()()
+    session.create()
+    session.delete()
+    session.save()
+    return HttpResponse("saved")
+
+
 urlpatterns = [
+    path("secret_in_a_redirect/", secret_in_a_redirect),
+    path("known_by_token/", known_by_token),
+    path("forbidden/", csrf_exempt(forbidden)),
+    path("own_session/", own_session),
     path("end_here/", end_here),
     path("end_here_and_save/", end_here_and_save),
     path("cycle_elsewhere/", cycle_elsewhere),

@@ -406,10 +406,14 @@ async def _keep(loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[
         yield
     finally:
         _async_clients.pop(loop, None)
-        pool = getattr(client, "connection_pool", None)
-        manager = getattr(pool, "sentinel_manager", None)
-        for each in [client, *(manager.sentinels if manager else [])]:
-            await each.aclose()
+        await client.aclose()
+        if isinstance(client, redis.asyncio.cluster.RedisCluster):
+            # After an error that was not enough.
+            await client.nodes_manager.aclose()
+            await client.nodes_manager.aclose("startup_nodes")
+        elif manager := getattr(client.connection_pool, "sentinel_manager", None):
+            for sentinel in manager.sentinels:
+                await sentinel.aclose()
 
 
 def _twin_of(client: Any) -> Any:
