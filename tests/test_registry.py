@@ -187,8 +187,11 @@ def test_a_new_key_keeps_the_row(alice, sign_in, drive):
 
 
 def test_a_password_change_keeps_the_row(alice, sign_in, drive):
+    async def auser():
+        return alice
+
     request = sign_in(alice)
-    request.user = alice
+    request.user, request.auser = alice, auser
     row = UserSession.objects.get()
     old = request.session.session_key
     alice.set_password("new")
