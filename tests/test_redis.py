@@ -538,7 +538,6 @@ def test_tls(drive, authority, secure):
         "ssl_ca_certs": str(authority.certificate),
         "ssl_certfile": str(certificate),
         "ssl_keyfile": str(key),
-        "ssl_min_version": ssl.TLSVersion.TLSv1_3,
     }
     with sessions_in(secure.url, CONNECTION_POOL_KWARGS=options):
         works(drive)

@@ -321,7 +321,7 @@ def _was_demoted(error: Exception) -> bool:
     Tell whether this came from a primary that is one no longer. Its address may lead to the new one
     by now, but only new connections do. Redis 6.2 says it somewhere in the error of a script.
     """
-    return isinstance(error, exceptions.ResponseError) and "READONLY" in str(error)
+    return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error)
 
 
 class Line:
