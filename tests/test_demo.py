@@ -42,6 +42,7 @@ def demo(example_database: str, log: Path) -> Iterator[Callable[..., subprocess.
                         "DATABASE_URL": example_database,
                         "DJANGO_SETTINGS_MODULE": "example_project.settings",
                         "PYTHONUNBUFFERED": "1",
+                        "TMPDIR": str(log.parent),  # what it leaves when it is killed
                         **env,
                     },
                     stdout=output,

@@ -466,14 +466,23 @@ def test_who_gives_up_knocking_has_had_no_answer(server, proxy, clock):
     asyncio.run(story())
 
 
-def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, browse):
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"CONNECTION_POOL_KWARGS": {"max_connections": 1}},
+        {
+            "CONNECTION_POOL_CLASS": "redis.BlockingConnectionPool",
+            "CONNECTION_POOL_KWARGS": {"max_connections": 1, "timeout": 0.1},
+        },
+    ],
+    ids=["fails", "blocks"],
+)
+def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, browse, pool):
     browser = sign_in(browse())
-    small = {"max_connections": 1}
-    with sessions_in(f"{server.url}?", PASSWORD=PASSWORD, CONNECTION_POOL_KWARGS=small):
-        pool = redis.sync_client().connection_pool
-        taken = pool.get_connection()
-        assert is_asked_to_try_again(browser.get("/whoami/"))
-        pool.release(taken)
+    # Another URL: django-redis has a pool for each.
+    with sessions_in(f"{server.url}?", PASSWORD=PASSWORD, **TIMEOUTS, **pool):
+        with redis.sync_client().monitor():  # has the one that there is
+            assert is_asked_to_try_again(browser.get("/whoami/"))
         assert is_signed_in(browser)  # without a tick
 
 

@@ -558,7 +558,9 @@ def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkey
     request = sign_in(alice)
 
     def fail(*args):
-        raise OperationalError("no route to host")
+        raise OperationalError(
+            "Command # 1 (SET payload) of pipeline caused error: no route to host"
+        )
 
     monkeypatch.setattr(SessionStore, "read", staticmethod(fail))
     session = again(request)
@@ -566,7 +568,8 @@ def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkey
         drive(session, "load")
     assert session.failed
     assert session.session_key == request.session.session_key
-    assert "no route to host" in caplog.text
+    assert "did not answer: no route to host" in caplog.text
+    assert "payload" not in caplog.text
     assert request.session.session_key not in caplog.text
 
 

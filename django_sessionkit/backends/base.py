@@ -181,7 +181,9 @@ class SessionStore(SessionBase):
 
     @staticmethod
     def _no_answer(error: Exception) -> StoreUnavailable:
-        logger.error("The session store did not answer: %s", error)
+        # Not the command of a pipeline, which redis-py quotes with its arguments.
+        reason = str(error).rpartition(" caused error: ")[2]
+        logger.error("The session store did not answer: %s", reason)
         return StoreUnavailable("The session store did not answer.")
 
     # What an engine is: these verbs. They take digests, never session keys, and times in

@@ -45,6 +45,8 @@ NO_ANSWER = (
     exceptions.TimeoutError,
     exceptions.RedisClusterException,
 )
+# Not always a MaxConnectionsError.
+POOL_IS_EMPTY = ("Too many connections", "No connection available.")
 # A Cluster is asked once more, for another node may have taken over. redis-py would ask ten times
 # more, and wait for as many timeouts.
 RETRIES = 1
@@ -339,10 +341,10 @@ class Line:
                 raise exceptions.ConnectionError("Redis did not answer a moment ago")
             self.dead_until = time.monotonic() + HOLD  # the others wait for this one
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None or issubclass(kind, exceptions.ResponseError):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, exceptions.ResponseError):
             self.dead_until = 0.0
-        elif issubclass(kind, NO_ANSWER) and not issubclass(kind, exceptions.MaxConnectionsError):
+        elif isinstance(error, NO_ANSWER) and str(error) not in POOL_IS_EMPTY:
             self.dead_until = time.monotonic() + HOLD
         # Else it was given up, or never sent: nobody knows.
 
