@@ -111,8 +111,6 @@ class SessionMiddleware(middleware.SessionMiddleware):
         try:
             response = super().process_response(request, response)
         except SessionInterrupted:
-            if not session.lost:
-                raise
             response = super().process_response(request, self.interrupted(request))
         return self.finish_cookie(request, response)
 

@@ -127,6 +127,13 @@ def test_every_operation_is_one_command(drive, server):
     assert commands == ["DEL"]
 
 
+def test_nothing_is_asked_about_nothing(drive, server):
+    with asked(server) as commands:
+        drive(SessionStore, "remove", [])
+        assert drive(SessionStore, "peek", []) == set()
+    assert commands == []
+
+
 def test_a_new_key_is_written_and_the_old_one_taken_in_one_go(drive, server, stored):
     with Proxy(server) as proxy, sessions_in(proxy.url):
         drive(stored, "cycle_key")

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
-from inspect import isawaitable
 from threading import Lock
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -304,9 +303,7 @@ async def _aask(asking: Asking[T]) -> T:
                 client, room, _keeper = await async_client()
                 async with room:
                     with _line:
-                        answer = request(client)
-                        if isawaitable(answer):
-                            answer = await answer
+                        answer = await request(client)
             except Exception as error:
                 if _was_demoted(error):
                     await client.connection_pool.disconnect(inuse_connections=False)
