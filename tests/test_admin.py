@@ -482,6 +482,7 @@ def test_ending_takes_as_many_queries_however_many_sessions(alice, root):
             assert act(desk, "delete_selected", *rows).status_code == 302
         return len(captured)
 
+    queries(1)  # the first of a process looks the content type up
     assert queries(2) == queries(20)
 
 
