@@ -2,6 +2,8 @@
 #              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run)
 # make test    all checks and tests, on SQLite, PostgreSQL, Redis and Valkey
 # make format  let ruff put the code into shape
+# make conformance   what OWASP and NIST ask of sessions, and which tests show it
+#              (CONFORMANCE_ARGS=--write: make docs/conformance.md of it)
 #
 # Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -redis, -valkey).
 #
@@ -10,13 +12,15 @@
 PYTHON ?= python3
 PORT ?= 8000
 PYTEST_ARGS ?=
+CONFORMANCE_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,geoip,postgres
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format
+.PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format \
+	conformance
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -53,6 +57,9 @@ coverage: .venv/test
 
 format: .venv/test
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+conformance: .venv/test
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 # Stamps: made again when what they were made from has changed.
 

@@ -5,7 +5,7 @@ An error is what can not work, or what nobody can want; a warning is what works 
 could. No check reads a file or asks a server, but for W009, which only ``check --database`` does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import getmro
 from typing import Any
@@ -16,6 +16,7 @@ from django.core import checks
 from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
+from django_sessionkit.policy import HUNDRED_YEARS
 
 # id: (what is wrong, what to type). An id keeps its meaning, and is never given to another check.
 MESSAGES = {
@@ -67,6 +68,10 @@ MESSAGES = {
         "SESSION_CACHE_ALIAS = {alias!r} names no cache with one Redis behind it.",
         "Type the alias of a cache of django_redis.cache.RedisCache, without ShardClient.",
     ),
+    "E013": (
+        "SESSIONKIT_POLICY = {policy!r} {wrong}.",
+        'Type "django_sessionkit.policy.aal2", say, or the path of a function of (user, request).',
+    ),
     "W001": (
         "With {middleware}, no device is known, and use does not keep a session alive.",
         'Type "django_sessionkit.middleware.SessionMiddleware" in its place in MIDDLEWARE.',
@@ -100,6 +105,14 @@ MESSAGES = {
         "SESSION_COOKIE_NAME = {cookie!r} has no prefix: other hosts can set it (ASVS 3.3.1).",
         'Type SESSION_COOKIE_NAME = "{prefix}sessionid". Everybody has to sign in once more.',
     ),
+    "W010": (
+        "CSRF_USE_SESSIONS is not True: NIST {level} wants a CSRF token to be tied to its session.",
+        "Type CSRF_USE_SESSIONS = True. Who has a form open then has to load it once more.",
+    ),
+    "W011": (
+        "SESSION_EXPIRE_AT_BROWSER_CLOSE is not True: NIST {level} wants cookies that go with it.",
+        "Type SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
+    ),
     # Of `check --database`, and of migrate.
     "W009": (
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
@@ -111,14 +124,33 @@ ENGINE = "django_sessionkit.backends.base.SessionStore"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # ours is one, too
 
-HUNDRED_YEARS = 100 * 365 * 24 * 60 * 60
+# Who has chosen one of these presets wants to be told what the level asks for besides timeouts.
+LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal3": "AAL3"}
 
-# What makes sense, of every setting in conf.py: one of these whole numbers, or a text.
-VALUES: dict[str, range | type[str]] = {
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_full_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_paths(value: object) -> bool:
+    paths = value if isinstance(value, (list, tuple)) else [None]
+    return all(isinstance(path, str) and path.startswith("/") for path in paths)
+
+
+# What makes sense, of every setting in conf.py: one of these whole numbers, or what is meant, and
+# how to tell.
+VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOUCH_INTERVAL": range(1, HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
-    "SESSIONKIT_REDIS_PREFIX": str,
+    "SESSIONKIT_REDIS_PREFIX": ("a text", _is_full_text),
+    "SESSIONKIT_POLICY": ("a text", _is_full_text),
+    "SESSIONKIT_REAUTHENTICATION_URL": ("a text", _is_text),
+    "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
 }
 
 # What browsers ask of a cookie whose name begins like this, in whatever case: RFC 6265bis §4.1.3,
@@ -140,7 +172,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    return [*_deployed_cookie()]
+    return [*_deployed_cookie(), *_deployed_policy()]
 
 
 def _apps() -> Iterator[checks.CheckMessage]:
@@ -201,7 +233,8 @@ def _settings() -> Iterator[checks.CheckMessage]:
             meant = f"a whole number from {values[0]} to {values[-1]}"
             makes_sense = type(value) is int and value in values  # True would be 1
         else:
-            meant, makes_sense = "a text", isinstance(value, str) and value != ""
+            meant, is_meant = values
+            makes_sense = is_meant(value)
         if not makes_sense:
             wrong.add(name)
             yield _message("E006", name=name, value=value, meant=meant)
@@ -211,6 +244,8 @@ def _settings() -> Iterator[checks.CheckMessage]:
             nearest = get_close_matches(name, known, n=1, cutoff=0.8)
             yield _message("E007", name=name, known=" or ".join(nearest or known))
 
+    if "SESSIONKIT_POLICY" not in wrong:
+        yield from _policy()
     interval, age = "SESSIONKIT_TOUCH_INTERVAL", settings.SESSION_COOKIE_AGE
     if interval not in wrong and getattr(conf, interval) >= age:
         yield _message("W003")
@@ -218,6 +253,17 @@ def _settings() -> Iterator[checks.CheckMessage]:
         yield _message("E008", serializer=settings.SESSION_SERIALIZER)
     if settings.SESSION_SAVE_EVERY_REQUEST:
         yield _message("W004")
+
+
+def _policy() -> Iterator[checks.CheckMessage]:
+    policy = conf.SESSIONKIT_POLICY
+    try:
+        found = import_string(policy)
+    except (ImportError, ValueError) as error:
+        yield _message("E013", policy=policy, wrong=f"can not be imported: {error}")
+    else:
+        if not callable(found):
+            yield _message("E013", policy=policy, wrong="can not be called: it is no function")
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:
@@ -243,6 +289,14 @@ def _deployed_cookie() -> Iterator[checks.CheckMessage]:
     if not _prefix(cookie):
         shared = settings.SESSION_COOKIE_DOMAIN or settings.SESSION_COOKIE_PATH != "/"
         yield _message("W008", cookie=cookie, prefix="__Secure-" if shared else "__Host-")
+
+
+def _deployed_policy() -> Iterator[checks.CheckMessage]:
+    if level := LEVELS.get(str(conf.SESSIONKIT_POLICY)):
+        if settings.CSRF_USE_SESSIONS is not True:
+            yield _message("W010", level=level)
+        if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE is not True:
+            yield _message("W011", level=level)
 
 
 def _message(name: str, /, **values: object) -> checks.CheckMessage:

@@ -20,6 +20,17 @@ class Client:
     address: str | None
     user_agent: str
 
+    @property
+    def network(self) -> str:
+        """
+        The network of the address, or "": its first 24 bits, or 48 of IPv6, which is what a
+        provider gives to one place, more or less.
+        """
+        if self.address is None:
+            return ""
+        bits = 48 if ":" in self.address else 24
+        return str(ipaddress.ip_network(f"{self.address}/{bits}", strict=False))
+
 
 def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
     """

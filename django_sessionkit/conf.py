@@ -2,6 +2,8 @@
 The only reader of ``SESSIONKIT_*``. Nothing is cached, so ``override_settings`` just works.
 """
 
+from collections.abc import Sequence
+
 from django.conf import settings
 
 
@@ -30,6 +32,23 @@ class Settings:
     def SESSIONKIT_REDIS_PREFIX(self) -> str:
         """What the keys of sessions in Redis begin with."""
         return getattr(settings, "SESSIONKIT_REDIS_PREFIX", "sessionkit:")
+
+    @property
+    def SESSIONKIT_POLICY(self) -> str:
+        """The dotted path of a callable (user, request or None) that returns a Policy: how long
+        the sessions of this user live, and how many there may be. See policy.py."""
+        return getattr(settings, "SESSIONKIT_POLICY", "django_sessionkit.policy.default")
+
+    @property
+    def SESSIONKIT_REAUTHENTICATION_URL(self) -> str:
+        """The URL, or its name, of the site's own page that asks again who somebody is. It is sent
+        ?next=. "" is ours, which asks for the password."""
+        return getattr(settings, "SESSIONKIT_REAUTHENTICATION_URL", "")
+
+    @property
+    def SESSIONKIT_BACKGROUND(self) -> Sequence[str]:
+        """What the paths of requests begin with that are no activity: "/poll/", for one."""
+        return getattr(settings, "SESSIONKIT_BACKGROUND", ())
 
 
 conf = Settings()

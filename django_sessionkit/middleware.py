@@ -25,14 +25,15 @@ from django.http import (
 )
 from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch
-from django.utils.cache import add_never_cache_headers, patch_cache_control
-from django.utils.http import http_date
+from django.urls import NoReverseMatch, reverse
+from django.utils.cache import add_never_cache_headers, patch_cache_control, patch_vary_headers
+from django.utils.http import http_date, urlencode
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from django_sessionkit.client import client_of
 from django_sessionkit.conf import conf
+from django_sessionkit.current import current_request
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 
@@ -63,7 +64,29 @@ FAREWELLS: dict[str, Any] = {
     ),
     EndReason.REPLACED: gettext_lazy("You were signed out because another account signed in here."),
     EndReason.LOST: gettext_lazy("You were signed out."),
+    EndReason.REUSED: gettext_lazy(
+        "You were signed out because an old copy of this session was used. If that was not you,"
+        " change your password."
+    ),
+    EndReason.MOVED: gettext_lazy(
+        "You were signed out because this session was used with another browser or network."
+    ),
+    EndReason.PRIVILEGE_CHANGE: gettext_lazy(
+        "You were signed out because what you may do here was changed."
+    ),
 }
+
+# What a session is locked for: the page that unlocks it, and what a script is told.
+LOCKS: dict[str, tuple[str, Any]] = {
+    "idle": ("reauthenticate", gettext_lazy("This session is locked. Please confirm it is you.")),
+    "moved": ("reauthenticate", gettext_lazy("This session is locked. Please confirm it is you.")),
+    "limit": (
+        "session_limit",
+        gettext_lazy("You are signed in on too many devices. Please choose which to sign out."),
+    ),
+}
+# Names of views that answer while a session is locked.
+OPEN_VIEWS = {"reauthenticate", "session_limit", "logout", "jsi18n", "javascript-catalog"}
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -76,9 +99,13 @@ class SessionMiddleware(middleware.SessionMiddleware):
             "SessionStore", self.SessionStore(self.read_cookie(request))
         )
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
+        session.background = is_background(request)
+        current_request.set(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if isinstance(exception, UpdateError) and getattr(request.session, "lost", None):
+        session: Any = request.session
+        interrupted = getattr(session, "lost", None) or getattr(session, "refused", None)
+        if isinstance(exception, UpdateError) and interrupted:
             try:
                 return self.interrupted(request)
             except StoreUnavailable as error:
@@ -86,6 +113,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return self.unavailable(request) if isinstance(exception, StoreUnavailable) else None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        current_request.set(None)
         if not isinstance(getattr(request, "session", None), self.SessionStore):
             return super().process_response(request, response)  # a view's or a test's own
         try:
@@ -100,6 +128,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return self.unavailable(request)
         if settings.SESSION_SAVE_EVERY_REQUEST and session.session_key:
             session.get("")  # else Django's save would be the first to miss it
+        if session.locked and SESSION_KEY not in session:
+            return self.locked(request, response)
         if session.lost and SESSION_KEY not in session:
             row = session.call(UserSession.objects.lost, session.lost)
             if row and is_farewell_due(request, response):
@@ -108,6 +138,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 # Without a row, a parallel request may just have given it a new key: to delete
                 # the cookie could hit the new one. With one, the next page has to say why.
                 self.leave_cookie(request)
+        session.finish(answered=response.status_code < 500)
         try:
             response = super().process_response(request, response)
         except SessionInterrupted:
@@ -143,14 +174,17 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Slide the cookie with the session, and see to what Django's middleware leaves out."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
-        slid = session.touched and response.status_code < 500 and not session.is_empty()
-        if slid and name not in response.cookies and not session.get_expire_at_browser_close():
-            age = session.get_expiry_age()
+        due = (session.touched or session.renewed) and response.status_code < 500
+        at_close = due and session.get_expire_at_browser_close()
+        # One that the browser forgets needs no new date.
+        due = due and not (at_close and not session.renewed) and not session.is_empty()
+        if due and name not in response.cookies:
+            age = None if at_close else session.get_expiry_age()
             response.set_cookie(
                 name,
                 str(session.session_key),
                 max_age=age,
-                expires=http_date(time.time() + age),
+                expires=None if age is None else http_date(time.time() + age),
                 domain=settings.SESSION_COOKIE_DOMAIN,
                 path=settings.SESSION_COOKIE_PATH,
                 secure=settings.SESSION_COOKIE_SECURE,
@@ -170,6 +204,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def interrupted(self, request: HttpRequest) -> HttpResponse:
         """Answer for a session that went away while the request was under way."""
         session = cast("SessionStore", request.session)
+        if session.refused:
+            return self.refused(request, session.refused)
         row = session.call(UserSession.objects.lost, session.lost or "")
         request.session = self.SessionStore()
         if row:
@@ -205,6 +241,49 @@ class SessionMiddleware(middleware.SessionMiddleware):
             response = redirect_to_login(back, url)
         else:
             response = HttpResponseRedirect(url)
+        return self.redirect(request, response, text)
+
+    def refused(self, request: HttpRequest, limit: int) -> HttpResponse:
+        """Answer for a sign-in that the limit does not allow. What a visitor has is kept."""
+        session = request.session = self.SessionStore(request.session.session_key)
+        session.modified = True  # its key may be new
+        text = ngettext(
+            "You are already signed in on %(limit)d device, and more are not allowed. Sign out"
+            " there first.",
+            "You are already signed in on %(limit)d devices, and more are not allowed. Sign out"
+            " on one of them first.",
+            limit,
+        ) % {"limit": limit}
+        url = sign_in_url()
+        if url is None or not is_page(request):
+            return answer(request, 403, _("Not signed in"), text, reason=EndReason.LIMIT)
+        return self.redirect(request, HttpResponseRedirect(url), text)
+
+    def locked(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """
+        Answer for a session that waits to be unlocked: nothing but the page that does so does. It
+        is not written meanwhile, and its cookie stays.
+        """
+        lock = cast("SessionStore", request.session).locked
+        known = getattr(getattr(request, "user", None), "is_authenticated", False)
+        name = request.resolver_match and request.resolver_match.url_name
+        if lock and not known and name not in OPEN_VIEWS and not is_sign_in_page(request):
+            page, text = LOCKS[lock.reason]
+            back = request.get_full_path() if request.method == "GET" else ""
+            url = reverse(f"django_sessionkit:{page}")
+            if back:
+                url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
+            if is_page(request):
+                response = HttpResponseRedirect(url)
+                add_never_cache_headers(response)
+            else:
+                reason = "limit" if lock.reason == "limit" else "locked"
+                response = answer(request, 401, _("Locked"), str(text), reason=reason, url=url)
+        patch_vary_headers(response, ("Cookie",))
+        return response
+
+    def redirect(self, request: HttpRequest, response: HttpResponse, text: str) -> HttpResponse:
+        """Let the page that follows say ``text``."""
         if hasattr(request, "_messages"):
             # MessageMiddleware has had its turn with the answer that this one replaces.
             storage = default_storage(request)
@@ -252,6 +331,15 @@ def sign_in_url() -> str | None:
         return resolve_url(settings.LOGIN_URL)
     except NoReverseMatch:
         return None
+
+
+def is_background(request: HttpRequest) -> bool:
+    """Tell whether a request says, or its path does, that nobody is there: ASVS 7.3.1."""
+    return (
+        "prefetch" in request.headers.get("Sec-Purpose", "")
+        or request.headers.get("X-Background-Request") == "1"
+        or request.path.startswith(tuple(conf.SESSIONKIT_BACKGROUND))
+    )
 
 
 def is_page(request: HttpRequest) -> bool:

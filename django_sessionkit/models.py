@@ -2,36 +2,43 @@
 The two tables, and the verbs on them. One verb ends sessions: ``UserSession.objects.revoke()``.
 """
 
+import logging
 import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib.auth import get_backends, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.exceptions import ObjectDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import connections, models, router, transaction
 from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit.client import Client
 from django_sessionkit.conf import conf
 from django_sessionkit.devices import Device, device_of
-from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.places import place_of
-from django_sessionkit.signals import sessions_ended
+from django_sessionkit.policy import Policy
+from django_sessionkit.signals import sessions_ended, sign_in_refused
 
 if TYPE_CHECKING:
     from django_sessionkit.backends.base import SessionStore
+
+security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 # Rows that one statement of revoke() or purge() handles, and blocks of 8 KB that one statement of
 # a purge looks at on PostgreSQL: a few milliseconds each, which is how long it can hold others up.
@@ -47,6 +54,31 @@ def get_session_store() -> "type[SessionStore]":
     """Return the engine that SESSION_ENGINE names, at call time, as contrib.sessions does."""
     store: type[SessionStore] = import_module(settings.SESSION_ENGINE).SessionStore
     return store
+
+
+def policy_of(user: AbstractBaseUser, request: HttpRequest | None = None) -> Policy:
+    """
+    Return what SESSIONKIT_POLICY says of this user. Raises TypeError if that is no Policy.
+    """
+    policy = import_string(conf.SESSIONKIT_POLICY)(user, request)
+    if not isinstance(policy, Policy):
+        raise TypeError(f"{conf.SESSIONKIT_POLICY} has to return a Policy, not {policy!r}.")
+    return policy
+
+
+def user_of(pk: str) -> AbstractBaseUser | None:
+    """Return the user whom a session names."""
+    users = get_user_model()._base_manager
+    user: AbstractBaseUser | None = users.filter(pk=pk).first()
+    return user
+
+
+def is_disabled(user: AbstractBaseUser) -> bool:
+    """Tell whether a user may have no session: inactive, where no backend lets such users in."""
+    if user.is_active:
+        return False
+    checks = [getattr(backend, "user_can_authenticate", None) for backend in get_backends()]
+    return not any(check(user) for check in checks if check)
 
 
 def uuid7() -> uuid.UUID:
@@ -66,6 +98,18 @@ def as_datetime(milliseconds: int) -> datetime:
     """Return milliseconds since the epoch as a datetime, aware or naive as USE_TZ says."""
     value = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return value if settings.USE_TZ else timezone.make_naive(value)
+
+
+class Lifetime(NamedTuple):
+    """Until when a session lives, in milliseconds since the epoch."""
+
+    expires_at: int
+    # When it goes idle: that is its end, or, by Policy.lock, it is locked. None: it does not.
+    idle_at: int | None = None
+
+    def as_columns(self) -> dict[str, datetime | None]:
+        idle_at = None if self.idle_at is None else as_datetime(self.idle_at)
+        return {"expires_at": as_datetime(self.expires_at), "idle_at": idle_at}
 
 
 class WalkableQuerySet(models.QuerySet[Row]):
@@ -142,6 +186,13 @@ class EndReason(models.TextChoices):
     ACCOUNT_DISABLED = "account_disabled", _("Account disabled")
     REPLACED = "replaced", _("Another account signed in")
     LOST = "lost", _("Lost by the session store")
+    REUSED = "reused", _("An old session key was used")
+    MOVED = "moved", _("Browser or network changed")
+    PRIVILEGE_CHANGE = "privilege_change", _("Permissions changed")
+
+
+# It is idleness that ended a session: nothing else was due earlier.
+IDLE = models.Q(idle_at=models.F("expires_at"))
 
 
 class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
@@ -184,13 +235,18 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         store = get_session_store()
         rows = self.primary()
         now = timezone.now()
-        found = list(rows.filter(ended_at=None).values_list("pk", "expires_at"))
+        found = list(rows.filter(ended_at=None).values_list("pk", "expires_at", "idle_at"))
         ended, unavailable = 0, None
         for start in range(0, len(found), ROWS):
             batch = found[start : start + ROWS]
-            marked = self.model.objects.using(rows.db).filter(pk__in=[pk for pk, _ in batch])
-            revoked = marked._end([pk for pk, at in batch if at > now], reason, by)
-            expired = marked._end([pk for pk, at in batch if at <= now], EndReason.EXPIRED)
+            marked = self.model.objects.using(rows.db).filter(pk__in=[row[0] for row in batch])
+            revoked = marked._end([pk for pk, at, _ in batch if at > now], reason, by)
+            expired = marked._end(
+                [pk for pk, at, idle_at in batch if at <= now and at != idle_at], EndReason.EXPIRED
+            )
+            idle = marked._end(
+                [pk for pk, at, idle_at in batch if at <= now and at == idle_at], EndReason.IDLE
+            )
             ended += len(revoked)
             # Read after they were marked: a key that is cycled now is refused by the mark, one
             # that was cycled before it is found here under its new digest.
@@ -205,6 +261,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                     unavailable = error
             _announce(revoked, reason, by)
             _announce(expired, EndReason.EXPIRED, None)
+            _announce(idle, EndReason.IDLE, None)
         if unavailable:
             raise unavailable
         return ended
@@ -217,9 +274,10 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
 
     def purge(self, progress: Progress | None = None) -> int:
         """
-        Close the rows of sessions that have expired or that the store has lost, confirm the removal
-        of those that were ended, and delete the rows that were ended SESSIONKIT_RETENTION ago.
-        Return how many were deleted.
+        Close the rows of sessions that have expired or that the store has lost, end those of users
+        who were disabled or deleted behind Django's back (``QuerySet.update()``, SQL), confirm the
+        removal of those that were ended, and delete the rows that were ended SESSIONKIT_RETENTION
+        ago. Return how many were deleted.
 
         Raises StoreUnavailable.
         """
@@ -232,8 +290,12 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
             if digests := list(silent.values_list("digest", flat=True)):
                 gone = silent.filter(digest__in=set(digests) - store.call(store.peek, digests))
-                gone.filter(expires_at__lte=now).close(EndReason.EXPIRED, at=models.F("expires_at"))
+                expired = gone.filter(expires_at__lte=now)
+                expired.filter(IDLE).close(EndReason.IDLE, at=models.F("expires_at"))
+                expired.close(EndReason.EXPIRED, at=models.F("expires_at"))
                 gone.filter(expires_at__gt=now).close(EndReason.LOST)
+            if disabled := part.filter(ended_at=None)._of_disabled_users():
+                part.filter(user__in=disabled).revoke(EndReason.ACCOUNT_DISABLED)
             unconfirmed = part.filter(expires_at__gt=models.F("ended_at"))
             if digests := list(unconfirmed.values_list("digest", flat=True)):
                 store.call(store.remove, digests)
@@ -244,42 +306,136 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
 
     # What the engines say about single rows.
 
-    def open(self, user: str, digest: str, at: int, expires_at: int, client: Client | None) -> str:
-        """Write the row of a sign-in, and return its handle as 32 hex digits."""
+    def open(
+        self,
+        user: str,
+        digest: str,
+        at: int,
+        lifetime: Lifetime,
+        client: Client | None,
+        policy: Policy,
+        counts: bool,
+    ) -> tuple[str, bool]:
+        """
+        Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as
+        32 hex digits, and whether it counts towards that limit: one that should and does not has to
+        wait until its user has made room.
+
+        Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
+        """
+        user_id = UserSession._meta.get_field("user").target_field.to_python(user)
         started = as_datetime(at)
-        row = UserSession(
-            user_id=UserSession._meta.get_field("user").target_field.to_python(user),
-            digest=digest,
-            started_at=started,
-            authenticated_at=started,
-            last_seen_at=started,
-            expires_at=as_datetime(expires_at),
-            ip=client.address if client else None,
-            user_agent=client.user_agent if client else "",
-        )
-        row.save(using=self.primary().db, force_insert=True)
-        return row.pk.hex
+        rows = self.primary()
+        limited = counts and policy.limit is not None
+        # Until the row is there: of two sign-ins at once, the second one counts the first.
+        with transaction.atomic(rows.db) if limited else nullcontext():
+            if limited:
+                counts = rows._make_room(user_id, policy)
+            row = UserSession(
+                user_id=user_id,
+                digest=digest,
+                started_at=started,
+                authenticated_at=started,
+                last_seen_at=started,
+                ip=client.address if client else None,
+                user_agent=client.user_agent if client else "",
+                counts=counts,
+                **lifetime.as_columns(),
+            )
+            row.save(using=rows.db, force_insert=True)
+        return row.pk.hex, counts
+
+    def admit(self, handle: uuid.UUID, limit: int) -> bool:
+        """
+        Let a session in that waits for room under the limit. False: there still is none.
+
+        Raises StoreUnavailable.
+        """
+        rows = self.primary()
+        with transaction.atomic(rows.db):
+            row = rows.filter(pk=handle, ended_at=None).first()
+            if row is None or len(rows._counted(row.user_id)) >= limit:
+                return False
+            return bool(rows.filter(pk=handle, ended_at=None).update(counts=True))
+
+    def _make_room(self, user_id: Any, policy: Policy) -> bool:
+        """End what is too much for one more session to be within the limit, or return False."""
+        limit = cast("int", policy.limit)
+        others = self._counted(user_id)
+        surplus = len(others) - limit + 1
+        if surplus <= 0:
+            return True
+        security_logger.warning("A user with %d sessions, the limit, signed in once more", limit)
+        if policy.on_limit == "refuse":
+            user = get_user_model()._base_manager.filter(pk=user_id).first()
+            sign_in_refused.send_robust(UserSession, user=user, limit=limit)
+            raise TooManySessions(limit)
+        if policy.on_limit == "ask":
+            return False
+        if policy.on_limit == "end_idlest":
+            others.sort(key=lambda row: (row.last_seen_at, row.pk))
+        victims = [row.pk for row in others[:surplus]]
+        self.filter(pk__in=victims).revoke(EndReason.LIMIT)
+        return True
+
+    def _counted(self, user_id: Any) -> "list[UserSession]":
+        """
+        Return the user's sessions that count, the oldest first, with nobody else able to sign in
+        as this user before the transaction ends.
+        """
+        user = get_user_model()._base_manager.using(self.db).filter(pk=user_id)
+        if connections[self.db].features.has_select_for_update:
+            user.select_for_update().values_list("pk").first()
+        else:  # SQLite: whoever writes is alone
+            name = user.model.USERNAME_FIELD
+            user.update(**{name: models.F(name)})
+        return self.filter(user=user_id, counts=True).order_by("pk").alive()
+
+    def verify(self, handle: str, digests: list[str], auth_hash: str) -> "UserSession | None":
+        """
+        Return the row of a session, with its user, or None if it may not go on: it was ended, its
+        key was changed, or its user was disabled, deleted, or given a new password behind Django's
+        back, which ends it now.
+        """
+        row = self.primary().filter(pk=handle, digest__in=digests, ended_at=None)
+        found = row.select_related("user").first()
+        if found and is_disabled(found.user):
+            row.close(EndReason.ACCOUNT_DISABLED)
+        elif found and not _is_verified(found.user, auth_hash):
+            row.close(EndReason.PASSWORD_CHANGE)
+        elif found:
+            return found
+        else:
+            row.close(EndReason.ACCOUNT_DISABLED)  # if there is one, it has no user
+        return None
 
     def follow(
-        self, handle: str, old: str, new: str, at: int, expires_at: int, authenticated_at: int
+        self,
+        handle: str,
+        old: list[str],
+        new: str,
+        at: int,
+        lifetime: Lifetime,
+        authenticated_at: int,
     ) -> bool:
         """Follow a session to the digest of its new key. False: it has been ended meanwhile."""
-        row = self.primary().filter(pk=handle, digest=old, ended_at=None)
+        row = self.primary().filter(pk=handle, digest__in=old, ended_at=None)
         return bool(
             row.update(
                 digest=new,
                 last_seen_at=as_datetime(at),
-                expires_at=as_datetime(expires_at),
                 authenticated_at=as_datetime(authenticated_at),
+                renew=False,
+                **lifetime.as_columns(),
             )
         )
 
     def touch(
-        self, handle: str, digest: str, at: int, expires_at: int, client: Client | None
+        self, handle: str, digests: list[str], at: int, lifetime: Lifetime, client: Client | None
     ) -> bool:
         """
-        Write when a session expires and, as far as it is known who uses it, its last activity.
-        False: it was ended or its key was changed, whatever the store says.
+        Write when a session expires and, as far as it is known who uses it, its last activity. The
+        first of ``digests`` is its own. False: it was ended or its key was changed.
         """
         known: dict[str, Any] = {}
         if client:
@@ -288,8 +444,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                 known["ip"] = client.address
             if client.user_agent:
                 known["user_agent"] = client.user_agent
-        row = self.primary().filter(pk=handle, digest=digest, ended_at=None)
-        return bool(row.update(expires_at=as_datetime(expires_at), **known))
+        row = self.primary().filter(pk=handle, digest__in=digests, ended_at=None)
+        return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
 
     def close(self, reason: str, at: models.F | None = None) -> None:
         """Mark these rows ended and say so; the store is the caller's business."""
@@ -304,10 +460,24 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         """
         row = self.primary().filter(digest=digest).first()
         if row and row.ended_at is None:
-            gone = EndReason.EXPIRED if row.expires_at <= timezone.now() else EndReason.LOST
-            self.filter(pk=row.pk).close(gone)
+            reason = EndReason.LOST
+            if row.expires_at <= timezone.now():
+                is_idle = row.expires_at == row.idle_at
+                reason = EndReason.IDLE if is_idle else EndReason.EXPIRED
+            self.filter(pk=row.pk).close(reason)
             row = self.primary().filter(pk=row.pk).first()
         return row
+
+    def _of_disabled_users(self) -> set[Any]:
+        """Return the users of these rows who may have no session, or are not there any more."""
+        users = get_user_model()._base_manager.all()
+        there = users.filter(pk=models.OuterRef("user_id"))
+        with suppress(FieldDoesNotExist):  # is_active is True for everybody then
+            users.model._meta.get_field("is_active")
+            there = there.filter(is_active=True)
+        found = set(self.filter(~models.Exists(there)).values_list("user_id", flat=True))
+        let_in = users.filter(pk__in=found) if found else ()
+        return found - {user.pk for user in let_in if not is_disabled(user)}
 
     def _end(
         self,
@@ -327,6 +497,14 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         # Somebody else was faster: with another reason, or by using one again.
         ended = self.model.objects.using(self.db).filter(pk__in=handles, end_reason=reason)
         return list(ended.values_list("pk", flat=True))
+
+
+def _is_verified(user: AbstractBaseUser, auth_hash: str) -> bool:
+    """Tell what django.contrib.auth.get_user() tells by the hash that a sign-in has left."""
+    if not auth_hash or not hasattr(user, "get_session_auth_hash"):
+        return True
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return any(constant_time_compare(auth_hash, each) for each in hashes)
 
 
 def _announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
@@ -360,6 +538,12 @@ class UserSession(models.Model):
     expires_at = models.DateTimeField(_("expires"))
     ip = models.GenericIPAddressField(_("address"), null=True, unpack_ipv4=True)
     user_agent = models.CharField(_("user agent"), max_length=512)
+    # When it goes idle, by Policy.idle: that is its end, or it is locked.
+    idle_at = models.DateTimeField(_("idle"), null=True)
+    # Towards Policy.limit. Not those of staff who act as this user, nor one that waits for room.
+    counts = models.BooleanField(_("counts towards the limit"), default=True)
+    # Its key is to be changed, because what its user may do was.
+    renew = models.BooleanField(_("gets a new key"), default=False)
     ended_at = models.DateTimeField(_("ended"), null=True)
     end_reason = models.CharField(_("reason"), max_length=20, choices=EndReason)
     ended_by = models.ForeignKey(
@@ -389,6 +573,13 @@ class UserSession(models.Model):
             return f"{self.user}: {self.device}"
         except ObjectDoesNotExist:  # deleted behind Django's back
             return f"{self.user_id}: {self.device}"
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it has been idle for too long, and can be resumed by a proof of identity."""
+        if self.ended_at or self.idle_at is None:
+            return False
+        return self.idle_at <= timezone.now() < self.expires_at
 
     @property
     def device(self) -> Device:

@@ -1,20 +1,258 @@
 """
-The few things that only a signal can tell. Everything else is done by the engine, whichever way a
-session comes to be written.
+The few things that only a signal can tell: that the user of a session signs in again, and what
+happens to an account. Everything else is done by the engine, whichever way a session comes to be
+written.
+
+What sends no signal (``update()``, ``bulk_update()``, SQL) is noticed by the write of activity and
+by the purge.
 """
 
+from collections.abc import Collection
+from contextlib import suppress
+from copy import copy
+from functools import partial
 from typing import Any
 
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Model, QuerySet
+from django.db.models.query_utils import DeferredAttribute
+from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
 from django.dispatch import receiver
+from django.utils.functional import LazyObject
+
+from django_sessionkit.current import current_request
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import (
+    ROWS,
+    EndReason,
+    UserSession,
+    UserSessionQuerySet,
+    is_disabled,
+    policy_of,
+)
+
+# What a user may do at all, beside groups and permissions.
+FLAGS = ("is_staff", "is_superuser")
+# The only fields that matter here, but on a user model that computes something from others.
+FIELDS = ("password", "is_active", *FLAGS)
+# What a policy says about privileges that change, the strictest last.
+STRICTNESS = ("keep", "renew", "end")
 
 
 @receiver(user_logged_in, dispatch_uid="django_sessionkit.reauthenticated")
-def reauthenticated(request: Any = None, **kwargs: Any) -> None:
+def reauthenticated(request: Any = None, user: Any = None, **kwargs: Any) -> None:
     """
     Give the session a new key when its own user signs in again (ASVS 7.2.4). Django's login() does
     that for everybody else: a session that has a row by now is one that it left alone.
     """
     session: Any = getattr(request, "session", None)
+    if isinstance(session, SessionBase):
+        session.signing_in = user  # type: ignore[attr-defined]  # spares the engine a query
     if getattr(session, "handle", None):
         session.reauthenticate()
+
+
+# An account is saved.
+
+
+def remember(
+    instance: Any, raw: bool, using: str, update_fields: Collection[str] | None, **kwargs: Any
+) -> None:
+    """Fetch the user as the database has it, where the save can be one that ends sessions."""
+    before, key = None, _key(instance)
+    if not raw and key is not None and _may_matter(update_fields):
+        before = get_user_model()._base_manager.using(using).filter(pk=key).first()
+    instance._sessionkit_before = before
+
+
+def act_on_changes(instance: Any, update_fields: Collection[str] | None, **kwargs: Any) -> None:
+    """End the sessions that may not go on with what the save has changed. ASVS 7.4.2, 7.4.3."""
+    before = vars(instance).pop("_sessionkit_before", None)
+    if before is None:
+        return
+    # As the database has it now. What the save did not write is as it was, whatever the object
+    # has, and is not to be loaded if it was deferred.
+    after = copy(before)
+    for field in before._meta.concrete_fields:
+        if update_fields is None or {field.name, field.attname} & {*update_fields}:
+            setattr(after, field.attname, getattr(instance, field.attname))
+    sessions = UserSession.objects.filter(user=before.pk)
+    if is_disabled(after) and not is_disabled(before):
+        _end(sessions, EndReason.ACCOUNT_DISABLED)
+        return
+    # Also where a sign-in has only made the stored hash a stronger one: Django would refuse the
+    # other sessions at their next use, and until then they would be listed as if they lived.
+    if _auth_hash(after) != _auth_hash(before):
+        _end(_but_the_current(sessions), EndReason.PASSWORD_CHANGE)
+    if any(getattr(after, flag, None) != getattr(before, flag, None) for flag in FLAGS):
+        # Who was, or becomes, one of the staff is under their policy.
+        answers = [policy_of(user).on_privilege_change for user in (before, after)]
+        _change_privileges({before.pk: max(answers, key=STRICTNESS.index)})
+
+
+def _may_matter(update_fields: Collection[str] | None) -> bool:
+    if update_fields is None:
+        return True
+    user = get_user_model()
+    auth_hash = getattr(user, "get_session_auth_hash", None)
+    if auth_hash in (None, AbstractBaseUser.get_session_auth_hash) and all(
+        isinstance(getattr(user, name, False), (bool, DeferredAttribute)) for name in FIELDS
+    ):
+        return not {*FIELDS}.isdisjoint(update_fields)
+    return {*update_fields} != {"last_login"}  # the save of every sign-in
+
+
+def _auth_hash(user: Any) -> str | None:
+    return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else None
+
+
+# An account is deleted.
+
+
+def end_before_deletion(instance: Any, **kwargs: Any) -> None:
+    """End all sessions, while there are rows that know of them."""
+    _end(UserSession.objects.filter(user=_key(instance)), EndReason.ACCOUNT_DISABLED)
+
+
+# Groups and permissions.
+
+
+def change_privileges(
+    field: Any,
+    groups: Any | None,
+    *,
+    instance: Any,
+    action: str,
+    reverse: bool,
+    pk_set: set[Any] | None,
+    using: str,
+    **kwargs: Any,
+) -> None:
+    """
+    Find the users whose groups or permissions change, by rows of ``field`` that have just come or
+    are about to go: all of that is one transaction. What was there already concerns nobody. Where
+    the field is one of groups, ``groups`` of the users says who is in them.
+    """
+    if action not in ("post_add", "pre_remove", "pre_clear"):
+        return
+    near, far = field.m2m_field_name(), field.m2m_reverse_field_name()
+    this, that = (far, near) if reverse else (near, far)
+    rows = _rows(field, using).filter(**{this: instance.pk})
+    if pk_set is not None:  # not everything is cleared
+        rows = rows.filter(**{f"{that}__in": pk_set})
+    users = rows.values_list(near, flat=True)
+    if groups:
+        rows = _rows(groups, using).filter(**{f"{groups.m2m_reverse_field_name()}__in": users})
+        users = rows.values_list(groups.m2m_field_name(), flat=True)
+    found = list(users.distinct())
+    for start in range(0, len(found), ROWS):
+        sessions = UserSession.objects.primary().active()
+        signed_in = sessions.filter(user__in=found[start : start + ROWS])
+        keys = set(signed_in.values_list("user", flat=True))
+        people = get_user_model()._base_manager.using(using).filter(pk__in=keys)
+        _change_privileges({user.pk: policy_of(user).on_privilege_change for user in people})
+
+
+def _rows(field: Any, using: str) -> QuerySet[Any]:
+    rows: QuerySet[Any] = field.remote_field.through._base_manager.using(using)
+    return rows
+
+
+# What is done about it.
+
+
+def _change_privileges(answers: dict[Any, str]) -> None:
+    """Do to the sessions of each of these users what their policy says."""
+    sessions = UserSession.objects.primary().active()
+    to_end = [key for key, answer in answers.items() if answer == "end"]
+    _end(_but_the_current(sessions.filter(user__in=to_end)), EndReason.PRIVILEGE_CHANGE)
+    # Of those that are to end, the current one is left.
+    to_renew = [key for key, answer in answers.items() if answer != "keep"]
+    sessions.filter(user__in=to_renew).update(renew=True)
+
+
+def _end(sessions: UserSessionQuerySet, reason: str) -> None:
+    # Whoever saves a user has nothing to do with a store that is down. It is logged, the rows are
+    # marked, and what is left in the store is refused by its next touch.
+    with suppress(StoreUnavailable):
+        sessions.revoke(reason, by=_signed_in())
+
+
+def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
+    """
+    Leave out the session of the request, if it has used it: a cookie that nobody has looked at
+    proves nothing, and to look now could fail.
+    """
+    session: Any = getattr(current_request.get(), "session", None)
+    if not hasattr(session, "_session_cache"):
+        return sessions
+    # A locked one may be about to be opened: by the password whose hash is made a stronger one.
+    return sessions.other_than(getattr(session, "locked", None) or session)
+
+
+def _signed_in() -> AbstractBaseUser | None:
+    """
+    Return who is signed in, if the request has asked. To ask now would cost queries, and signs out
+    who has just changed their password: their session does not have the new hash yet.
+    """
+    request = current_request.get()
+    known: dict[str, Any] = vars(request) if request else {}
+    user = known.get("user")
+    if issubclass(type(user), LazyObject):
+        user = vars(user)["_wrapped"]
+    found: list[Any] = [user, known.get("_acached_user")]
+    users = [
+        each for each in found if issubclass(type(each), get_user_model()) and each.pk is not None
+    ]
+    return users[0] if users else None
+
+
+def _key(user: Any) -> Any:
+    """Return the primary key of a user, which on a subclass can be another."""
+    return getattr(user, get_user_model()._meta.pk.attname)
+
+
+# Who listens to what. By model, for Django takes the slow way with models that have listeners.
+
+
+def connect(user: type[Model]) -> None:
+    for model in [model for model in apps.get_models() if issubclass(model, user)]:
+        pre_save.connect(remember, sender=model)
+        post_save.connect(act_on_changes, sender=model)
+    for model in _proxies(user):
+        pre_delete.connect(end_before_deletion, sender=model)
+    for field in _many_to_many(user, "groups", "user_permissions"):
+        _connect(field, None)
+    for groups in _many_to_many(user, "groups"):
+        for field in _many_to_many(groups.related_model, "permissions"):
+            _connect(field, groups)
+        # A group that is deleted is one that all leave.
+        deleted = partial(
+            change_privileges, groups, None, action="pre_clear", reverse=True, pk_set=None
+        )
+        for model in _proxies(groups.related_model):
+            pre_delete.connect(deleted, sender=model, weak=False)
+
+
+def _connect(field: Any, groups: Any) -> None:
+    changed = partial(change_privileges, field, groups)
+    m2m_changed.connect(changed, sender=field.remote_field.through, weak=False)
+
+
+def _many_to_many(model: Any, *names: str) -> list[Any]:
+    return [field for field in model._meta.many_to_many if field.name in names]
+
+
+def _proxies(model: Any) -> list[type[Model]]:
+    """Return a model and its proxies."""
+    found = apps.get_models()
+    return [each for each in found if each._meta.concrete_model is model._meta.concrete_model]
+
+
+with suppress(ImproperlyConfigured):  # sessionkit.E011 says so
+    connect(get_user_model())

@@ -54,7 +54,24 @@ def new_session_key() -> SessionKey:
     ASVS 7.2.3 and NIST SP 800-63B-4 §5.1 ask for 128 and 64. Lower case, because Django keeps
     session keys fit for stores that do not tell cases apart.
     """
-    return SessionKey(base64.b32encode(os.urandom(20)).decode("ascii").lower())
+    return _as_key(os.urandom(20))
+
+
+def new_salt() -> str:
+    """Return 160 random bits as text, for ``successor_of()``."""
+    return os.urandom(20).hex()
+
+
+def successor_of(session_key: str, salt: str) -> SessionKey:
+    """
+    Return the key that comes after this one: as random as ``salt``, and nobody can tell it without
+    both. So what leads from a key to its successor need not hold the latter.
+    """
+    return _as_key(hmac.digest(session_key.encode(), salt.encode("ascii"), "sha256")[:20])
+
+
+def _as_key(random: bytes) -> SessionKey:
+    return SessionKey(base64.b32encode(random).decode("ascii").lower())
 
 
 def digest_of(session_key: str) -> str:

@@ -8,3 +8,26 @@ from django.dispatch import Signal
 #   reason   str, one of EndReason
 #   by       the user who did it, or None
 sessions_ended = Signal()
+
+# A session's old key was used after its grace: somebody has a copy of the cookie, or this is one.
+#
+#   sender   UserSession
+#   handle   uuid.UUID
+#   client   Client of the request, or None
+session_key_reused = Signal()
+
+# A session is used with another browser, system or network than before, and Policy.bind says that
+# this matters.
+#
+#   sender   UserSession
+#   handle   uuid.UUID
+#   changed  list[str], of "browser", "system" and "network"
+#   client   Client of the request
+session_moved = Signal()
+
+# A sign-in was refused, because the user has as many sessions as Policy.limit allows.
+#
+#   sender   UserSession
+#   user     the user
+#   limit    int
+sign_in_refused = Signal()

@@ -1,10 +1,18 @@
 from django.urls import path
 
-from django_sessionkit.views import SessionEndOthersView, SessionEndView, SessionListView
+from django_sessionkit.views import (
+    ReauthenticateView,
+    SessionEndOthersView,
+    SessionEndView,
+    SessionLimitView,
+    SessionListView,
+)
 
 app_name = "django_sessionkit"
 urlpatterns = [
     path("", SessionListView.as_view(), name="session_list"),
     path("others/end/", SessionEndOthersView.as_view(), name="session_end_others"),
     path("<uuid:pk>/end/", SessionEndView.as_view(), name="session_end"),
+    path("reauthenticate/", ReauthenticateView.as_view(), name="reauthenticate"),
+    path("limit/", SessionLimitView.as_view(), name="session_limit"),
 ]

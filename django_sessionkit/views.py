@@ -1,35 +1,62 @@
-"""The user's page: what is signed in to the account of whoever asks, and the ways to end it."""
+"""
+The user's pages: what is signed in to the account of whoever asks, with the ways to end it, and
+what asks for the password again, or which device is to go.
+"""
 
 import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import logout
+from django.contrib.auth import REDIRECT_FIELD_NAME, logout
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render, resolve_url
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext, ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
-from django.views.generic import DetailView, ListView
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.generic import DetailView, FormView, ListView, TemplateView
 
 from django_sessionkit.conf import conf
+from django_sessionkit.decorators import local_url, proof_url, sent
+from django_sessionkit.devices import device_of
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import UserSession, UserSessionQuerySet
+from django_sessionkit.forms import PasswordForm
+from django_sessionkit.mixins import RecentAuthenticationMixin
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet, policy_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-
 # The last two also where a site has left out the middleware of that name: what is here ends
 # sessions, and a page that does must not be framed or forged.
-@method_decorator([never_cache, csrf_protect, xframe_options_deny], name="dispatch")
+GUARDS = [never_cache, csrf_protect, xframe_options_deny]
+
+
+def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
+    """
+    Return these rows, the current one first, then the newest; each with ``is_current`` and
+    ``is_active_now``.
+    """
+    current = Q(pk=handle)
+    # As exact as it gets: activity is written once per interval.
+    since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
+    return sessions.annotate(
+        is_current=current, is_active_now=current | Q(last_seen_at__gte=since)
+    ).order_by("-is_current", "-pk")
+
+
+@method_decorator(GUARDS, name="dispatch")
 class OwnSessionsMixin(LoginRequiredMixin):
     """
     The sessions of the user who asks, and of nobody else: a stranger's handle is a 404.
@@ -46,19 +73,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
         return getattr(self.request.session, "handle", None)
 
     def own_sessions(self) -> UserSessionQuerySet:
-        """
-        Return the user's rows, the current one first, then the newest; each with ``is_current``
-        and ``is_active_now``.
-        """
-        current = Q(pk=self.handle)
-        # As exact as it gets: activity is written once per interval.
-        since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-        return (
-            UserSession.objects.primary()
-            .filter(user=self.user)
-            .annotate(is_current=current, is_active_now=current | Q(last_seen_at__gte=since))
-            .order_by("-is_current", "-pk")
-        )
+        return with_activity(UserSession.objects.primary().filter(user=self.user), self.handle)
 
     def end(self, sessions: UserSessionQuerySet) -> int | None:
         """
@@ -88,14 +103,27 @@ class SessionListView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
-        context["other_count"] = sum(row.pk != self.handle for row in context["object_list"])
+        rows: list[UserSession] = context["object_list"]
+        context["other_count"] = sum(row.pk != self.handle for row in rows)
+        context["counted"] = sum(row.counts for row in rows)
+        context["limit"] = policy_of(self.user, self.request).limit
         return context
 
 
-class SessionEndView(OwnSessionsMixin, DetailView):  # type: ignore[type-arg]
-    """End one session: GET asks, POST does it. Ending the current one is signing out."""
+class SessionEndView(
+    OwnSessionsMixin,
+    RecentAuthenticationMixin,
+    DetailView,  # type: ignore[type-arg]
+):
+    """
+    End one session: GET asks, POST does it. Ending the current one is signing out. To end another
+    takes a recent proof of identity: whoever has taken a cookie over is not to shut its owner out.
+    """
 
     template_name = "django_sessionkit/session_confirm_end.html"
+
+    def needs_recent_authentication(self) -> bool:
+        return bool(self.kwargs["pk"] != self.handle)
 
     def get_queryset(self) -> UserSessionQuerySet:
         return self.own_sessions()
@@ -116,8 +144,14 @@ class SessionEndView(OwnSessionsMixin, DetailView):  # type: ignore[type-arg]
         return redirect("django_sessionkit:session_list")
 
 
-class SessionEndOthersView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
-    """End every session but the current one: GET asks, POST does it."""
+class SessionEndOthersView(
+    OwnSessionsMixin,
+    RecentAuthenticationMixin,
+    ListView,  # type: ignore[type-arg]
+):
+    """
+    End every session but the current one: GET asks, POST does it. It takes a recent proof, too.
+    """
 
     template_name = "django_sessionkit/session_confirm_end_others.html"
 
@@ -138,3 +172,155 @@ class SessionEndOthersView(OwnSessionsMixin, ListView):  # type: ignore[type-arg
             text = gettext("No other device was signed in.")
             messages.info(request, text, fail_silently=True)
         return redirect("django_sessionkit:session_list")
+
+
+class BackMixin:
+    """
+    A page in the way of somebody, who is led back then; and the session that it may be locked for.
+    """
+
+    request: HttpRequest
+
+    @property
+    def back(self) -> str:
+        name = REDIRECT_FIELD_NAME
+        asked = self.request.POST.get(name) or self.request.GET.get(name, "")
+        return local_url(self.request, asked) or resolve_url(settings.LOGIN_REDIRECT_URL)
+
+    @property
+    def session(self) -> Any:
+        return self.request.session
+
+    @property
+    def locked(self) -> Any:
+        self.session.get("")  # loads it
+        return getattr(self.session, "locked", None)
+
+    def locked_row(self) -> UserSession | None:
+        """Return the row of the locked session, with its user, if it is still alive."""
+        rows = UserSession.objects.primary().active().select_related("user")
+        return rows.filter(pk=self.locked.handle).first()
+
+    def to_sign_in(self) -> HttpResponse:
+        return sent(self.request, resolve_url(settings.LOGIN_URL), self.back)
+
+
+# What was sent to another page can hold a password, too.
+@method_decorator([*GUARDS, sensitive_post_parameters("password", "fields")], name="dispatch")
+class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
+    """
+    Ask for the password of whose session it is: it is locked, or a view takes a recent proof of
+    identity. What was sent to that is sent again by a form of its own, if its user says so.
+    """
+
+    template_name = "django_sessionkit/reauthenticate.html"
+    form_class = PasswordForm
+    account: AbstractBaseUser
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if self.locked and self.locked.reason == "limit":
+            return sent(request, reverse("django_sessionkit:session_limit"), self.back)
+        account = self.get_account()
+        if account is None:
+            return self.to_sign_in()
+        url = proof_url(account)
+        if urlsplit(url).path != request.path:
+            return sent(request, url, self.back)
+        if "sign_out" in request.POST:
+            logout(request)
+            return self.to_sign_in()
+        self.account = account
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_account(self) -> AbstractBaseUser | None:
+        """Return who has to prove who they are, if there is somebody."""
+        if not self.locked:
+            user, handle = self.request.user, getattr(self.session, "handle", None)
+            return user if handle and user.is_authenticated else None
+        row = self.locked_row()
+        if row and (self.locked.reason != "idle" or self.is_same_device(row)):
+            return cast("AbstractBaseUser", row.user)
+        # NIST SP 800-63B-4 §2.2.3 lets a password resume a session where it was: elsewhere, the
+        # cookie is a copy.
+        UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
+        self.session.flush()
+        text = gettext("You were signed out because you were inactive for a while.")
+        messages.warning(self.request, text, fail_silently=True)
+        return None
+
+    def is_same_device(self, row: UserSession) -> bool:
+        client = self.session.client
+        was, now = row.device, device_of(client.user_agent)
+        return (was.browser, was.system) == (now.browser, now.system)
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return {"request": self.request, "user": self.account, **super().get_form_kwargs()}
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        carried = {name: self.request.POST.get(name, "") for name in ("to", "fields", "obstacle")}
+        reason = self.locked.reason if self.locked else ""
+        context = {"account": self.account, "next": self.back, "reason": reason, **carried}
+        return super().get_context_data(**context, **kwargs)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        if self.locked:
+            self.session.unlock()
+        else:
+            self.session.reauthenticate()
+        to = local_url(self.request, self.request.POST.get("to", ""))
+        if not to:
+            return HttpResponseRedirect(self.back)
+        fields = QueryDict(self.request.POST.get("fields", ""), encoding="utf-8")
+        context = {"to": to, "fields": list(fields.lists()), "next": self.back}
+        return render(self.request, "django_sessionkit/reauthenticate_send.html", context)
+
+
+@method_decorator(GUARDS, name="dispatch")
+class SessionLimitView(BackMixin, TemplateView):
+    """
+    Ask somebody who has signed in on one device too many which of the others to sign out. Until
+    then the session is locked.
+    """
+
+    template_name = "django_sessionkit/session_limit.html"
+    row: UserSession
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not self.locked or self.locked.reason != "limit":
+            return redirect(self.back)
+        row = self.locked_row()
+        if row is None:
+            self.session.flush()
+            return self.to_sign_in()
+        if "sign_out" in request.POST:
+            logout(request)
+            return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
+        self.row = row
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_others(self) -> list[UserSession]:
+        rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
+        return with_activity(rows, self.row.pk).alive()
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context = super().get_context_data(**kwargs)
+        limit: int = self.locked.limit
+        others = self.get_others()
+        surplus = max(0, len(others) + 1 - limit)
+        context |= {"object_list": others, "limit": limit, "surplus": surplus, "next": self.back}
+        return context
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        context = self.get_context_data()
+        chosen = request.POST.getlist("session")
+        ending = [row.pk for row in context["object_list"] if str(row.pk) in chosen]
+        if len(ending) < context["surplus"]:
+            error = gettext("That is not enough.")
+            return self.render_to_response({**context, "chosen": ending, "error": error})
+        sessions = UserSession.objects.filter(pk__in=ending)
+        sessions.revoke(EndReason.LIMIT, by=cast("AbstractBaseUser", self.row.user))
+        if UserSession.objects.admit(self.row.pk, context["limit"]):
+            self.session.unlock()
+            return HttpResponseRedirect(self.back)
+        error = gettext("Another device has signed in meanwhile.")
+        return self.render_to_response(self.get_context_data(error=error))

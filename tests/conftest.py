@@ -19,12 +19,14 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import connection
 
-from tests import servers
+from django_sessionkit.policy import Policy
+from tests import conformance, policies, servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
+    config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
     # Nothing that the shell of a developer says of the kit or of the demo reaches the tests.
     for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
         del os.environ[name]
@@ -44,14 +46,21 @@ def pytest_report_header() -> str:
     return f"Python {platform.python_version()}, Django {django.__version__}, {database}"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    on_redis = settings.SESSION_ENGINE.endswith(".redis")
+def left_out(vendor: str, on_redis: bool) -> set[str]:
+    """Return the marks of the tests that a leg leaves to others."""
     elsewhere = set() if on_redis else {"redis"}
-    if connection.vendor != "sqlite" or on_redis:
+    if vendor != "sqlite" or on_redis:
         elsewhere.add("once")
-    left_out = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+    return elsewhere
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        conformance.shown_by(item)  # an error, if it says that it shows what there is not
+    elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.endswith(".redis"))
+    deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
+    items[:] = [item for item in items if item not in deselected]
+    config.hook.pytest_deselected(items=deselected)
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +83,17 @@ def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return lambda session, name, *args, **kwargs: async_to_sync(getattr(session, f"a{name}"))(
         *args, **kwargs
     )
+
+
+@pytest.fixture
+def policy(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give everybody who signs in from now on a Policy of these fields."""
+    settings.SESSIONKIT_POLICY = "tests.policies.of_everybody"
+
+    def choose(**fields: Any) -> None:
+        monkeypatch.setattr(policies, "chosen", Policy(**fields))
+
+    return choose
 
 
 @pytest.fixture

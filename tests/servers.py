@@ -38,8 +38,9 @@ NOBODY = 65534
 
 
 @cache
-def postgresql() -> str:
-    """Return the URL of a PostgreSQL server in which a database can be created."""
+def postgresql(durable: bool = False) -> str:
+    """Return the URL of a PostgreSQL server in which a database can be created. Only a durable one
+    of ours waits for the disk."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         return url
     programs, folder = _postgresql_programs(), _temporary_folder()
@@ -49,8 +50,9 @@ def postgresql() -> str:
         if _spawn(initdb, folder, log=log.fileno(), leave_root=True).wait() != 0:
             raise RuntimeError(f"initdb failed:\n{_end_of(folder / 'log')}")
     server = [str(programs / "postgres"), "-D", "data", "-h", HOST]
-    server += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
-    server += ["-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
+    server += ["-c", "unix_socket_directories="]
+    if not durable:
+        server += ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
     # SIGTERM would wait for its clients.
     port = _serve(server, "-p", folder, stop=signal.SIGINT, leave_root=True)
     return f"postgresql://postgres@{HOST}:{port}/postgres"

@@ -288,6 +288,7 @@ def test_rows_whose_user_is_gone_harm_nobody(alice, root):
 # One session.
 
 
+@pytest.mark.standard("ASVS-3.2.2")
 def test_page_of_a_session_says_what_is_known_and_lets_nobody_change_it(alice, root):
     desk, phone = sign_in(root), sign_in(alice, f"{IPHONE} <script>alert(1)</script>")
     page = desk.get(page_of(phone))
@@ -343,6 +344,7 @@ def test_popup_has_no_button(alice, root):
 # Ending one.
 
 
+@pytest.mark.standard("ASVS-7.4.5")
 def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
     desk, phone, pc = sign_in(root), sign_in(alice, IPHONE), sign_in(alice, CHROME)
     url, page_url, ended = end_url(phone), page_of(phone), handle(phone)
@@ -409,6 +411,7 @@ def test_ending_a_session_that_there_is_not_is_not_found(root):
         assert desk.get(f"{LIST}{name}/delete/").status_code == 404
 
 
+@pytest.mark.standard("ASVS-3.5.1", "ASVS-3.5.3")
 def test_ending_takes_a_request_of_ones_own(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     assert desk.post(end_url(phone)).status_code == 403
@@ -459,6 +462,7 @@ def test_ending_selected_sessions(alice, bob, root):
     ]
 
 
+@pytest.mark.standard("ASVS-7.4.5")
 def test_ending_all_that_a_filter_lets_through(alice, bob, root, monkeypatch):
     monkeypatch.setattr(sessionkit_admin, "ENTRIES", 2)
     desk, others = sign_in(root), [sign_in(user) for user in (alice, bob) * 3]
@@ -577,6 +581,7 @@ def test_who_may_only_see(alice, staff):
     assert signed_in(phone)
 
 
+@pytest.mark.standard("ASVS-7.4.5")
 def test_who_may_end_may_see_even_superusers(alice, root, staff):
     desk, phone, master = sign_in(staff("end_usersession")), sign_in(alice), sign_in(root)
     assert "Sessions" in words(desk.get("/admin/"))
@@ -589,6 +594,7 @@ def test_who_may_end_may_see_even_superusers(alice, root, staff):
 
 
 @pytest.mark.parametrize("permission", [None, "delete_user"])
+@pytest.mark.standard("ASVS-8.2.2")
 def test_other_staff_see_nothing_and_end_nothing(alice, staff, permission):
     desk, phone = sign_in(staff(*[permission] if permission else [])), sign_in(alice)
     for url in (LIST, page_of(phone), end_url(phone), f"{LIST}{handle(phone)}/history/"):
@@ -610,6 +616,7 @@ def test_visitors_who_are_not_staff_are_asked_to_sign_in(alice, bob):
 # Deleting a user.
 
 
+@pytest.mark.standard("ASVS-7.4.2")
 def test_who_may_delete_users_may_delete_those_with_sessions(alice, bob, staff):
     desk, phone, pc = sign_in(staff("view_user", "delete_user")), sign_in(alice), sign_in(bob)
     ended = sign_in(alice)
@@ -663,6 +670,7 @@ def test_user_can_still_be_edited(alice, root):
     assert alice.username == "alicia"
 
 
+@pytest.mark.standard("ASVS-7.4.5")
 def test_ending_all_sessions_of_users(alice, bob, root):
     desk, phone, pc, tablet = sign_in(root), sign_in(alice), sign_in(alice), sign_in(bob)
     page = desk.get("/staff/auth/user/")
@@ -863,6 +871,7 @@ def test_users_of_a_model_without_e_mail(tmp_path: Path):
 # What must not be seen.
 
 
+@pytest.mark.standard("ASVS-3.3.4", "ASVS-14.2.1", "ASVS-16.2.5")
 def test_neither_digests_nor_session_keys_are_on_any_page_in_the_log_or_in_a_url(alice, bob, root):
     desk, phone, pc = sign_in(root), sign_in(alice, IPHONE), sign_in(bob)
     devices = [desk, phone, pc]

@@ -20,6 +20,7 @@ from django.test import Client, override_settings
 from django_sessionkit import middleware
 from django_sessionkit.backends import db
 from django_sessionkit.checks import MESSAGES, VALUES, check_deployment, check_settings
+from django_sessionkit.policy import Policy
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -106,6 +107,17 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_REDIS_PREFIX": b"sessions:"},
         {"SESSIONKIT_REDIS_PREFIX": ""},
         {"SESSIONKIT_REDIS_PREFIX": None},
+        {"SESSIONKIT_POLICY": Policy(idle=60)},
+        {"SESSIONKIT_POLICY": ""},
+        {"SESSIONKIT_POLICY": None},
+        {"SESSIONKIT_REAUTHENTICATION_URL": None},
+        {"SESSIONKIT_REAUTHENTICATION_URL": ["reauthenticate"]},
+        {"SESSIONKIT_BACKGROUND": "/poll/"},
+        {"SESSIONKIT_BACKGROUND": None},
+        {"SESSIONKIT_BACKGROUND": 7},
+        {"SESSIONKIT_BACKGROUND": ["/poll/", "chat/"]},
+        {"SESSIONKIT_BACKGROUND": ["/poll/", ""]},
+        {"SESSIONKIT_BACKGROUND": [b"/poll/"]},
     ],
     "E007": [
         {"SESSIONKIT_TUCH_INTERVAL": 60},
@@ -164,6 +176,14 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {**REDIS, "SESSION_CACHE_ALIAS": "nowhere"},
         {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "OPTIONS": {"CLIENT_CLASS": SHARD}}}},
     ],
+    "E013": [
+        {"SESSIONKIT_POLICY": "nowhere"},
+        {"SESSIONKIT_POLICY": "nowhere.policy"},
+        {"SESSIONKIT_POLICY": ".policy"},
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy"},  # imported, it is no function
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal4"},
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
+    ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHERS]},
         {"MIDDLEWARE": ["tests.test_checks.SessionMiddlewareOfAnotherPackage", *OTHERS]},
@@ -186,6 +206,9 @@ DEPLOYED: dict[str, Any] = {
     "SESSION_COOKIE_SECURE": True,
 }
 
+# What the presets of NIST's levels are told to have, and others need not have.
+STRICT = {"CSRF_USE_SESSIONS": True, "SESSION_EXPIRE_AT_BROWSER_CLOSE": True}
+
 WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
     "W005": [
         {"SESSION_COOKIE_SECURE": False},
@@ -202,6 +225,20 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
     "W008": [
         {"SESSION_COOKIE_NAME": "sessionid"},
         {"SESSION_COOKIE_NAME": "Host-sessionid"},
+    ],
+    "W010": [
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2", "CSRF_USE_SESSIONS": False},
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal3", "CSRF_USE_SESSIONS": False},
+    ],
+    "W011": [
+        {
+            "SESSIONKIT_POLICY": "django_sessionkit.policy.aal2",
+            "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
+        },
+        {
+            "SESSIONKIT_POLICY": "django_sessionkit.policy.aal3",
+            "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
+        },
     ],
 }
 
@@ -229,6 +266,12 @@ RIGHT: list[dict[str, Any]] = [
         "MIDDLEWARE": [MESSAGE, OURS],
         "MESSAGE_STORAGE": "django.contrib.messages.storage.cookie.CookieStorage",
     },
+    {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2"},
+    {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
+    {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
+    {"SESSIONKIT_BACKGROUND": []},
+    {"SESSIONKIT_BACKGROUND": ["/poll/", "/chat"]},
+    {"SESSIONKIT_BACKGROUND": ("/poll/",)},
     {"SESSIONKIT_TOUCH_INTERVAL": 1, "SESSIONKIT_TRUSTED_PROXIES": 0, "SESSIONKIT_RETENTION": 0},
     {"SESSIONKIT_TOUCH_INTERVAL": 59, "SESSION_COOKIE_AGE": 60},
     {
@@ -267,14 +310,17 @@ def assert_says(found: list[checks.CheckMessage], name: str) -> None:
 
 
 @each(WRONG)
+@pytest.mark.standard("ASVS-1.5.2", "ASVS-3.3.1", "ASVS-3.3.2")
 def test_mistake_is_found_and_no_other(name: str, case: dict[str, Any]):
     with override_settings(**case):
         assert_says(check_settings(), name)
 
 
 @each(WRONG_WHEN_DEPLOYED)
+@pytest.mark.standard("ASVS-3.3.1", "ASVS-3.3.2", "ASVS-3.3.3", "NIST-5.1.1")
+@pytest.mark.standard("NIST-SB-8.3", "WSTG-SESS-02", "WSTG-SESS-09")
 def test_mistake_of_a_deployed_site_is_found_and_no_other(name: str, case: dict[str, Any]):
-    with override_settings(**{**DEPLOYED, **case}):
+    with override_settings(**{**DEPLOYED, **STRICT, **case}):
         assert_says(check_deployment(), name)
 
 
@@ -294,6 +340,42 @@ def test_rightly_deployed_site_is_passed_in_silence(domain: str | None):
     right = {**DEPLOYED, "SESSION_COOKIE_NAME": name, "SESSION_COOKIE_DOMAIN": domain}
     with override_settings(**right):
         assert [*check_settings(), *check_deployment()] == []
+
+
+@pytest.mark.parametrize("level", ["aal2", "aal3"])
+def test_site_that_follows_nist_is_passed_in_silence(level: str):
+    policy = f"django_sessionkit.policy.{level}"
+    with override_settings(**{**DEPLOYED, **STRICT, "SESSIONKIT_POLICY": policy}):
+        assert [*check_settings(), *check_deployment()] == []
+
+
+@pytest.mark.parametrize("policy", ["default", "aal1", "staff"])
+def test_site_that_claims_no_level_need_not_follow_nist(policy: str):
+    with override_settings(**DEPLOYED, SESSIONKIT_POLICY=f"django_sessionkit.policy.{policy}"):
+        assert check_deployment() == []
+
+
+@pytest.mark.parametrize("policy", [["aal2"], None, 7])
+def test_policy_that_is_no_path_is_left_to_the_other_check(policy: Any):
+    with override_settings(**DEPLOYED, SESSIONKIT_POLICY=policy):
+        assert check_deployment() == []
+        assert_says(check_settings(), "E006")
+
+
+def test_level_is_named_to_those_who_claim_it():
+    with override_settings(**DEPLOYED, SESSIONKIT_POLICY="django_sessionkit.policy.aal3"):
+        csrf, cookie = check_deployment()
+    assert "AAL3" in csrf.msg
+    assert "AAL3" in cookie.msg
+
+
+def test_policy_that_can_not_be_used_says_why():
+    with override_settings(SESSIONKIT_POLICY="nowhere.policy"):
+        (message,) = check_settings()
+    assert "No module named 'nowhere'" in message.msg
+    with override_settings(SESSIONKIT_POLICY="django_sessionkit.policy.AAL2"):
+        (message,) = check_settings()
+    assert "it is no function" in message.msg
 
 
 @pytest.mark.parametrize(

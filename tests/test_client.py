@@ -88,6 +88,7 @@ def test_a_server_that_says_nothing_of_the_peer_leaves_it_unknown():
     assert client_of(request, 0) == Client(None, "")
 
 
+@pytest.mark.standard("ASVS-4.1.3")
 def test_x_forwarded_for_is_not_believed_without_a_proxy_of_ours():
     assert forwarded(0, "203.0.113.7") == "192.0.2.1"
 
@@ -97,6 +98,7 @@ def test_with_proxies_the_entry_of_the_outermost_counts():
     assert forwarded(2, "203.0.113.7, 10.0.0.1") == "203.0.113.7"
 
 
+@pytest.mark.standard("ASVS-4.1.3")
 def test_what_the_visitor_wrote_before_the_proxies_did_is_ignored():
     assert forwarded(1, "198.51.100.1, <script>, 203.0.113.7") == "203.0.113.7"
     assert forwarded(2, "198.51.100.1,unknown,,203.0.113.7,10.0.0.1") == "203.0.113.7"
@@ -161,5 +163,6 @@ def test_user_agent_is_cut():
         ("half a character, which UTF-8 cannot express", "\ud800"),
     ],
 )
+@pytest.mark.standard("ASVS-16.4.1")
 def test_user_agent_is_rid_of(name: str, text: str):
     assert user_agent(f"be{text}fore{text}") == "before"

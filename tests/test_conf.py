@@ -19,6 +19,9 @@ DEFAULTS: dict[str, Any] = {
     "SESSIONKIT_TRUSTED_PROXIES": 0,
     "SESSIONKIT_RETENTION": 2_592_000,
     "SESSIONKIT_REDIS_PREFIX": "sessionkit:",
+    "SESSIONKIT_POLICY": "django_sessionkit.policy.default",
+    "SESSIONKIT_REAUTHENTICATION_URL": "",
+    "SESSIONKIT_BACKGROUND": (),
 }
 
 

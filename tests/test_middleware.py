@@ -85,6 +85,8 @@ def sets_no_cookie(response):
 
 
 @pytest.mark.parametrize("write", ["/write/", "/awrite/"])
+@pytest.mark.standard("ASVS-3.3.2", "ASVS-3.3.4", "ASVS-3.3.5", "ASVS-14.3.2", "NIST-5.1.1")
+@pytest.mark.standard("NIST-SB-1", "NIST-SB-8.5", "WSTG-SESS-02", "WSTG-SESS-04")
 def test_a_session_comes_with_a_cookie_that_no_cache_keeps(browse, write):
     browser = browse()
     response = browser.post(write, {"cart": "teapot"})
@@ -98,6 +100,7 @@ def test_a_session_comes_with_a_cookie_that_no_cache_keeps(browse, write):
         assert browser.get(read).json() == {"cart": "teapot"}
 
 
+@pytest.mark.standard("ASVS-7.6.2")
 def test_a_visitor_who_leaves_the_session_alone_gets_no_cookie(browse):
     with round_trips(0):
         for path in ("/", "/read/", "/whoami/"):
@@ -116,6 +119,7 @@ def test_a_page_that_reads_the_session_costs_one_statement(visitor):
         visitor.get("/read/")
 
 
+@pytest.mark.standard("ASVS-14.3.2", "NIST-SB-8.5", "WSTG-SESS-04")
 def test_what_the_view_says_about_caching_is_kept_but_for_no_store():
     def view(request):
         request.session["cart"] = []
@@ -153,6 +157,7 @@ def test_what_the_view_says_about_caching_is_kept_but_for_no_store():
         ";;;=;sessionid==;",
     ],
 )
+@pytest.mark.standard("ASVS-2.4.1", "NIST-SB-2", "WSTG-SESS-01")
 def test_a_malformed_cookie_is_a_visitor_and_reaches_no_store(cookie):
     # As a server hands it over: bytes read as Latin-1.
     cookie = cookie.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -166,6 +171,7 @@ def test_a_malformed_cookie_is_a_visitor_and_reaches_no_store(cookie):
     assert len(store.payloads()) == 1
 
 
+@pytest.mark.standard("ASVS-7.2.1", "NIST-SB-2", "WSTG-SESS-01", "WSTG-SESS-03")
 def test_a_key_that_was_never_issued_is_a_visitor(browse):
     browser = browse()
     browser.cookies["sessionid"] = "a" * 32
@@ -182,6 +188,7 @@ SPACES = ["\u2000", "\u00a0", "\u0085", "\u3000", "\x0b", "\x0c", "\x1c", "\u202
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("order", ["{good}; {evil}", "{evil}; {good}"])
+@pytest.mark.standard("ASVS-3.3.3", "WSTG-SESS-03")
 def test_a_sibling_domain_cannot_pass_its_cookie_off_as_ours(settings, visitor, space, order):
     settings.SESSION_COOKIE_NAME = "__Host-sid"
     good = key_of(visitor)
@@ -206,6 +213,7 @@ def test_the_same_cookie_twice_is_one(visitor):
     assert Browser().get("/read/", HTTP_COOKIE=header).json() == {"cart": "teapot"}
 
 
+@pytest.mark.standard("ASVS-3.3.3", "ASVS-16.2.5", "ASVS-16.3.3", "WSTG-SESS-03")
 def test_two_session_cookies_are_none(visitor, caplog):
     rogue = SessionStore()
     rogue.save()
@@ -231,6 +239,7 @@ def test_white_space_that_the_standard_knows_is_no_obstacle(visitor):
 @pytest.mark.parametrize(
     ("name", "httponly"), [("__Http-sid", True), ("__Host-Http-sid", True), ("__Host-sid", "")]
 )
+@pytest.mark.standard("ASVS-3.3.3", "WSTG-SESS-02")
 def test_the_deletion_of_a_cookie_with_a_prefix_is_one_that_browsers_take(
     settings, browse, name, httponly
 ):
@@ -245,6 +254,7 @@ def test_the_deletion_of_a_cookie_with_a_prefix_is_one_that_browsers_take(
     assert cookie["httponly"] == httponly
 
 
+@pytest.mark.standard("ASVS-16.5.3")
 def test_nothing_is_saved_when_the_server_fails(visitor):
     visitor.get("/fail/")
     assert visitor.get("/read/").json() == {"cart": "teapot"}
@@ -253,6 +263,7 @@ def test_nothing_is_saved_when_the_server_fails(visitor):
 # Activity.
 
 
+@pytest.mark.standard("NIST-5.1.1", "WSTG-SESS-02")
 def test_the_cookie_slides_with_the_session(visitor):
     with travel(timedelta(seconds=30)):
         assert sets_no_cookie(visitor.get("/read/"))
@@ -295,6 +306,7 @@ def messages_of(response):
     return [str(message) for message in get_messages(response.wsgi_request)]
 
 
+@pytest.mark.standard("ASVS-7.4.1")
 def test_a_session_that_was_ended_is_told_so_on_the_sign_in_page(signed_in):
     browser = signed_in()
     UserSession.objects.revoke()
@@ -308,6 +320,15 @@ def test_a_session_that_was_ended_is_told_so_on_the_sign_in_page(signed_in):
     # Once.
     assert b"ended" not in browser.get("/login/").content
     assert browser.get("/whoami/").content == b"AnonymousUser"
+
+
+@pytest.mark.standard("ASVS-7.2.1", "ASVS-7.4.1", "NIST-SB-8.2", "WSTG-SESS-06")
+def test_nobody_can_use_the_cookie_of_somebody_who_has_signed_out(signed_in, browse):
+    browser, thief = signed_in(), browse()
+    thief.cookies["sessionid"] = key_of(browser)
+    assert thief.get("/whoami/").content == b"alice"
+    browser.post("/logout/")
+    assert thief.get("/whoami/").content != b"alice"
 
 
 def test_a_form_that_is_sent_from_an_ended_session_leads_to_the_sign_in_page(signed_in):
@@ -436,6 +457,7 @@ def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings):
     assert b"ended from another device" in browser.get(response.headers["Location"]).content
 
 
+@pytest.mark.standard("ASVS-7.2.1", "ASVS-7.4.1", "NIST-SB-4", "WSTG-SESS-07")
 def test_an_expired_session_is_told_so(signed_in):
     browser = signed_in()
     with travel(timedelta(days=15)):
@@ -463,6 +485,7 @@ def test_what_the_touch_refuses_is_told_so(signed_in):
 
 
 @pytest.mark.parametrize("path", ["/end_here/", "/end_here_and_save/"])
+@pytest.mark.standard("ASVS-7.4.1")
 def test_a_request_whose_session_is_ended_meanwhile_is_told_so(signed_in, path):
     """Not a 500, and not Django's bare 400."""
     browser = signed_in()
@@ -556,6 +579,7 @@ def down(monkeypatch):
     ("path", "verb"),
     [("/whoami/", "read"), ("/read/", "read"), ("/aread/", "read"), ("/fail/", "replace")],
 )
+@pytest.mark.standard("ASVS-16.5.2")
 def test_a_store_that_is_down_is_503_and_logs_nobody_out(signed_in, down, path, verb, monkeypatch):
     browser = signed_in()
     key = key_of(browser)
@@ -583,6 +607,7 @@ def test_a_store_that_is_down_is_503_for_a_script(signed_in, down):
     assert "still signed in" in response.json()["detail"]
 
 
+@pytest.mark.standard("ASVS-16.5.3")
 def test_a_view_that_makes_do_without_the_session_is_503_too(visitor, down):
     """A template swallows exceptions, and shows "Sign in" to somebody who is."""
     down("read")

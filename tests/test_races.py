@@ -122,6 +122,7 @@ def test_eight_tasks_of_fifty_changes_each_lose_nothing(session):
     assert again(session).load() == {"cart": [], **dict.fromkeys("abcdefgh", 50)}
 
 
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_a_save_after_a_revocation_does_not_bring_the_session_back(signed_in, drive):
     session = signed_in()
     loaded, ended = threading.Event(), threading.Event()
@@ -164,6 +165,7 @@ def test_a_delete_between_load_and_save_is_final(session, drive):
 
 
 @pytest.mark.parametrize("operation", ["save", "cycle_key"])
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_whoever_wins_a_race_against_a_revocation_nobody_is_signed_in(signed_in, operation):
     """Not arranged: 100 rounds, in which every order comes about."""
     for number in range(100):
@@ -203,6 +205,7 @@ def test_twenty_new_keys_at_once_leave_one_session(session):
     assert len(set(kept)) == 20
 
 
+@pytest.mark.standard("ASVS-15.4.2")
 def test_of_twenty_new_keys_of_a_signed_in_session_one_wins(signed_in):
     session = signed_in()
     start = threading.Barrier(20)

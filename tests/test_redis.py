@@ -193,6 +193,7 @@ def test_every_key_expires_with_its_session(drive, server, settings, stored):
     assert left() == 60
 
 
+@pytest.mark.standard("WSTG-SESS-07")
 def test_redis_expires_them_by_itself(drive, server):
     session = SessionStore()
     session.set_expiry(1)
@@ -278,6 +279,7 @@ def spoil(request, server, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.standard("ASVS-1.5.2", "ASVS-16.3.3")
 def test_what_somebody_else_wrote_is_an_empty_session_and_one_line(drive, spoil, stored, caplog):
     spoil(stored)
     session = again(stored)

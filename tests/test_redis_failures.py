@@ -242,6 +242,7 @@ def name_of(function):
 
 @pytest.mark.parametrize("what", ["read", "write"])
 @pytest.mark.parametrize("failing", SPEECHLESS, ids=name_of)
+@pytest.mark.standard("ASVS-16.5.2")
 def test_redis_does_not_answer(server, clock, alice, browse, failing, what):
     browser = sign_in(browse())
     browser.post("/write/", {"cart": "teapot"})
@@ -379,6 +380,7 @@ def test_sessions_can_be_ended_in_a_full_redis(server, alice, browse):
 # No storm.
 
 
+@pytest.mark.standard("ASVS-16.5.2")
 def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, clock, alice, browse):
     browser = sign_in(browse())
     server.kill()
@@ -489,6 +491,7 @@ def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, browse, po
 # What was ended stays ended.
 
 
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
 def test_revoking_while_redis_is_down(server, clock, alice, browse):
     browsers = [sign_in(browse()) for _ in range(2)]
     server.kill()
@@ -538,6 +541,7 @@ def test_the_page_says_that_redis_is_down(server, clock, alice, browse, monkeypa
 
 
 @pytest.mark.parametrize("who", ["the touch", "the purge"])
+@pytest.mark.standard("ASVS-7.4.1")
 def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, browse, who):
     """A kill -9 before it has written, a replica that lagged behind, a backup."""
     browser = sign_in(browse())
@@ -622,6 +626,7 @@ def test_lost_sessions_are_told_so_once(forgetful, alice, browse):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_a_thousand_revocations_win_against_a_thousand_saves(server, alice):
     """Not arranged, as those in test_races.py are: every order comes about."""
     start, end = threading.Barrier(3), threading.Barrier(3)

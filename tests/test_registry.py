@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from django_sessionkit import models
 from django_sessionkit.client import Client
+from django_sessionkit.current import current_request
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.sealing import digest_of
@@ -85,6 +86,7 @@ def test_a_visitor_has_no_row(drive):
     assert not UserSession.objects.exists()
 
 
+@pytest.mark.standard("ASVS-16.3.1")
 def test_a_sign_in_is_a_row(alice, sign_in):
     before = timezone.now() - timedelta(milliseconds=1)  # the clock of the rows ticks so
     request = sign_in(alice)
@@ -101,6 +103,7 @@ def test_a_sign_in_is_a_row(alice, sign_in):
     assert list(alice.sessionkit_sessions.active()) == [row]
 
 
+@pytest.mark.standard("ASVS-7.2.4", "NIST-SB-3", "NIST-SB-6", "NIST-SB-8", "WSTG-SESS-03")
 def test_a_cart_is_carried_over_the_sign_in(alice, sign_in):
     visitor = SessionStore()
     visitor["cart"] = ["teapot"]
@@ -186,6 +189,7 @@ def test_a_new_key_keeps_the_row(alice, sign_in, drive):
     assert followed.authenticated_at == row.authenticated_at
 
 
+@pytest.mark.standard("ASVS-7.2.4")
 def test_a_password_change_keeps_the_row(alice, sign_in, drive):
     async def auser():
         return alice
@@ -194,6 +198,7 @@ def test_a_password_change_keeps_the_row(alice, sign_in, drive):
     request.user, request.auser = alice, auser
     row = UserSession.objects.get()
     old = request.session.session_key
+    current_request.set(request)  # as the middleware does
     alice.set_password("new")
     alice.save()
     drive(auth, "update_session_auth_hash", request, alice)
@@ -202,8 +207,10 @@ def test_a_password_change_keeps_the_row(alice, sign_in, drive):
     assert request.session.session_key != old
     request.session = again(request)
     assert auth.get_user(request) == alice
+    current_request.set(None)
 
 
+@pytest.mark.standard("ASVS-7.2.2", "ASVS-7.2.4", "NIST-SB-6", "NIST-SB-8")
 def test_signing_in_again_gives_a_new_key_to_the_same_row(alice, sign_in):
     """ASVS 7.2.4; Django's login() keeps the key."""
     request = sign_in(alice)
@@ -265,6 +272,7 @@ def test_a_user_who_is_removed_by_hand_has_signed_out(alice, sign_in, drive):
     assert again(request)["cart"] == ["teapot"]
 
 
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-16.3.1", "NIST-SB-8.2", "WSTG-SESS-06")
 def test_signing_out_ends_the_row_and_keeps_it(alice, sign_in, drive, ended):
     request = sign_in(alice)
     handle = request.session.handle
@@ -284,7 +292,8 @@ def test_deleting_a_session_by_its_key_ends_its_row(alice, sign_in, drive):
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
 
 
-def test_remember_me_is_known_to_the_row(alice, sign_in, drive):
+def test_remember_me_is_known_to_the_row(alice, sign_in, drive, policy):
+    policy()  # that of the default ends every session after 30 days
     request = sign_in(alice)
     request.session.set_expiry(365 * 24 * 3600)
     drive(request.session, "save")
@@ -294,8 +303,11 @@ def test_remember_me_is_known_to_the_row(alice, sign_in, drive):
         drive(request.session, "save")
 
 
-def test_a_session_that_lives_by_its_saves_is_listed_as_long_as_it_lives(alice, sign_in, drive):
+def test_a_session_that_lives_by_its_saves_is_listed_as_long_as_it_lives(
+    alice, sign_in, drive, policy
+):
     """Behind Django's middleware, or on a web socket, nobody touches it."""
+    policy()
     request = sign_in(alice)
     for days in (10, 20, 30):
         with travel(timedelta(days=days)):
@@ -314,12 +326,14 @@ def test_a_session_that_lives_by_its_saves_is_listed_as_long_as_it_lives(alice, 
 # Activity.
 
 
-def touch(request, drive, client, trips=3, **later):
+def touch(request, drive, client, trips=4, **later):
+    """Use the session as a request does: it is looked at first, and the activity written last."""
     with travel(timedelta(**later)):
         session = again(request)
         session.client = client
         with round_trips(trips):
-            data = drive(session, "load")
+            data = dict(drive(session, "items"))
+            session.finish(answered=True)
     return session, data
 
 
@@ -354,6 +368,7 @@ def test_a_use_without_a_request_erases_nothing(alice, sign_in, drive):
 
 
 @pytest.mark.parametrize("how", ["marked", "row deleted", "key changed"])
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
 def test_the_touch_refuses_what_the_store_brings_back(alice, sign_in, drive, how):
     """A lost removal, a failover, a restored backup: the row knows better."""
     request = sign_in(alice)
@@ -363,7 +378,7 @@ def test_the_touch_refuses_what_the_store_brings_back(alice, sign_in, drive, how
         UserSession.objects.all().delete()
     else:
         UserSession.objects.update(digest="0" * 64)
-    session, data = touch(request, drive, Client(None, ""), seconds=61)
+    session, data = touch(request, drive, Client(None, ""), trips=5, seconds=61)
     assert data == {}
     assert session.lost == digest_of(request.session.session_key)
     assert not store.payloads()
@@ -407,6 +422,7 @@ def test_ending_an_ended_one_changes_nothing(alice, sign_in, ended):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.standard("ASVS-7.4.5")
 def test_revoke_works_in_batches(alice, monkeypatch, ended):
     monkeypatch.setattr(models, "ROWS", 2)
     for _ in range(5):
@@ -496,6 +512,7 @@ def test_a_row_without_its_user_has_a_name_all_the_same(alice, sign_in):
     assert str(UserSession.objects.get()) == f"{alice.pk}: Unknown device"
 
 
+@pytest.mark.standard("NIST-SESSM-1")
 def test_a_user_takes_the_rows_along(alice, sign_in):
     sign_in(alice)
     alice.delete()
@@ -520,6 +537,7 @@ def store_down(monkeypatch):
     monkeypatch.setattr(SessionStore, "remove", staticmethod(fail))
 
 
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
 def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
     alice, sign_in, store_down, monkeypatch, ended
 ):
@@ -554,6 +572,7 @@ def test_a_failing_removal_leaves_the_marks_of_a_transaction_alone(alice, sign_i
     assert UserSession.objects.get().ended_at
 
 
+@pytest.mark.standard("ASVS-16.2.5", "ASVS-16.5.3")
 def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkeypatch, caplog):
     request = sign_in(alice)
 
@@ -590,6 +609,7 @@ def before(monkeypatch, owner, name, act):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
     request = sign_in(alice)
     follow = models.UserSessionQuerySet.follow
@@ -680,6 +700,7 @@ def test_marked_while_a_sign_in_is_written(alice, drive, monkeypatch, verb):
 
 
 @pytest.mark.parametrize("failure", ["store", "value"])
+@pytest.mark.standard("ASVS-16.5.3")
 def test_a_new_key_that_cannot_be_written_leaves_the_session_as_it_was(
     alice, sign_in, drive, monkeypatch, failure
 ):
@@ -703,6 +724,7 @@ def test_a_new_key_that_cannot_be_written_leaves_the_session_as_it_was(
 
 
 @pytest.mark.parametrize("failure", ["store", "value"])
+@pytest.mark.standard("ASVS-16.5.3")
 def test_a_sign_in_that_cannot_be_written_leaves_no_row(alice, drive, monkeypatch, failure):
     def fail(*args):
         raise OperationalError("no route to host")
@@ -728,6 +750,7 @@ def test_revoked_between_the_load_and_the_save(alice, sign_in, drive):
     assert not store.payloads()
 
 
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_revoked_just_before_the_save_is_written(alice, sign_in, drive, monkeypatch):
     request = sign_in(alice)
     request.session["cart"] = []

@@ -1,4 +1,5 @@
 import json
+import random
 import zlib
 
 import pytest
@@ -79,6 +80,7 @@ def test_a_flipped_bit_anywhere_is_noticed():
     "foreign",
     [b"\x80\x04\x95\x0b\x00", b"x" * 100_000, zlib.compress(b"{}"), b'{"_auth_user_id": "1"}'],
 )
+@pytest.mark.standard("ASVS-1.5.2")
 def test_what_somebody_else_wrote_does_not_open(foreign):
     assert opened(foreign) is None
 
@@ -111,6 +113,7 @@ def test_a_serializer_that_was_changed_gives_nothing_rather_than_an_error():
     assert unseal(sealed(), KEY, DIGEST, Other()) is None
 
 
+@pytest.mark.standard("ASVS-7.2.2", "ASVS-7.2.3", "ASVS-11.5.1", "NIST-SB-8.1", "WSTG-SESS-01")
 def test_session_keys_are_random_and_fit_a_cookie():
     keys = {new_session_key() for _ in range(10_000)}
     assert len(keys) == 10_000
@@ -124,6 +127,15 @@ def test_session_keys_are_random_and_fit_a_cookie():
             counts[key[place]] = counts.get(key[place], 0) + 1
         assert len(counts) == 32
         assert all(abs(n - 312.5) < 6 * 17.4 for n in counts.values())
+
+
+@pytest.mark.standard("ASVS-7.2.3", "ASVS-11.5.1", "NIST-SB-8.1")
+def test_session_keys_do_not_follow_from_a_seed():
+    keys = set()
+    for _ in range(2):
+        random.seed(1)
+        keys.add(new_session_key())
+    assert len(keys) == 2
 
 
 def test_the_digest_is_sha_256():

@@ -101,6 +101,7 @@ def browse(example_database, log, env):
         yield lambda user_agent: browsers.enter_context(Browser(site, user_agent))
 
 
+@pytest.mark.standard("ASVS-3.3.4", "ASVS-7.2.4", "ASVS-14.2.1", "ASVS-16.2.5", "WSTG-SESS-04")
 def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database, log, settings):
     others = keys_in_redis(settings)
     laptop, phone, office = browse(FIREFOX), browse(SAFARI), browse(FIREFOX)
@@ -201,6 +202,7 @@ def keys_in_redis(settings):
     return {key.decode() for key in store.client().scan_iter(match=f"{mine}*", count=1000)}
 
 
+@pytest.mark.standard("ASVS-2.4.1", "ASVS-7.6.2")
 def test_a_thousand_visitors_without_a_cookie_leave_nothing(example_database, log, env, settings):
     others = keys_in_redis(settings)
     pages = ["/", f"/products/{TEAPOT.slug}/", "/cart/", "/preferences/", "/account/sign-in/"]

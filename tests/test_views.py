@@ -117,6 +117,7 @@ def words(page: "Response | str") -> str:
 # What is on the page.
 
 
+@pytest.mark.standard("ASVS-7.5.2", "WSTG-SESS-11")
 def test_list_says_what_is_signed_in_where_and_since_when(alice: User):
     laptop = sign_in(alice, FIREFOX, "192.0.2.1")
     sign_in(alice, IPHONE, "2001:db8::1")
@@ -222,6 +223,7 @@ def test_help_for_what_one_does_not_recognise_leads_to_the_password(alice: User)
 # Ending one.
 
 
+@pytest.mark.standard("ASVS-7.5.2")
 def test_signing_out_a_stolen_telephone(alice: User):
     laptop, phone = sign_in(alice, FIREFOX), sign_in(alice, IPHONE)
     url = end_url(phone)
@@ -259,6 +261,7 @@ def test_ending_what_has_ended_is_no_error(alice: User):
     assert f'href="{LIST}"' in page.text
 
 
+@pytest.mark.standard("NIST-SB-8.2")
 def test_ending_the_current_one_is_signing_out(alice: User):
     laptop, phone = sign_in(alice, FIREFOX), sign_in(alice, IPHONE)
     url = end_url(laptop)
@@ -283,6 +286,7 @@ def test_signing_out_leads_to_where_the_site_says(alice: User):
 # Ending the others.
 
 
+@pytest.mark.standard("ASVS-7.5.2", "WSTG-SESS-11")
 def test_signing_out_everywhere_else(alice: User, bob: User):
     laptop, phone, tablet = sign_in(alice), sign_in(alice, IPHONE), sign_in(alice, CHROME)
     stranger = sign_in(bob)
@@ -343,6 +347,7 @@ def test_others_that_the_list_leaves_out_are_ended_too(alice: User):
 # What must not happen.
 
 
+@pytest.mark.standard("ASVS-8.2.2", "ASVS-11.5.1")
 def test_stranger_can_not_tell_a_handle_from_none(alice: User, bob: User):
     phone, stranger = sign_in(alice, IPHONE), sign_in(bob)
     theirs, nobodys = end_url(phone), f"/account/sessions/{uuid.uuid4()}/end/"
@@ -356,6 +361,7 @@ def test_stranger_can_not_tell_a_handle_from_none(alice: User, bob: User):
     assert not UserSession.objects.ended().exists()
 
 
+@pytest.mark.standard("ASVS-8.2.2")
 def test_what_is_no_handle_is_not_found(alice: User):
     laptop = sign_in(alice)
     key = laptop.cookies["sessionid"].value
@@ -368,6 +374,7 @@ def urls_of(device: Client, *others: Client) -> list[str]:
     return [LIST, OTHERS, end_url(device), *map(end_url, others)]
 
 
+@pytest.mark.standard("ASVS-3.5.3")
 def test_reading_changes_nothing(alice: User):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     before = list(UserSession.objects.values()), store.payloads()
@@ -379,6 +386,7 @@ def test_reading_changes_nothing(alice: User):
     assert (list(UserSession.objects.values()), store.payloads()) == before
 
 
+@pytest.mark.standard("ASVS-3.5.3")
 def test_other_methods_are_refused(alice: User):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     headers = {"X-CSRFToken": laptop.cookies["csrftoken"].value}
@@ -396,6 +404,7 @@ def test_other_methods_are_refused(alice: User):
     [settings.MIDDLEWARE, [name for name in settings.MIDDLEWARE if "Csrf" not in name]],
     ids=["with the middleware", "on a site without it"],
 )
+@pytest.mark.standard("ASVS-3.5.1", "NIST-SB-10", "WSTG-SESS-05")
 def test_forged_requests_end_nothing(alice: User, bob: User, middleware: list[str]):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     theirs = sign_in(bob).cookies["csrftoken"].value
@@ -420,6 +429,7 @@ def test_pages_ask_visitors_to_sign_in(alice: User):
             assert (answer.status_code, answer["Location"]) == (302, f"/login/?next={url}")
 
 
+@pytest.mark.standard("ASVS-3.4.6", "ASVS-14.3.2")
 def test_pages_are_not_cached_and_not_framed(alice: User):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     alone = [name for name in settings.MIDDLEWARE if "XFrame" not in name]
@@ -433,6 +443,7 @@ def test_pages_are_not_cached_and_not_framed(alice: User):
         assert answer["X-Frame-Options"] == "DENY"
 
 
+@pytest.mark.standard("ASVS-3.3.4", "ASVS-14.2.1", "WSTG-SESS-04")
 def test_no_page_tells_what_could_be_used_as_a_session(alice: User):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     secrets = [device.cookies["sessionid"].value for device in (laptop, phone)]
@@ -458,6 +469,7 @@ def test_no_page_tells_what_could_be_used_as_a_session(alice: User):
         "=cmd|' /C calc'!A0",
     ],
 )
+@pytest.mark.standard("ASVS-3.2.2")
 def test_user_agent_can_not_write_into_the_page(alice: User, hostile: str):
     laptop = sign_in(alice)
     phone = sign_in(alice, hostile)
@@ -574,6 +586,7 @@ def test_answer_stands_alone():
     assert 'href="/a?b=1&amp;c=2">Sign in</a>' in answer(link=link)
 
 
+@pytest.mark.standard("ASVS-3.2.2")
 def test_answer_is_escaped():
     assert "<b>" not in answer(title="<b>", text="<b>", link={"href": '"><b>', "label": "<b>"})
 
@@ -614,6 +627,7 @@ class Strict(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+@pytest.mark.standard("ASVS-3.4.3")
 def test_pages_need_neither_scripts_nor_inline_styles(alice: User):
     laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
     sign_in(alice, CHROME)

@@ -5,9 +5,12 @@ from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.middleware.csrf import get_token
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
+from django_sessionkit.decorators import background_request, recent_authentication_required
+from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import UserSession, get_session_store
 
 
@@ -115,4 +118,57 @@ urlpatterns = [
     path("aread/", aread, name="aread"),
     path("write/", write, name="write"),
     path("awrite/", awrite, name="awrite"),
+]
+
+
+# What takes a recent proof of identity.
+
+
+def pay(request: HttpRequest) -> HttpResponse:
+    """A page with a form; answers with what it is sent."""
+    if request.method == "GET":
+        return HttpResponse(
+            f'<form><input name="csrfmiddlewaretoken" value="{get_token(request)}">'
+        )
+    return JsonResponse({"paid": dict(request.POST.lists()), "query": request.GET.dict()})
+
+
+async def apay(request: HttpRequest) -> HttpResponse:
+    return pay(request)
+
+
+class Pay(RecentAuthenticationMixin):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return pay(request)
+
+    post = get
+
+
+class AsyncPay(RecentAuthenticationMixin):
+    async def get(self, request: HttpRequest) -> HttpResponse:
+        return pay(request)
+
+    post = get
+
+
+def poll(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(request.session.get("news", "no news")))
+
+
+async def apoll(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(await request.session.aget("news", "no news"))
+
+
+PAY = recent_authentication_required(max_age=300)
+
+urlpatterns += [
+    path("pay/", PAY(pay)),
+    path("apay/", PAY(apay)),
+    path("pay/class/", Pay.as_view(recent_max_age=300)),
+    path("apay/class/", AsyncPay.as_view(recent_max_age=300)),
+    path("pay/by_policy/", recent_authentication_required()(pay)),
+    path("pay/exempt/", csrf_exempt(PAY(pay))),
+    path("pay/never/", Pay.as_view(recent_max_age=0)),
+    path("poll/", background_request(poll)),
+    path("apoll/", background_request(apoll)),
 ]

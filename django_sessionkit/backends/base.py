@@ -12,33 +12,58 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.db import InterfaceError, InternalError, OperationalError
+from django.middleware.csrf import CSRF_SESSION_KEY
+from django.utils import timezone
 
 from django_sessionkit.client import Client
 from django_sessionkit.conf import conf
-from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import EndReason, Progress, UserSession
+from django_sessionkit.current import current_request
+from django_sessionkit.devices import device_of
+from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
+from django_sessionkit.models import (
+    EndReason,
+    Lifetime,
+    Progress,
+    UserSession,
+    as_datetime,
+    policy_of,
+    user_of,
+)
+from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import (
     Contents,
     SessionKey,
     digest_of,
+    new_salt,
     new_session_key,
     seal,
+    successor_of,
     unseal,
     version_of,
 )
+from django_sessionkit.signals import session_key_reused, session_moved
 
 logger = logging.getLogger("django_sessionkit")
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 # The last that a date can be, in milliseconds since the epoch.
 END_OF_TIME = 253_402_214_400_000
+
+# Milliseconds for which the former key of a session is recognised once its new one was seen.
+DAY = 24 * 60 * 60 * 1000
+# Milliseconds that somebody has to make room for a sign-in that is over the limit.
+TIME_TO_CHOOSE = 15 * 60 * 1000
+# Where django-hijack and django-loginas note that staff act as somebody else.
+IMPERSONATION = ("hijack_history", "loginas_from_session")
 
 T = TypeVar("T")
 Flow = Generator[tuple[Any, ...], Any, T]
@@ -48,6 +73,17 @@ Facts = dict[str, Any]
 class Stored(NamedTuple):
     payload: bytes
     touched_at: int
+
+
+class Locked(NamedTuple):
+    """What is known of a session that is there, but not for whoever holds its cookie."""
+
+    # "idle" and "moved" ask for a proof of identity, "limit" for other sessions to be ended.
+    reason: str
+    key: SessionKey
+    handle: uuid.UUID
+    user: str
+    limit: int | None
 
 
 class SessionStore(SessionBase):
@@ -65,25 +101,47 @@ class SessionStore(SessionBase):
     # Set by the middleware. None where there is no request (tests, a shell, Channels): a session
     # that is used there is not touched, and what is known about its device is kept.
     client: Client | None = None
+    # This request is no activity of its user's: see decorators.py.
+    background = False
+    # Set by the receiver of user_logged_in, to spare a query.
+    signing_in: AbstractBaseUser | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key and SessionKey(session_key))
         # What the middleware asks afterwards.
         self.touched = False  # its expiry has slid, so the cookie's should too
+        self.renewed = False  # it has another key than the cookie
+        self.refused: int | None = None  # the limit that a sign-in was refused by
+        # A session that is locked reads as that of a stranger, and is not written.
+        self.locked: Locked | None = None
         self.failed = False  # the store did not answer
         self.lost: str | None = None  # the digest of a session that was not, or is no longer, there
         self._flushed: str | None = None  # the handle of a session that was flushed
         self._forget()
 
     def _forget(self) -> None:
-        # The kit's own facts lie beside the dictionary, where no view can write: handle, user,
-        # authenticated_at, and until, which is what the row says of when the session expires.
+        # The kit's own facts lie beside the dictionary, where no view can write. Times are in
+        # milliseconds since the epoch:
+        #   handle, user      of the row, as texts
+        #   authenticated_at  when the user last proved who they are
+        #   until             what the row says of when the session expires
+        #   policy            what the Policy says other than the default
+        #   deadline          the end of the longest lifetime, by Policy.absolute
+        #   pending           the limit, while the session waits for room
+        #   bound             the browser, system and network of Policy.bind
+        #   keyed_at, seen    when its key was issued, and first used, by Policy.renew_after
+        #   previous          the digest of the key before, until this one is seen
+        #   successor         in what is left under a former key: what leads to the next one
         self._facts: Facts = {}
         # The payload as it was read or last written: what the next write expects to replace, and
         # what a conflict is merged against.
         self._loaded: bytes | None = None
         # The dictionary takes the place of what is stored, rather than to be merged with it.
         self._overwrite = False
+        self._expiry: Any = None  # of the dictionary as it was read
+        self._due = False  # its activity is to be written
+        self._privileges_changed = False
+        self._former: str | None = None  # the digest of the former key that has led here
 
     @property
     def handle(self) -> uuid.UUID | None:
@@ -91,6 +149,19 @@ class SessionStore(SessionBase):
         self.get("")  # loads it
         handle = self._facts.get("handle")
         return uuid.UUID(handle) if handle else None
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the user last proved who they are in this session, or None for a visitor."""
+        self.get("")
+        at = self._facts.get("authenticated_at")
+        return as_datetime(at) if at else None
+
+    @property
+    def policy(self) -> Policy:
+        """What of the user's Policy still matters after signing in. See Policy.facts()."""
+        self.get("")
+        return Policy.of(self._facts.get("policy", {}))
 
     # Django's contract.
 
@@ -144,6 +215,28 @@ class SessionStore(SessionBase):
     async def aflush(self) -> None:
         await self._arun(self._flush())
 
+    def get_expiry_age(self, **kwargs: Any) -> int:
+        return self._capped(super().get_expiry_age(**kwargs))
+
+    async def aget_expiry_age(self, **kwargs: Any) -> int:
+        return self._capped(await super().aget_expiry_age(**kwargs))
+
+    def get_expiry_date(self, **kwargs: Any) -> datetime:
+        return self._capped_date(super().get_expiry_date(**kwargs))
+
+    async def aget_expiry_date(self, **kwargs: Any) -> datetime:
+        return self._capped_date(await super().aget_expiry_date(**kwargs))
+
+    def _capped(self, age: int) -> int:
+        now = _now()
+        return min(age, max(0, (self._end(self._facts, now) - now) // 1000))
+
+    def _capped_date(self, date: datetime) -> datetime:
+        end = self._end(self._facts, _now())
+        at = datetime.fromtimestamp(end / 1000, UTC)
+        at = at if timezone.is_aware(date) else timezone.make_naive(at)
+        return min(date, at)
+
     @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
         """
@@ -165,11 +258,42 @@ class SessionStore(SessionBase):
 
     def reauthenticate(self) -> None:
         """
-        Note that the user has proved again, now, who they are, under a new session key.
+        Note that the user has proved again, now, who they are, under a new session key. Both
+        clocks, of idleness and of the longest lifetime, begin anew (NIST SP 800-63B-4 §5.2), and
+        the policy is asked again.
 
         ASVS 7.2.4 asks for the new key; Django's login() gives one to a new user only.
         """
-        self._run(self._cycle(authenticated_at=_now()))
+        self._run(self._cycle(proved=True))
+
+    async def areauthenticate(self) -> None:
+        """See reauthenticate()."""
+        await self._arun(self._cycle(proved=True))
+
+    def unlock(self, full: bool = False) -> None:
+        """
+        Resume a locked session, whose user has just done what it was locked for, under a new key,
+        with all that it held. A proof of identity is ``full`` if it is as good as signing in: only
+        that begins the longest lifetime anew (NIST SP 800-63B-4 §2.2.3).
+
+        Raises UpdateError if it is there no more.
+        """
+        self._run(self._unlock(full))
+
+    async def aunlock(self, full: bool = False) -> None:
+        """See unlock()."""
+        await self._arun(self._unlock(full))
+
+    def finish(self, answered: bool) -> None:
+        """
+        Write the activity of a request, at its end, outside of the view's transaction; give the
+        session a new key if it is time for one and the visitor is going to get it. A store that
+        does not answer now is not worth an answer: the session stays due.
+        """
+        try:
+            self._run(self._finish(answered))
+        except StoreUnavailable:
+            self.failed = False
 
     @classmethod
     def call(cls, function: Callable[..., T], *args: Any) -> T:
@@ -202,10 +326,11 @@ class SessionStore(SessionBase):
 
     @classmethod
     @abstractmethod
-    def replace(cls, digest: str, payload: bytes, expires_at: int, expected: bytes) -> bool:
+    def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
         """
         Write over the version ``expected``. False, and nothing is written, if the session is gone
-        or has another version by now. Never creates. One atomic statement.
+        or has another version by now. Never creates. One atomic statement. None leaves the expiry
+        as it is.
         """
 
     @classmethod
@@ -237,37 +362,232 @@ class SessionStore(SessionBase):
 
     # The operations.
 
-    def _load(self) -> Flow[dict[str, Any]]:
+    def _load(self, resuming: bool = False) -> Flow[dict[str, Any]]:
         self._forget()
+        self.locked = None
         if self.session_key is None:
             return {}
-        digest = digest_of(self.session_key)
-        stored = yield self.read, digest
-        contents = self._open(self.session_key, digest, stored)
-        if contents is not None:
-            self._facts, data = contents
-            self._loaded = stored.payload
-            due = stored.touched_at + self._interval(data) <= (now := _now())
-            if self.client is None or not due or (yield from self._touch(digest, data, now)):
-                return data
-        self._forget()
-        self.lost, self._session_key = digest, None
-        return {}
+        found = yield from self._find(self.session_key)
+        if found is None:
+            self._forget()
+            self._session_key = None
+            return {}
+        key, stored, contents = found
+        facts, data = contents
+        reason = None if resuming else self._lock_of(facts, stored.touched_at)
+        if self.client is not None and reason is None:
+            self._due = abs(_now() - stored.touched_at) >= self._interval(facts, data)
+            if "handle" in facts:
+                reason = yield from self._check(key, stored, contents, resuming)
+        if reason == "renewed":
+            return (yield from self._load(resuming))
+        if reason == "ended":
+            self._forget()
+            self.lost, self._session_key = digest_of(key), None
+            return {}
+        if reason:
+            return self._lock(reason, key, contents)
+        self._session_key, self._facts, self._loaded = SessionKey(key), facts, stored.payload
+        self.renewed = self._former is not None
+        self._expiry = data.get("_session_expiry")
+        return data
 
-    def _touch(self, digest: str, data: dict[str, Any], now: int) -> Flow[bool]:
+    def _find(self, key: str) -> Flow[tuple[str, Stored, Contents] | None]:
         """
-        Write the activity, before the view sees the session: an ended one goes no further,
-        whatever the store says (a lost removal, a failover, a restored backup).
+        Return the session with this key, or the one that a former key leads to, with its own key.
         """
-        expires_at = self._expires_at(data)
-        if handle := self._facts.get("handle"):
-            rows = UserSession.objects
-            if not (yield rows.touch, handle, digest, now, expires_at, self.client):
+        former: Facts | None = None
+        reused = False
+        while True:
+            digest = digest_of(key)
+            stored = yield self.read, digest
+            contents = self._open(key, digest, stored)
+            facts = contents[0] if contents else {}
+            if former and (seen := facts.get("seen")):
+                grace = Policy.of(former.get("policy", {})).renew_grace
+                reused = reused or seen + 1000 * grace <= _now()
+            if contents is None or "successor" not in facts:
+                break
+            self._former = self._former or digest
+            former, key = facts, successor_of(key, facts["successor"])
+        if reused and not (yield from self._reused(facts)):
+            return None
+        if reused or contents is None:
+            self.lost = digest
+            return None
+        return key, stored, contents
+
+    def _reused(self, facts: Facts) -> Flow[bool]:
+        """Report that a former key was used after its grace; tell whether that ends the session."""
+        handle = uuid.UUID(facts["handle"])
+        security_logger.warning("A former key of session %s was used again", handle)
+        send = session_key_reused.send_robust
+        yield (partial(send, UserSession, handle=handle, client=self.client),)
+        if Policy.of(facts.get("policy", {})).on_reuse != "end":
+            return False
+        yield UserSession.objects.filter(pk=handle).revoke, EndReason.REUSED
+        return True
+
+    def _lock_of(self, facts: Facts, touched_at: int) -> str | None:
+        """Return what the session is locked for, as far as time alone can tell."""
+        if "pending" in facts:
+            return "limit"
+        policy = facts.get("policy", {})
+        if policy.get("lock") and touched_at + 1000 * policy["idle"] <= _now():
+            return "idle"
+        return None
+
+    def _check(
+        self, key: str, stored: Stored, contents: Contents, resuming: bool
+    ) -> Flow[str | None]:
+        """
+        Ask the registry before the view sees the session, if its activity is due: one that was
+        ended goes no further, whatever the store says (a lost removal, a failover, a restored
+        backup). Return why it does not go on: "ended", "moved"; or "renewed", to load it again.
+        """
+        facts, data = contents
+        digest = digest_of(key)
+        if self._due:
+            ask = UserSession.objects.verify, facts["handle"], _digests(facts, digest)
+            row = yield *ask, data.get(HASH_SESSION_KEY, "")
+            if row is None:
+                again = yield self.read, digest
+                if again is not None and again.payload != stored.payload:
+                    return "renewed"  # meanwhile, by a parallel request
                 yield self.remove, [digest]
-                return False
-            self._facts = {**self._facts, "until": expires_at}
-        self.touched = yield self.touch, digest, now, expires_at
-        return self.touched
+                return "ended"
+            self._privileges_changed = row.renew
+        if "bound" in facts and not resuming:
+            return (yield from self._check_binding(facts))
+        return None
+
+    def _check_binding(self, facts: Facts) -> Flow[str | None]:
+        then, now = facts["bound"], self._traits(facts["bound"])
+        # What is not known, now or then, does not count.
+        changed = [name for name in then if then[name] and now[name] and then[name] != now[name]]
+        if not changed:
+            return None
+        handle = uuid.UUID(facts["handle"])
+        security_logger.warning("Session %s is used with another %s", handle, ", ".join(changed))
+        send = partial(session_moved.send_robust, UserSession, handle=handle)
+        yield (partial(send, changed=changed, client=self.client),)
+        match Policy.of(facts["policy"]).on_change:
+            case "ask":
+                return "moved"
+            case "end":
+                yield UserSession.objects.filter(pk=handle).revoke, EndReason.MOVED
+                return "ended"
+        facts["bound"] = {name: now[name] or then[name] for name in then}
+        self.modified = True
+        return None
+
+    def _traits(self, names: Iterable[str]) -> dict[str, str]:
+        """Return what is known of the client under these names of Policy.bind."""
+        if self.client is None:
+            return dict.fromkeys(names, "")
+        device = device_of(self.client.user_agent)
+        known = {
+            "browser": device.browser,
+            "system": device.system,
+            "network": self.client.network,
+        }
+        return {name: known[name] for name in names}
+
+    def _lock(self, reason: str, key: str, contents: Contents) -> dict[str, Any]:
+        facts, data = contents
+        self._forget()
+        handle, limit = uuid.UUID(facts["handle"]), facts.get("pending")
+        self.locked = Locked(reason, SessionKey(key), handle, facts["user"], limit)
+        self._session_key = None
+        # The page that unlocks it has a form.
+        return {name: data[name] for name in [CSRF_SESSION_KEY] if name in data}
+
+    def _unlock(self, full: bool) -> Flow[None]:
+        locked = self.locked
+        if locked is None:
+            raise UpdateError("The session is not locked.")
+        self._session_key = locked.key
+        self._session_cache = yield from self._load(resuming=True)
+        if self._loaded is None:
+            raise UpdateError("The session has ended.")
+        facts = {**self._facts}
+        pending = facts.pop("pending", None)
+        if full:
+            facts = yield from self._authenticated(facts)
+        elif pending is None:
+            facts["authenticated_at"] = _now()
+        if "bound" in facts:
+            facts["bound"] = self._traits(facts["bound"])
+        yield from self._write(self._session_key, self._loaded, new_session_key(), facts)
+        self.modified = True
+
+    def _finish(self, answered: bool) -> Flow[None]:
+        key, facts, now = self.session_key, self._facts, _now()
+        if key is None or self._loaded is None or self.background:
+            return
+        digest = digest_of(key)
+        if "previous" in facts and self._former is None:
+            # The visitor has the new key. The old one is of no use soon, but still recognised.
+            yield self.touch, facts["previous"], now, min(now + DAY, self._end(facts, now))
+            self._facts = {k: v for k, v in facts.items() if k != "previous"} | {"seen": now}
+            self.modified = True
+        if not self._due:
+            return
+        self._due = False
+        lifetime = self._lifetime(facts, self._session_cache)
+        if row := facts.get("handle"):
+            self._set_clock(now)
+            touch = UserSession.objects.touch, row, _digests(facts, digest), now
+            if not (yield *touch, lifetime, self.client):
+                return  # ended, or given a new key meanwhile: the next request is told
+            self._facts = {**self._facts, "until": lifetime.expires_at}
+        self.touched = yield self.touch, digest, now, lifetime.expires_at
+        if self._former:
+            yield self.touch, self._former, now, lifetime.expires_at
+        elif answered and row and self._is_to_be_renewed(now):
+            yield from self._renew(key, lifetime, now)
+
+    def _set_clock(self, now: int) -> None:
+        """A clock that was ahead when the user signed in must not make the session live longer."""
+        ahead = self._facts["authenticated_at"] - now
+        if ahead > 1000 * conf.SESSIONKIT_TOUCH_INTERVAL:
+            self._facts = {**self._facts, "authenticated_at": now}
+            if "deadline" in self._facts:
+                self._facts["deadline"] -= ahead
+            self.modified = True
+
+    def _is_to_be_renewed(self, now: int) -> bool:
+        if self._privileges_changed:
+            return True
+        after = self._facts.get("policy", {}).get("renew_after")
+        return after is not None and abs(now - self._facts["keyed_at"]) >= 1000 * after
+
+    def _renew(self, key: str, lifetime: Lifetime, now: int) -> Flow[None]:
+        """
+        Give the session a new key, and leave under the old one what leads there: requests that are
+        under way come with that, and so does the next one if this answer is lost. What is left
+        can be read with the old key only, like everything else, and is not the new key.
+        """
+        loaded = cast("bytes", self._loaded)
+        salt, serializer, data = new_salt(), self.serializer(), self._session_cache
+        new_key = successor_of(key, salt)
+        old, new = digest_of(key), digest_of(new_key)
+        facts = {k: v for k, v in self._facts.items() if k != "seen"}
+        facts |= {"keyed_at": now, "previous": old}
+        payload = seal((facts, data), new_key, new, serializer)
+        trace = seal(({**self._facts, "successor": salt}, {}), key, old, serializer)
+        with self.atomic():
+            # Nobody knows of the new key before the old one leads there.
+            yield self.insert, new, payload, now, lifetime.expires_at
+            if not (yield self.replace, old, trace, lifetime.expires_at, version_of(loaded)):
+                yield self.remove, [new]  # somebody has written: the next request will do
+                return
+            row = facts["handle"], [old], new, now, lifetime, facts["authenticated_at"]
+            if not (yield UserSession.objects.follow, *row):
+                yield self.remove, [old, new]  # ended meanwhile
+                return
+        self._written(new_key, facts, data, payload)
+        self.renewed = True
 
     def _exists(self, session_key: str | None) -> Flow[bool]:
         if not session_key:
@@ -289,11 +609,11 @@ class SessionStore(SessionBase):
 
     def _insert(self, key: str, data: dict[str, Any]) -> Flow[None]:
         digest = digest_of(key)
-        now, expires_at = _now(), self._expires_at(data)
         facts: Facts = {}
         try:
             with self._transaction({}, data):
-                facts = yield from self._enrol({}, data, digest, now, expires_at)
+                facts = yield from self._enrol({}, data, digest)
+                now, expires_at = _now(), self._lifetime(facts, data).expires_at
                 payload = seal((facts, data), key, digest, self.serializer())
                 if not (yield self.insert, digest, payload, now, expires_at):
                     raise CreateError
@@ -315,10 +635,11 @@ class SessionStore(SessionBase):
             # same: the old one is that of a row which ends now.
             user = self._session_cache.get(SESSION_KEY)
             switched = "handle" in self._facts and self._facts["user"] != user
+            key = cast("str", self.session_key)
             new_key = new_session_key() if switched else key
             yield from self._write(key, loaded, new_key, self._facts)
 
-    def _cycle(self, authenticated_at: int | None = None) -> Flow[None]:
+    def _cycle(self, proved: bool = False) -> Flow[None]:
         """
         Give the session a new key. The old one is dead when this returns; the row follows.
 
@@ -330,10 +651,15 @@ class SessionStore(SessionBase):
         try:
             loaded = yield from self._prepare(key)
             facts = self._facts
-            if authenticated_at:
-                facts = {**facts, "authenticated_at": authenticated_at}
+            if proved and "handle" in facts:
+                facts = yield from self._authenticated(facts)
+            if "keyed_at" in facts:
+                facts = {**facts, "keyed_at": _now()}
+            key = cast("str", self.session_key)
             yield from self._write(key, loaded, new_session_key(), facts)
             self.modified = True
+        except TooManySessions:
+            raise
         except UpdateError:
             if "handle" in self._facts:
                 raise
@@ -341,7 +667,8 @@ class SessionStore(SessionBase):
 
     def _delete(self, session_key: str | None) -> Flow[None]:
         own = session_key in (None, self.session_key)
-        if session_key := session_key or self.session_key:
+        locked = self.locked.key if self.locked else None
+        if session_key := session_key or self.session_key or locked:
             digest = digest_of(session_key)
             # First, so that whoever is told that the store is down can try again.
             yield self.remove, [digest]
@@ -354,7 +681,7 @@ class SessionStore(SessionBase):
         self._flushed = self._facts.get("handle")
         self.clear()
         self._forget()
-        self._session_key = None
+        self._session_key = self.locked = None
 
     def _prepare(self, key: str) -> Flow[bytes]:
         """
@@ -366,12 +693,12 @@ class SessionStore(SessionBase):
             self._session_cache = yield from self._load()
         elif self._loaded is None:
             # Somebody set the dictionary without reading what is stored, as clear() does.
-            digest = digest_of(key)
-            stored = yield self.read, digest
-            if contents := self._open(key, digest, stored):
-                self._facts, self._loaded, self._overwrite = contents[0], stored.payload, True
-            else:
-                raise self._gone(digest)
+            found = yield from self._find(key)
+            if found is None:
+                raise UpdateError("The session has ended.")
+            new_key, stored, contents = found
+            self._session_key, self._facts = SessionKey(new_key), contents[0]
+            self._loaded, self._overwrite = stored.payload, True
         if self._loaded is None:
             raise UpdateError
         return self._loaded
@@ -387,48 +714,69 @@ class SessionStore(SessionBase):
         follows = moving and row is not None and self._facts["user"] == data.get(SESSION_KEY)
         try:
             with self._transaction(facts, data, moving):
+                base = key, loaded
                 if follows:
                     # Before the key moves: whoever misses the old one must not find its row.
-                    at = _now(), self._expires_at(data), facts["authenticated_at"]
-                    if not (yield UserSession.objects.follow, row, old, new, *at):
-                        raise self._gone(old)
+                    key = yield from self._follow(key, new, facts, data)
+                    old = digest_of(key)
                 while True:
-                    now, expires_at = _now(), self._expires_at(data)
-                    facts = yield from self._enrol(facts, data, new, now, expires_at, moving)
+                    facts = yield from self._enrol(facts, data, new, moving)
+                    now, expires_at = _now(), self._lifetime(facts, data).expires_at
                     payload = seal((facts, data), new_key, new, self.serializer())
                     expected = version_of(loaded)
                     if moving:
                         done = yield self.move, old, new, payload, now, expires_at, expected
                     else:
-                        done = yield self.replace, old, payload, expires_at, expected
+                        until = None if self._is_held(data) else expires_at
+                        done = yield self.replace, old, payload, until, expected
                     if done:
                         break
-                    loaded, facts, data = yield from self._merged(key, loaded, facts, data)
+                    key, loaded, facts, data = yield from self._merged(key, base, facts, data)
+                    base, old = (key, loaded), digest_of(key)
+                    if not moving:
+                        new_key, new = key, old
                 if follows or facts.get("handle") != row:
                     yield from self._confirm(facts, new)
         except Exception:
             yield from self._withdraw(facts)
             if follows:  # a store that failed, a value that cannot be stored
-                back = new, old, _now(), self._expires_at(data), self._facts["authenticated_at"]
-                yield UserSession.objects.follow, row, *back
+                at = _now(), self._lifetime(self._facts, data), self._facts["authenticated_at"]
+                yield UserSession.objects.follow, row, [new], old, *at
             raise
         self._written(new_key, facts, data, payload)
 
+    def _follow(self, key: str, new: str, facts: Facts, data: dict[str, Any]) -> Flow[str]:
+        """Have the row follow to a new key; return the key that the session has until then."""
+        while True:
+            at = _now(), self._lifetime(facts, data), facts["authenticated_at"]
+            digests = _digests(facts, digest_of(key))
+            if (yield UserSession.objects.follow, facts["handle"], digests, new, *at):
+                return key
+            found = yield from self._find(key)
+            if found is None or found[0] == key:
+                raise self._gone(digest_of(key))
+            key = found[0]  # a parallel request has renewed it
+
     def _merged(
-        self, key: str, loaded: bytes, facts: Facts, data: dict[str, Any]
-    ) -> Flow[tuple[bytes, Facts, dict[str, Any]]]:
-        """Return what another request has written since ``loaded``, and ours merged into it."""
-        digest = digest_of(key)
-        stored = yield self.read, digest
-        theirs = self._open(key, digest, stored)
-        if theirs is None:
-            raise self._gone(digest)
+        self, key: str, base: tuple[str, bytes], facts: Facts, data: dict[str, Any]
+    ) -> Flow[tuple[str, bytes, Facts, dict[str, Any]]]:
+        """
+        Return what another request has written since ``base``, and ours merged into it. It may
+        have a new key by now.
+        """
+        found = yield from self._find(key)
+        if found is None:
+            raise UpdateError("The session has ended.")
+        new_key, stored, theirs = found
         # It was opened once. What the serializer makes of ours is what is compared.
-        base = cast("Contents", unseal(loaded, key, digest, self.serializer()))
+        old_key, loaded = base
+        digest = digest_of(old_key)
+        was = cast("Contents", unseal(loaded, old_key, digest, self.serializer()))
         if not self._overwrite:
             mine = self.serializer().loads(self.serializer().dumps(data))
-            data = _merge(base[1], mine, theirs[1])
-        return stored.payload, _merge(base[0], facts, theirs[0]), data
+            data = _merge(was[1], mine, theirs[1])
+        self.renewed = self.renewed or new_key != key
+        return new_key, stored.payload, _merge(was[0], facts, theirs[0]), data
 
     def _confirm(self, facts: Facts, digest: str) -> Flow[None]:
         """
@@ -442,13 +790,7 @@ class SessionStore(SessionBase):
                 raise self._gone(digest)
 
     def _enrol(
-        self,
-        facts: Facts,
-        data: dict[str, Any],
-        digest: str,
-        now: int,
-        expires_at: int,
-        moving: bool = False,
+        self, facts: Facts, data: dict[str, Any], digest: str, moving: bool = False
     ) -> Flow[Facts]:
         """
         Keep the registry true to the dictionary that is about to be written, and return the facts
@@ -456,10 +798,12 @@ class SessionStore(SessionBase):
         """
         rows, user = UserSession.objects, data.get(SESSION_KEY)
         if user == facts.get("user"):
-            if user is not None and self._is_off(facts, data, expires_at):
+            if user is not None and self._is_off(facts, data):
+                lifetime = self._lifetime(facts, data)
                 if not moving:
-                    yield rows.touch, facts["handle"], digest, now, expires_at, self.client
-                facts = {**facts, "until": expires_at}
+                    at = _digests(facts, digest), _now(), lifetime, self.client
+                    yield rows.touch, facts["handle"], *at
+                facts = {**facts, "until": lifetime.expires_at}
             return facts
         if "handle" in facts:
             reason = EndReason.LOGOUT if user is None else EndReason.REPLACED
@@ -470,18 +814,95 @@ class SessionStore(SessionBase):
             # By login(), which flushes the session of another user. Not a logout after all.
             replaced = rows.filter(pk=self._flushed, end_reason=EndReason.LOGOUT)
             yield (partial(replaced.update, end_reason=EndReason.REPLACED),)
-        handle = yield rows.open, user, digest, now, expires_at, self.client
-        return {"handle": handle, "user": user, "authenticated_at": now, "until": expires_at}
+        return (yield from self._signed_in(user, data, digest))
 
-    def _is_off(self, facts: Facts, data: dict[str, Any], expires_at: int) -> bool:
+    def _signed_in(self, user: str, data: dict[str, Any], digest: str) -> Flow[Facts]:
+        rows = UserSession.objects
+        if self.locked:
+            # Its user, or somebody else, has signed in rather than to unlock it.
+            yield rows.filter(pk=self.locked.handle).revoke, EndReason.LOGOUT
+            self.locked = None
+        policy = yield from self._policy_of(user)
+        facts = self._proved({"user": user}, policy)
+        lifetime = self._lifetime(facts, data)
+        counts = not any(data.get(name) for name in IMPERSONATION)
+        now = facts["authenticated_at"]
+        try:
+            opened = yield rows.open, user, digest, now, lifetime, self.client, policy, counts
+        except TooManySessions as refusal:
+            self.refused = refusal.args[0]
+            raise
+        facts["handle"], is_in = opened
+        if counts and not is_in:
+            facts["pending"] = policy.limit
+            lifetime = self._lifetime(facts, data)
+            yield rows.touch, facts["handle"], [digest], now, lifetime, None
+        return {**facts, "until": lifetime.expires_at}
+
+    def _policy_of(self, user: str) -> Flow[Policy]:
+        person = self.signing_in
+        if person is None or person._meta.pk.value_to_string(person) != user:
+            person = yield user_of, user
+        if person is None:
+            return Policy()
+        policy: Policy = yield policy_of, person, current_request.get()
+        return policy
+
+    def _authenticated(self, facts: Facts) -> Flow[Facts]:
+        """Return the facts after a new proof of identity that is as good as signing in."""
+        policy = yield from self._policy_of(facts["user"])
+        of_policy = {"policy", "deadline", "bound", "keyed_at"}
+        rest = {name: value for name, value in facts.items() if name not in of_policy}
+        return self._proved(rest, policy)
+
+    def _proved(self, facts: Facts, policy: Policy) -> Facts:
+        now = _now()
+        facts["authenticated_at"] = now
+        if kept := policy.facts():
+            facts["policy"] = kept
+        if policy.absolute is not None:
+            facts["deadline"] = now + 1000 * policy.absolute
+        if policy.renew_after is not None:
+            facts["keyed_at"] = now
+        if policy.bind:
+            facts["bound"] = self._traits(policy.bind)
+        return facts
+
+    def _lifetime(self, facts: Facts, data: dict[str, Any]) -> Lifetime:
+        # By its age, not by its date: without USE_TZ a date means two moments once a year.
+        now = _now()
+        age = super().get_expiry_age(expiry=data.get("_session_expiry"))
+        idle = facts.get("policy", {}).get("idle")
+        idle_at = None if idle is None else now + 1000 * idle
+        return Lifetime(min(now + int(age * 1000), self._end(facts, now)), idle_at)
+
+    def _end(self, facts: Facts, now: int) -> int:
+        """Return when a session ends that is used now, whatever its own expiry says."""
+        policy = facts.get("policy", {})
+        ends = [END_OF_TIME, facts.get("deadline", END_OF_TIME)]
+        if "idle" in policy and not policy.get("lock"):
+            ends.append(now + 1000 * policy["idle"])
+        if "pending" in facts:
+            ends.append(now + TIME_TO_CHOOSE)
+        return int(min(ends))
+
+    def _is_off(self, facts: Facts, data: dict[str, Any]) -> bool:
         """Tell whether the row is too far from the truth: somebody who reads it acts on it."""
-        return bool(abs(expires_at - facts["until"]) >= self._interval(data))
+        if self._is_held(data):
+            return False
+        off = abs(self._lifetime(facts, data).expires_at - facts["until"])
+        return bool(off >= self._interval(facts, data))
 
-    def _interval(self, data: dict[str, Any]) -> float:
+    def _is_held(self, data: dict[str, Any]) -> bool:
+        """A background request does not slide the expiry; set_expiry() in it does set it."""
+        return self.background and data.get("_session_expiry") == self._expiry
+
+    def _interval(self, facts: Facts, data: dict[str, Any]) -> float:
         # Milliseconds. Short sessions are touched often enough to stay alive.
         expiry = data.get("_session_expiry")
         age = expiry if expiry and isinstance(expiry, int) else self.get_session_cookie_age()
-        return 1000 * min(conf.SESSIONKIT_TOUCH_INTERVAL, age / 10)
+        idle = facts.get("policy", {}).get("idle", age)
+        return 1000.0 * min(conf.SESSIONKIT_TOUCH_INTERVAL, age / 10, float(idle) / 10)
 
     def _gone(self, digest: str) -> UpdateError:
         self.lost = digest
@@ -499,13 +920,15 @@ class SessionStore(SessionBase):
         """One statement needs no transaction. Where the row is written too, there are two."""
         user = data.get(SESSION_KEY)
         if user == facts.get("user") and (
-            user is None or not (moving or self._is_off(facts, data, self._expires_at(data)))
+            user is None or not (moving or self._is_off(facts, data))
         ):
             return nullcontext()
         return self.atomic()
 
     def _written(self, key: str, facts: Facts, data: dict[str, Any], payload: bytes) -> None:
-        self._session_key, self._session_cache = key, data
+        if key != self._session_key:
+            self._due, self._former = False, None
+        self._session_key, self._session_cache = SessionKey(key), data
         self._facts, self._loaded, self._overwrite = facts, payload, False
 
     def _fresh(self) -> dict[str, Any]:
@@ -522,11 +945,6 @@ class SessionStore(SessionBase):
         if contents is None:
             security_logger.warning("A stored session could not be opened, and was ignored")
         return contents
-
-    def _expires_at(self, data: dict[str, Any]) -> int:
-        # By its age, not by its date: without USE_TZ a date means two moments once a year.
-        age = self.get_expiry_age(expiry=data.get("_session_expiry"))
-        return min(_now() + int(age * 1000), END_OF_TIME)
 
     # The two drivers.
 
@@ -575,6 +993,11 @@ class SessionStore(SessionBase):
         except self.unavailable as error:
             raise self._no_answer(error) from error
         return answer
+
+
+def _digests(facts: Facts, digest: str) -> list[str]:
+    """Return what the row can have as the digest: it follows a renewal last."""
+    return [digest, facts["previous"]] if "previous" in facts else [digest]
 
 
 def _now() -> int:

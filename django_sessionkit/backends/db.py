@@ -27,6 +27,7 @@ VERSION = f"substr(payload, 1, {NONCE}) = %s"
 READ = f"SELECT payload, touched_at FROM {TABLE} WHERE {ALIVE}"
 INSERT = f"{TABLE} (digest, payload, touched_at, expires_at) VALUES (%s, %s, %s, %s)"
 REPLACE = f"UPDATE {TABLE} SET payload = %s, expires_at = %s WHERE {ALIVE} AND {VERSION}"
+REPLACE_ONLY = f"UPDATE {TABLE} SET payload = %s WHERE {ALIVE} AND {VERSION}"
 MOVE = (
     f"UPDATE {TABLE} SET digest = %s, payload = %s, touched_at = %s, expires_at = %s"
     f" WHERE {ALIVE} AND {VERSION}"
@@ -52,7 +53,9 @@ class SessionStore(base.SessionStore):
         return _execute(f"{verb} {INSERT} {suffix}", [digest, payload, now, expires_at])
 
     @classmethod
-    def replace(cls, digest: str, payload: bytes, expires_at: int, expected: bytes) -> bool:
+    def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
+        if expires_at is None:
+            return _execute(REPLACE_ONLY, [payload, digest, _now(), expected])
         return _execute(REPLACE, [payload, expires_at, digest, _now(), expected])
 
     @classmethod

@@ -76,11 +76,15 @@ STAMP = 8  # bytes of touched_at
 # What is no string was written by somebody else: no session is there.
 IS_THERE = "redis.call('TYPE', KEYS[1]).ok == 'string'"
 VERSION = f"redis.call('GETRANGE', KEYS[1], {STAMP}, {STAMP + NONCE - 1})"
-# ARGV: the version that is expected, the payload, when it expires.
+# ARGV: the version that is expected, the payload, when it expires, or nothing: as before.
 REPLACE = Script.of(f"""
 if not ({IS_THERE} and {VERSION} == ARGV[1]) then return 0 end
 local stamp = redis.call('GETRANGE', KEYS[1], 0, {STAMP - 1})
-redis.call('SET', KEYS[1], stamp .. ARGV[2], 'PXAT', ARGV[3])
+if ARGV[3] then
+    redis.call('SET', KEYS[1], stamp .. ARGV[2], 'PXAT', ARGV[3])
+else
+    redis.call('SET', KEYS[1], stamp .. ARGV[2], 'KEEPTTL')
+end
 return 1
 """)
 # ARGV: the version that is expected. A Redis that is full refuses the APPEND, and with it the rest:
@@ -149,12 +153,14 @@ class SessionStore(base.SessionStore):
         return await _aask(_insert(digest, payload, now, expires_at))
 
     @classmethod
-    def replace(cls, digest: str, payload: bytes, expires_at: int, expected: bytes) -> bool:
-        return _ask(_run(REPLACE, digest, expected, payload, expires_at))
+    def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
+        return _ask(_replace(digest, payload, expires_at, expected))
 
     @classmethod
-    async def areplace(cls, digest: str, payload: bytes, expires_at: int, expected: bytes) -> bool:
-        return await _aask(_run(REPLACE, digest, expected, payload, expires_at))
+    async def areplace(
+        cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes
+    ) -> bool:
+        return await _aask(_replace(digest, payload, expires_at, expected))
 
     @classmethod
     def move(
@@ -210,6 +216,11 @@ def _read(digest: str) -> Asking[Stored | None]:
 def _insert(digest: str, payload: bytes, now: int, expires_at: int) -> Asking[bool]:
     value = _stamp(now) + payload
     return bool((yield lambda client: client.set(_key(digest), value, nx=True, pxat=expires_at)))
+
+
+def _replace(digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> Asking[bool]:
+    until = () if expires_at is None else (expires_at,)
+    return (yield from _run(REPLACE, digest, expected, payload, *until))
 
 
 def _move(

@@ -68,6 +68,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("user_agent", models.CharField(max_length=512, verbose_name="user agent")),
+                ("idle_at", models.DateTimeField(null=True, verbose_name="idle")),
+                (
+                    "counts",
+                    models.BooleanField(default=True, verbose_name="counts towards the limit"),
+                ),
+                ("renew", models.BooleanField(default=False, verbose_name="gets a new key")),
                 ("ended_at", models.DateTimeField(null=True, verbose_name="ended")),
                 (
                     "end_reason",
@@ -83,6 +89,9 @@ class Migration(migrations.Migration):
                             ("account_disabled", "Account disabled"),
                             ("replaced", "Another account signed in"),
                             ("lost", "Lost by the session store"),
+                            ("reused", "An old session key was used"),
+                            ("moved", "Browser or network changed"),
+                            ("privilege_change", "Permissions changed"),
                         ],
                         max_length=20,
                         verbose_name="reason",

@@ -1,0 +1,183 @@
+"""
+Who takes part, and the process that each of them has to itself: Django's settings are those of a
+process. They are asked over pipes, so that rounds can alternate.
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import methodcaller
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import dj_database_url
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class App(NamedTuple):
+    """What a site installs. Contenders with the same tables share a database."""
+
+    name: str
+    apps: tuple[str, ...]
+    middleware: str = "django.contrib.sessions.middleware.SessionMiddleware"
+    after: tuple[str, ...] = ()  # middleware that wants to know the user
+
+
+KIT = App("sessionkit", ("django_sessionkit",), "django_sessionkit.middleware.SessionMiddleware")
+SESSIONS = App("django", ("django.contrib.sessions",))
+USER_SESSIONS = App(
+    "user_sessions", ("user_sessions",), "user_sessions.middleware.SessionMiddleware"
+)
+QSESSIONS = App("qsessions", ("qsessions",), "qsessions.middleware.SessionMiddleware")
+ALLAUTH = App(
+    "allauth",
+    ("django.contrib.sessions", "allauth", "allauth.account", "allauth.usersessions"),
+    after=(
+        "allauth.account.middleware.AccountMiddleware",
+        "allauth.usersessions.middleware.UserSessionsMiddleware",
+    ),
+)
+
+
+class Servers(NamedTuple):
+    """URLs: of a database for every app, and of a Redis."""
+
+    databases: dict[str, str]
+    redis: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    store: str  # which decides what it is compared with: see DRIVER and ENGINE
+    app: App
+    engine: str = ""  # SESSION_ENGINE; a bare driver has none
+    options: dict[str, Any] = field(default_factory=dict, hash=False)  # of the database
+
+    def settings_on(self, servers: Servers) -> dict[str, Any]:
+        """Return the settings in which contenders differ."""
+        database = dj_database_url.parse(servers.databases[self.app.name], conn_max_age=None)
+        cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": servers.redis}
+        return {
+            "DATABASES": {"default": {**database, "OPTIONS": self.options}},
+            "CACHES": {"default": {**cache, "KEY_PREFIX": self.app.name}},
+            "SESSION_ENGINE": self.engine or "django_sessionkit.backends.db",
+            "INSTALLED_APPS": [
+                "django.contrib.auth",
+                "django.contrib.contenttypes",
+                *self.app.apps,
+            ],
+            "MIDDLEWARE": [
+                self.app.middleware,
+                "django.contrib.auth.middleware.AuthenticationMiddleware",
+                *self.app.after,
+            ],
+            "USERSESSIONS_TRACK_ACTIVITY": True,  # as all the others do that have a list
+        }
+
+
+ON_POSTGRESQL, ON_REDIS = "PostgreSQL", "Redis"
+
+PSYCOPG = Contender("psycopg 3", ON_POSTGRESQL, KIT)
+KIT_DB = Contender("django-sessionkit db", ON_POSTGRESQL, KIT, "django_sessionkit.backends.db")
+KIT_PREPARED = Contender(
+    "django-sessionkit db, prepared",
+    ON_POSTGRESQL,
+    KIT,
+    "django_sessionkit.backends.db",
+    # psycopg prepares nothing that Django has put together itself, as it does by default.
+    {"server_side_binding": True, "prepare_threshold": 0},
+)
+DJANGO_DB = Contender("Django db", ON_POSTGRESQL, SESSIONS, "django.contrib.sessions.backends.db")
+DJANGO_CACHED_DB = Contender(
+    "Django cached_db", ON_POSTGRESQL, SESSIONS, "django.contrib.sessions.backends.cached_db"
+)
+WITH_USER_SESSIONS = Contender(
+    "django-user-sessions", ON_POSTGRESQL, USER_SESSIONS, "user_sessions.backends.db"
+)
+QSESSIONS_DB = Contender("django-qsessions db", ON_POSTGRESQL, QSESSIONS, "qsessions.backends.db")
+QSESSIONS_CACHED_DB = Contender(
+    "django-qsessions cached_db", ON_POSTGRESQL, QSESSIONS, "qsessions.backends.cached_db"
+)
+WITH_ALLAUTH = Contender(
+    "Django db, allauth", ON_POSTGRESQL, ALLAUTH, "django.contrib.sessions.backends.db"
+)
+REDIS_PY = Contender("redis-py", ON_REDIS, KIT)
+KIT_REDIS = Contender("django-sessionkit redis", ON_REDIS, KIT, "django_sessionkit.backends.redis")
+KIT_DERIVED = Contender(
+    "django-sessionkit redis, in threads", ON_REDIS, KIT, "benchmarks.derived"
+)
+DJANGO_CACHE = Contender("Django cache", ON_REDIS, SESSIONS, "django.contrib.sessions.backends.cache")
+
+# In the order of the tables.
+CONTENDERS = [
+    *[PSYCOPG, KIT_DB, KIT_PREPARED, DJANGO_DB, DJANGO_CACHED_DB],
+    *[WITH_USER_SESSIONS, QSESSIONS_DB, QSESSIONS_CACHED_DB, WITH_ALLAUTH],
+    *[REDIS_PY, KIT_REDIS, KIT_DERIVED, DJANGO_CACHE],
+]
+DRIVER = {ON_POSTGRESQL: PSYCOPG, ON_REDIS: REDIS_PY}
+ENGINE = {ON_POSTGRESQL: DJANGO_DB, ON_REDIS: DJANGO_CACHE}
+
+
+class Process:
+    def __init__(self, contender: Contender, servers: Servers) -> None:
+        self.contender = contender
+        self.pipe, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=_serve, args=[theirs, contender, servers], daemon=True).start()
+        theirs.close()
+
+    def problem(self) -> str:
+        """Wait until it is up, and return why it cannot take part (it does not import, say)."""
+        problem: str = self.pipe.recv()
+        return problem
+
+    def do(self, method: str, *args: Any) -> Any:
+        """Return what this method of the contender's driver returns, there."""
+        return self.call(methodcaller(method, *args))
+
+    def call(self, function: Callable[Concatenate[Any, P], T], *args: P.args, **kw: P.kwargs) -> T:
+        """Return what a function returns, there, with the driver as its first argument."""
+        self.pipe.send((function, args, kw))
+        answer, problem = self.pipe.recv()
+        if problem:
+            raise RuntimeError(f"{self.contender.name}: {problem}")
+        result: T = answer
+        return result
+
+
+def _serve(pipe: Any, contender: Contender, servers: Servers) -> None:
+    import django
+    from django.conf import settings
+
+    settings.configure(
+        SECRET_KEY=SECRET_KEY,
+        ALLOWED_HOSTS=["*"],
+        USE_TZ=True,
+        ROOT_URLCONF="benchmarks.urls",
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        **contender.settings_on(servers),
+    )
+    try:
+        django.setup()
+        from benchmarks.drivers import driver_of
+
+        driver = driver_of(contender, servers)
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+        return
+    pipe.send("")
+    while True:
+        try:
+            function, args, kwargs = pipe.recv()
+        except EOFError:  # the benchmark is over
+            return
+        try:
+            pipe.send((function(driver, *args, **kwargs), ""))
+        except Exception:
+            pipe.send((None, traceback.format_exc()))
+
+
+SECRET_KEY = "of the benchmarks, which is as long as one that Django has made"  # noqa: S105

@@ -1,0 +1,316 @@
+"""
+What is timed, in the process of a contender. An operation is a generator: what comes before its
+``yield`` prepares, what comes after it is timed, and what comes after another one looks whether it
+was done, and tidies up.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
+from io import BytesIO
+from secrets import choice, randbits, token_bytes, token_hex
+from statistics import median
+from time import perf_counter, time
+from typing import Any
+
+import psycopg
+import redis
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.wsgi import WSGIRequest
+from django.core.management import call_command
+from django.http import HttpRequest
+from django.test import override_settings
+
+from benchmarks.contenders import CONTENDERS, PSYCOPG, Contender, Servers
+from benchmarks.registry import FIREFOX, registry_of
+
+# With what Django keeps of a sign-in 0.5 KB of JSON.
+CART = [{"product": f"SKU-{number:03}", "quantity": 1} for number in range(8)]
+STORED = 400  # bytes that this takes in the stores
+TWO_WEEKS = 14 * 24 * 60 * 60
+# Sessions that take turns, so that it is not always the same row.
+SESSIONS = 100
+
+Operation = Iterator[None]
+
+
+class Driver:
+    def __init__(self, contender: Contender, servers: Servers) -> None:
+        self.contender = contender
+        self.servers = servers
+        # Users and sessions of this contender begin here: others may be in the same tables.
+        self.base = (CONTENDERS.index(contender) + 1) * 100_000_000
+
+    def prepare(self) -> None:
+        call_command("migrate", verbosity=0)
+        self.registry = registry_of(self.contender, self.servers, self.base)
+
+    def fill(self, rows: int) -> None:
+        """Have so many sessions in the tables, five of each user."""
+        self.registry.fill(rows)
+
+    def time(self, operation: str, seconds: float, *args: Any) -> float:
+        """Repeat an operation for so many seconds, and return the median of how long it took."""
+        times: list[float] = []
+        end = perf_counter() + seconds
+        while not times or perf_counter() < end:
+            run = getattr(self, operation)(*args)
+            next(run)
+            start = perf_counter()
+            next(run, None)
+            times.append(perf_counter() - start)
+            next(run, None)
+        return median(times)
+
+    def list(self, number: int) -> Operation:
+        self.registry.have(number)
+        yield
+        found = self.registry.list(number)
+        yield
+        expect(len(found), number)
+
+    def revoke(self, number: int) -> Operation:
+        self.registry.renew(number)
+        yield
+        self.registry.revoke(number)
+        yield
+        expect(len(self.registry.list(number)), 1)
+
+
+class Engine(Driver):
+    """Any session engine, by Django's own interface."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        # Writes to the user's row, whatever the engine.
+        user_logged_in.disconnect(dispatch_uid="update_last_login")
+        self.store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
+        user = auth.get_user_model()
+        self.user, _created = user.objects.get_or_create(username=self.contender.name)
+        self.keys = [self.signed_in().session_key for _ in range(SESSIONS)]
+        self.sessions = [self.store(key) for key in self.keys]
+        self.bare, self.handler = BaseHandler(), BaseHandler()
+        with override_settings(MIDDLEWARE=[]):
+            self.bare.load_middleware()
+        self.handler.load_middleware()
+
+    def visitor(self) -> Any:
+        session = self.store()
+        session["cart"] = CART
+        session["visitor"] = token_hex(48)
+        return session
+
+    def signed_in(self) -> Any:
+        session = self.store()
+        session["cart"] = CART
+        session[auth.SESSION_KEY] = str(self.user.pk)
+        session[auth.BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+        session[auth.HASH_SESSION_KEY] = self.user.get_session_auth_hash()
+        session.create()
+        return session
+
+    # One session, outside of a request.
+
+    def load(self) -> Operation:
+        session = self.store(choice(self.keys))
+        yield
+        cart = session["cart"]
+        yield
+        expect(len(cart), len(CART))
+
+    def save(self) -> Operation:
+        session = choice(self.sessions)
+        session["number"] = randbits(32)
+        yield
+        session.save()
+
+    def create(self) -> Operation:
+        session = self.visitor()
+        yield
+        session.create()
+        yield
+        session.delete()
+
+    def cycle(self) -> Operation:
+        session = self.visitor()
+        session.create()
+        yield
+        session.cycle_key()
+        yield
+        session.delete()
+
+    def delete(self) -> Operation:
+        session = self.visitor()
+        session.create()
+        yield
+        session.delete()
+
+    def sign_in(self) -> Operation:
+        request = self.request_with(self.visitor())
+        request.session.create()
+        yield
+        auth.login(request, self.user, "django.contrib.auth.backends.ModelBackend")
+        request.session.save()
+        yield
+        request.session.delete()
+
+    def sign_out(self) -> Operation:
+        request = self.request_with(self.signed_in())
+        request.user = self.user
+        yield
+        auth.logout(request)
+
+    def request_with(self, session: Any) -> Any:
+        request = HttpRequest()
+        request.session = session
+        return request
+
+    # A signed-in GET of a trivial view.
+
+    def none(self) -> Operation:
+        return self.get("none", self.bare, "nobody")
+
+    def read(self) -> Operation:
+        return self.get("read", self.handler, self.user.get_username())
+
+    def write(self) -> Operation:
+        return self.get("write", self.handler, self.user.get_username())
+
+    def get(self, view: str, handler: BaseHandler, answer: str) -> Operation:
+        request = WSGIRequest(self.environ(view))
+        yield
+        response = handler.get_response(request)
+        yield
+        expect(response.content, answer.encode())
+
+    def environ(self, view: str) -> dict[str, Any]:
+        return {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": f"/{view}/",
+            "SERVER_NAME": "testserver",
+            "SERVER_PORT": "80",
+            "REMOTE_ADDR": "203.0.113.7",
+            "HTTP_USER_AGENT": FIREFOX,
+            "HTTP_COOKIE": f"{settings.SESSION_COOKIE_NAME}={choice(self.keys)}",
+            "wsgi.input": BytesIO(),
+        }
+
+
+class Psycopg(Driver):
+    """Prepared statements by primary key, in autocommit."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.connection = psycopg.connect(self.servers.databases["sessionkit"], autocommit=True)
+        self.execute = partial(self.connection.cursor().execute, prepare=True)
+        self.execute(
+            "CREATE TABLE bare"
+            " (id text PRIMARY KEY, payload bytea, touched_at bigint, expires_at bigint)"
+        )
+        self.keys = [self.inserted() for _ in range(SESSIONS)]
+
+    def fill(self, rows: int) -> None:
+        self.execute("TRUNCATE bare")
+        self.execute(
+            "INSERT INTO bare SELECT encode(sha256(n::text::bytea), 'hex'), %s, %s, %s"
+            " FROM generate_series(1, %s) AS n",
+            [token_bytes(STORED), 0, 0, rows],
+        )
+        self.execute("VACUUM ANALYZE bare")
+        self.keys = [self.inserted() for _ in range(SESSIONS)]
+
+    def row(self) -> tuple[str, bytes, int, int]:
+        now = int(time() * 1000)
+        return token_hex(32), token_bytes(STORED), now, now + TWO_WEEKS * 1000
+
+    def inserted(self) -> str:
+        row = self.row()
+        self.execute("INSERT INTO bare VALUES (%s, %s, %s, %s)", row)
+        return row[0]
+
+    def load(self) -> Operation:
+        key = choice(self.keys)
+        yield
+        self.execute("SELECT payload, touched_at FROM bare WHERE id = %s", [key]).fetchone()
+
+    def save(self) -> Operation:
+        _key, payload, _now, expires_at = self.row()
+        key = choice(self.keys)
+        yield
+        self.execute(
+            "UPDATE bare SET payload = %s, expires_at = %s WHERE id = %s", [payload, expires_at, key]
+        )
+
+    def create(self) -> Operation:
+        row = self.row()
+        yield
+        self.execute("INSERT INTO bare VALUES (%s, %s, %s, %s)", row)
+        yield
+        self.execute("DELETE FROM bare WHERE id = %s", [row[0]])
+
+    # A new key is one UPDATE, too.
+    cycle = save
+
+    def delete(self) -> Operation:
+        key = self.inserted()
+        yield
+        self.execute("DELETE FROM bare WHERE id = %s", [key])
+
+
+class RedisPy(Driver):
+    """Commands on a client with hiredis."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.client = redis.Redis.from_url(self.servers.redis)
+        self.keys = [self.set_one() for _ in range(SESSIONS)]
+
+    def fill(self, rows: int) -> None:
+        for start in range(self.client.dbsize(), rows, 1000):
+            pipeline = self.client.pipeline(transaction=False)
+            for number in range(start, start + 1000):
+                pipeline.set(f"{number:064}", token_bytes(STORED), ex=TWO_WEEKS)
+            pipeline.execute()
+
+    def set_one(self) -> str:
+        key = token_hex(32)
+        self.client.set(key, token_bytes(STORED), ex=TWO_WEEKS)
+        return key
+
+    def load(self) -> Operation:
+        key = choice(self.keys)
+        yield
+        self.client.get(key)
+
+    def save(self) -> Operation:
+        key, payload = choice(self.keys), token_bytes(STORED)
+        yield
+        self.client.set(key, payload, ex=TWO_WEEKS)
+
+    def create(self) -> Operation:
+        key, payload = token_hex(32), token_bytes(STORED)
+        yield
+        self.client.set(key, payload, ex=TWO_WEEKS)
+        yield
+        self.client.delete(key)
+
+    cycle = save
+
+    def delete(self) -> Operation:
+        key = self.set_one()
+        yield
+        self.client.delete(key)
+
+
+def driver_of(contender: Contender, servers: Servers) -> Driver:
+    kind = Engine if contender.engine else Psycopg if contender == PSYCOPG else RedisPy
+    return kind(contender, servers)
+
+
+def expect(found: object, wanted: object) -> None:
+    if found != wanted:
+        raise RuntimeError(f"{found!r} instead of {wanted!r}")

@@ -1,0 +1,34 @@
+from typing import Any
+
+from django import forms
+from django.contrib.auth import authenticate
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+
+class PasswordForm(forms.Form):
+    """Asks somebody who is known already for their password."""
+
+    password = forms.CharField(
+        label=_("Password"),
+        strip=False,
+        widget=forms.PasswordInput({"autocomplete": "current-password", "autofocus": True}),
+    )
+
+    def __init__(
+        self, request: HttpRequest, user: AbstractBaseUser, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.request, self.user = request, user
+
+    def clean_password(self) -> str:
+        password: str = self.cleaned_data["password"]
+        # As Django's sign-in form does it: whatever guards that against guessing guards this too.
+        found = authenticate(self.request, username=self.user.get_username(), password=password)
+        if found is None or found.pk != self.user.pk:
+            raise ValidationError(
+                _("That is not the password of this account."), code="invalid_login"
+            )
+        return password

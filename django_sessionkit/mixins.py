@@ -1,0 +1,33 @@
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.views.generic import View
+
+from django_sessionkit.decorators import aask_for_proof, ask_for_proof
+
+
+class RecentAuthenticationMixin(View):
+    """
+    What ``recent_authentication_required`` is, for a class. Put it before the view, and after
+    others that say who may see it.
+    """
+
+    recent_max_age: int | None = None  # seconds; None is what the policy says
+
+    def needs_recent_authentication(self) -> bool:
+        """Override this where only some requests do."""
+        return True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if not self.needs_recent_authentication():
+            return super().dispatch(request, *args, **kwargs)
+        if self.view_is_async:
+            return self._adispatch(request, *args, **kwargs)
+        asked = ask_for_proof(request, self.recent_max_age)
+        return asked or super().dispatch(request, *args, **kwargs)
+
+    async def _adispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        asked: HttpResponseBase | None = await aask_for_proof(request, self.recent_max_age)
+        dispatch: Any = super().dispatch
+        return asked or await dispatch(request, *args, **kwargs)
