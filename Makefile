@@ -4,6 +4,8 @@
 # make format  let ruff put the code into shape
 # make conformance   what OWASP and NIST ask of sessions, and which tests show it
 #              (CONFORMANCE_ARGS=--write: make docs/conformance.md of it)
+# make bench   how fast it is, beside its peers and the bare drivers (QUICK=1: in under three
+#              minutes; BENCH_ARGS="operations --json FILE": a part of it, its figures)
 #
 # Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -redis, -valkey).
 #
@@ -13,6 +15,7 @@ PYTHON ?= python3
 PORT ?= 8000
 PYTEST_ARGS ?=
 CONFORMANCE_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -20,7 +23,7 @@ EXTRAS := redis,celery,devices,geoip,postgres
 
 .DEFAULT_GOAL := test
 .PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format \
-	conformance
+	conformance bench
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -61,6 +64,9 @@ format: .venv/test
 conformance: .venv/test
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
+bench: .venv/bench
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(BENCH_ARGS)
+
 # Stamps: made again when what they were made from has changed.
 
 .venv/bin/python:
@@ -81,3 +87,8 @@ conformance: .venv/test
 	@$(PIP) install --upgrade "pip>=25.1"  # the first that knows dependency groups
 	@$(PIP) install --editable ".[$(EXTRAS)]" --group dev
 	@touch .venv/demo .venv/demo-redis $@
+
+.venv/bench: .venv/test
+	@echo "Installing what the benchmarks need in .venv"
+	@$(PIP) install --group bench
+	@touch $@

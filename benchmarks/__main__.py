@@ -1,71 +1,204 @@
 """
 This project, its peers and the bare drivers, in turns, on a PostgreSQL and a Redis of their own:
-``make bench``, or, in under three minutes, ``make bench QUICK=1``. See docs/performance.md.
-
-It fails where a bar is missed.
+``make bench``, or, in under three minutes, ``make bench QUICK=1``. It fails where a bar is missed.
+What is measured, and how, is in docs/performance.md.
 """
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import contests
+from benchmarks import activity, concurrency, sealing, shop
 from benchmarks.contenders import (
-    ALLAUTH,
     CONTENDERS,
-    KIT_DERIVED,
+    KIT_DB,
+    KIT_PREPARED,
+    KIT_REDIS,
     Contender,
     Process,
     Servers,
 )
-from benchmarks.drivers import Driver
-from benchmarks.report import Table, compare
+from benchmarks.contests import OPERATIONS, REGISTRY, REQUESTS, Contest, serves, take_turns
+from benchmarks.machine import Cores, describe
+from benchmarks.picture import draw
+from benchmarks.report import Rounds, Table, compare
 from tests import servers
 
 
 class Size(NamedTuple):
     rounds: int
-    seconds: float  # of one contender in one round
+    seconds: float  # that a contender has in one round
     rows: list[int]  # sessions in the tables
+    polling: tuple[int, int, int]  # sessions, seconds, touches
+    visitors: list[int]  # of the shop, at once
 
 
-QUICK = Size(rounds=5, seconds=0.03, rows=[100_000])
-FULL = Size(rounds=21, seconds=0.1, rows=[10_000, 100_000, 1_000_000])
+QUICK = Size(5, 0.03, [100_000], (200, 121, 4_000), [10])
+FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (10_000, 121, 1_000_000), [1, 10, 50])
 
 
 class Bench:
-    def __init__(self, size: Size, servers: Servers, pinned: bool) -> None:
-        self.size, self.pinned = size, pinned
-        started = [Process(contender, servers) for contender in CONTENDERS]
-        self.absent = {process.contender: process.problem() for process in started}
-        self.processes = [p for p in started if not self.absent[p.contender]]
-        for process in self.processes:
+    def __init__(self, size: Size, place: Servers, cores: Cores) -> None:
+        self.size, self.place, self.cores = size, place, cores
+        everybody = [Process(contender, place) for contender in CONTENDERS]
+        problems = {process.contender: process.problem() for process in everybody}
+        self.absent = {contender: problem for contender, problem in problems.items() if problem}
+        self.processes = {p.contender: p for p in everybody if p.contender not in self.absent}
+        for process in self.processes.values():
             process.do("prepare")
-    
+
+    def fill(self, rows: int) -> None:
+        """Have so many sessions everywhere; those who share a table leave it to one."""
+        shared = {c.app.name if c.engine else c.name: c for c in reversed(self.processes)}
+        for contender in shared.values():
+            self.processes[contender].do("fill", rows)
+
+    def rounds(
+        self, takes_part: Callable[[Contender], bool], time: Callable[[Process], float]
+    ) -> dict[Contender, Rounds]:
+        everybody = [p for contender, p in self.processes.items() if takes_part(contender)]
+        figures = take_turns(everybody, self.size.rounds, time)
+        return {p.contender: own for p, own in zip(everybody, figures, strict=True)}
+
+    def hold(self, contest: Contest) -> Table:
+        rounds = self.rounds(contest.takes_part, lambda p: contest.time(p, self.size.seconds))
+        absent = {c: problem for c, problem in self.absent.items() if contest.takes_part(c)}
+        return compare(contest.title, rounds, contest.bars, self.cores.apart, absent)
+
+
+# The parts, in an order in which the tables grow.
+
+
+def last_activity(bench: Bench) -> Iterator[Table]:
+    for contender in (KIT_DB, KIT_REDIS):
+        yield bench.processes[contender].call(activity.measure, *bench.size.polling)
+
+
+def growth(bench: Bench) -> Iterator[Table]:
+    table = Table("As the tables grow, µs", ["", *[f"{n:,} sessions" for n in bench.size.rows]])
+    lines: dict[str, list[str]] = {}
+    for rows in bench.size.rows:
+        bench.fill(rows)
+        for contest in (*OPERATIONS[:2], REGISTRY[0]):
+            for name, took, *_ in bench.hold(contest).rows:
+                lines.setdefault(f"{contest.title}: {name}", []).append(took)
+    table.rows = [[label, *line] for label, line in lines.items()]
+    yield table
+
+
+def operations(bench: Bench) -> Iterator[Table]:
+    bench.fill(bench.size.rows[-1])
+    yield from map(bench.hold, OPERATIONS)
+
+
+def requests(bench: Bench) -> Iterator[Table]:
+    bench.fill(bench.size.rows[-1])
+    yield from map(bench.hold, REQUESTS)
+
+
+def registry(bench: Bench) -> Iterator[Table]:
+    bench.fill(bench.size.rows[-1])
+    yield from map(bench.hold, REGISTRY)
+
+
+def payloads(bench: Bench) -> Iterator[Table]:
+    yield bench.processes[KIT_DB].call(sealing.measure, bench.size.rounds, bench.size.seconds)
+
+
+def async_views(bench: Bench) -> Iterator[Table]:
+    def rounds(view: str) -> dict[Contender, Rounds]:
+        seconds = 5 * bench.size.seconds
+        return bench.rounds(
+            lambda c: c in concurrency.CONTENDERS,
+            lambda p: p.call(concurrency.measure, view, seconds),
+        )
+
+    yield concurrency.table_of({"reading": rounds("aread"), "writing": rounds("awrite")})
+
+
+def account_page(bench: Bench) -> Iterator[Table]:
+    contenders = [c for c in bench.processes if serves(c) and c != KIT_PREPARED]
+    keys = [bench.processes[c].call(attrgetter("keys")) for c in contenders]
+    seconds = max(1.0, 20 * bench.size.seconds)
+    with ExitStack() as stack:
+        with bench.cores.on(bench.cores.all):
+            ports = [stack.enter_context(shop.serve(c, bench.place)) for c in contenders]
+        sites = list(zip(ports, keys, strict=True))
+        figures = {
+            visitors: take_turns(
+                [(*site, visitors, seconds) for site in sites],
+                bench.size.rounds // 2,
+                lambda site: shop.ask(*site),
+            )
+            for visitors in bench.size.visitors
+        }
+    yield shop.table_of(contenders, figures)
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Table]]] = {
+    "activity": last_activity,
+    "growth": growth,
+    "operations": operations,
+    "requests": requests,
+    "registry": registry,
+    "payloads": payloads,
+    "async": async_views,
+    "shop": account_page,
+}
+IN_PICTURE = [contest.title for contest in (*OPERATIONS[:5], REQUESTS[0])]
+IN_QUICK = [name for name in PARTS if name != "growth"]
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, if none is named")
+    parser.add_argument("--quick", action="store_true", help="under three minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw an SVG of one operation")
     options = parser.parse_args()
-    size = QUICK if options.quick else FULL
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[-1:])
+    size, parts = (QUICK, IN_QUICK) if options.quick else (FULL, list(PARTS))
+    parts = [part for part in PARTS if part in (options.parts or parts)]
+
+    begun, cores = time.monotonic(), Cores()
+    tables: list[Table] = []
     with ExitStack() as stack:
-        pg = servers.postgresql()
-        names = {c.app.name for c in CONTENDERS}
-        databases = {n: stack.enter_context(servers.own_database(pg)) for n in names}
-        place = Servers(databases, servers.redis("redis"))
-        os.sched_setaffinity(0, cores[:1])
-        bench = Bench(size, place, True)
-        for contest in contests.OPERATIONS:
-            processes = [p for p in bench.processes if p.contender.app != ALLAUTH and p.contender != KIT_DERIVED and (p.contender.engine or not contest.without_driver)]
-            rounds = contests.take_turns(processes, size.rounds, lambda p: p.do("time", contest.operation, size.seconds, *contest.args))
-            print(compare(contest.title, rounds, contest.bars, True, {}))
+        with cores.on(cores.servers):
+            postgresql, redis = servers.postgresql(durable=True), servers.redis("redis")
+        databases = {
+            contender.app.name: stack.enter_context(servers.own_database(postgresql))
+            for contender in {contender.app: contender for contender in CONTENDERS}.values()
+        }
+        place = Servers(databases, redis)
+        machine = describe(place)
+        say(", ".join(f"{name} {value}" for name, value in machine.items()) + f"; {cores}.\n")
+        say(f"{size.rounds} rounds, {size.rows[-1]:,} sessions in the tables.\n")
+        bench = Bench(size, place, cores)
+        for part in parts:
+            for table in PARTS[part](bench):
+                say(str(table))
+                tables.append(table)
+    missed = [verdict for table in tables for verdict in table.verdicts if verdict.missed]
+    for verdict in missed:
+        say(f"Missed: {verdict.what}: {verdict.found:.2f}, not {verdict.bar}")
+    say(f"{len(missed)} bars missed, in {(time.monotonic() - begun) / 60:.1f} minutes.")
+    if options.json:
+        results = {"machine": machine, "cores": str(cores), "tables": [*map(asdict, tables)]}
+        options.json.write_text(json.dumps(results, indent=1))
+    if options.picture:
+        figures = {t.title: t.figures for t in tables if t.title in IN_PICTURE}
+        draw(figures, options.picture)
+    return 1 if missed else 0
+
+
+def say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -106,10 +106,10 @@ WITH_ALLAUTH = Contender(
 )
 REDIS_PY = Contender("redis-py", ON_REDIS, KIT)
 KIT_REDIS = Contender("django-sessionkit redis", ON_REDIS, KIT, "django_sessionkit.backends.redis")
-KIT_DERIVED = Contender(
-    "django-sessionkit redis, in threads", ON_REDIS, KIT, "benchmarks.derived"
+KIT_DERIVED = Contender("django-sessionkit redis, in threads", ON_REDIS, KIT, "benchmarks.derived")
+DJANGO_CACHE = Contender(
+    "Django cache", ON_REDIS, SESSIONS, "django.contrib.sessions.backends.cache"
 )
-DJANGO_CACHE = Contender("Django cache", ON_REDIS, SESSIONS, "django.contrib.sessions.backends.cache")
 
 # In the order of the tables.
 CONTENDERS = [

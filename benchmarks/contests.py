@@ -1,11 +1,10 @@
 """The operations in which all contenders take turns, and what they are held to."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from benchmarks.contenders import (
-    ALLAUTH,
     DRIVER,
     ENGINE,
     KIT_DB,
@@ -13,10 +12,10 @@ from benchmarks.contenders import (
     KIT_PREPARED,
     KIT_REDIS,
     SESSIONS,
+    WITH_ALLAUTH,
     Contender,
     Process,
 )
-from benchmarks.drivers import Driver
 from benchmarks.report import Bar, Rounds
 
 Bars = dict[Contender, list[Bar]]
@@ -25,9 +24,34 @@ Bars = dict[Contender, list[Bar]]
 class Contest(NamedTuple):
     title: str
     operation: str
-    args: tuple[Any, ...] = ()
+    takes_part: Callable[[Contender], bool]
     bars: Bars = {}
-    without_driver: bool = False
+    args: tuple[int, ...] = ()
+    but_for: str = ""  # an operation whose time is taken off, in every round
+
+    def time(self, process: Process, seconds: float) -> float:
+        took: float = process.do("time", self.operation, seconds, *self.args)
+        if self.but_for:
+            took -= process.do("time", self.but_for, seconds)
+        return took
+
+
+def stores(contender: Contender) -> bool:
+    """allauth's is Django's engine, which stores what it does without."""
+    return contender not in (WITH_ALLAUTH, KIT_DERIVED)
+
+
+def is_engine(contender: Contender) -> bool:
+    return bool(contender.engine) and stores(contender)
+
+
+def serves(contender: Contender) -> bool:
+    return bool(contender.engine) and contender != KIT_DERIVED
+
+
+def lists(contender: Contender) -> bool:
+    """Django's own cannot tell whose sessions they are."""
+    return contender.app != SESSIONS and contender != KIT_DERIVED
 
 
 # What one session costs, outside of a request. Of create, cycle and delete a visitor's, for that is
@@ -36,7 +60,8 @@ OPERATIONS = [
     Contest(
         "Load",
         "load",
-        bars={
+        stores,
+        {
             KIT_DB: [Bar(2.0, DRIVER), Bar(0.35, ENGINE)],
             KIT_PREPARED: [Bar(0.2, ENGINE)],
             KIT_REDIS: [Bar(1.25, DRIVER), Bar(1.0, ENGINE)],
@@ -45,7 +70,8 @@ OPERATIONS = [
     Contest(
         "Save",
         "save",
-        bars={
+        stores,
+        {
             KIT_DB: [Bar(1.6, DRIVER), Bar(0.62, ENGINE)],
             KIT_REDIS: [Bar(1.5, DRIVER), Bar(0.65, ENGINE)],
         },
@@ -53,7 +79,8 @@ OPERATIONS = [
     Contest(
         "Create",
         "create",
-        bars={
+        stores,
+        {
             KIT_DB: [Bar(1.6, DRIVER), Bar(0.35, ENGINE)],
             KIT_REDIS: [Bar(1.5, DRIVER), Bar(0.45, ENGINE)],
         },
@@ -61,7 +88,8 @@ OPERATIONS = [
     Contest(
         "Change the key",
         "cycle",
-        bars={
+        stores,
+        {
             KIT_DB: [Bar(2.5, DRIVER), Bar(0.2, ENGINE)],
             KIT_REDIS: [Bar(2.0, DRIVER), Bar(0.35, ENGINE)],
         },
@@ -69,37 +97,42 @@ OPERATIONS = [
     Contest(
         "Delete",
         "delete",
-        bars={
+        stores,
+        {
             KIT_DB: [Bar(1.6, DRIVER), Bar(0.35, ENGINE)],
             KIT_REDIS: [Bar(1.3, DRIVER), Bar(1.1, ENGINE)],
         },
     ),
-    Contest("Sign in", "sign_in", without_driver=True),
-    Contest("Sign out", "sign_out", without_driver=True),
+    Contest("Sign in", "sign_in", is_engine),
+    Contest("Sign out", "sign_out", is_engine),
 ]
 
-# What sessions add to a signed-in GET: the same view without them is taken off.
+# What sessions add to a signed-in GET: the same without them is taken off.
 REQUESTS = [
     Contest(
         "A GET that reads who it is",
         "read",
-        bars={KIT_DB: [Bar(0.65, ENGINE)], KIT_REDIS: [Bar(1.0, ENGINE)]},
-        without_driver=True,
+        serves,
+        {KIT_DB: [Bar(0.65, ENGINE)], KIT_REDIS: [Bar(1.0, ENGINE)]},
+        but_for="none",
     ),
     Contest(
         "A GET that also writes",
         "write",
-        bars={KIT_DB: [Bar(0.65, ENGINE)], KIT_REDIS: [Bar(0.85, ENGINE)]},
-        without_driver=True,
+        serves,
+        {KIT_DB: [Bar(0.65, ENGINE)], KIT_REDIS: [Bar(0.85, ENGINE)]},
+        but_for="none",
     ),
 ]
 
+# The drivers' UPDATE and DELETE, or UPDATE and DEL, and their SELECT, and pipeline on Redis.
 REGISTRY = [
     Contest(
         f"{title} {number:,} sessions",
         operation,
-        (number,),
+        lists,
         {KIT_DB: [Bar(limit, DRIVER)], KIT_REDIS: [Bar(limit, DRIVER)]},
+        (number,),
     )
     for title, operation, number, limit in [
         ("List a user's", "list", 5, 3.5),
@@ -110,15 +143,14 @@ REGISTRY = [
 ]
 
 
-def take_turns(
-    processes: Iterable[Process], rounds: int, call: Callable[[Process], float]
-) -> dict[Contender, Rounds]:
-    """Have everybody do it once in every round, in an order that differs. One is to warm up."""
-    everybody = list(processes)
-    figures: dict[Contender, Rounds] = {process.contender: [] for process in everybody}
-    for warm in [False, *[True] * rounds]:
-        for process in random.sample(everybody, len(everybody)):
-            figure = call(process)
-            if warm:
-                figures[process.contender].append(figure)
-    return figures
+T = TypeVar("T")
+
+
+def take_turns(everybody: Iterable[T], rounds: int, time: Callable[[T], float]) -> list[Rounds]:
+    """Have everybody do it once in every round, in another order each time. One is to warm up."""
+    everybody = list(everybody)
+    figures: list[Rounds] = [[] for _ in everybody]
+    for _ in range(rounds + 1):
+        for number in random.sample(range(len(everybody)), len(everybody)):
+            figures[number].append(time(everybody[number]))
+    return [own[1:] for own in figures]

@@ -6,7 +6,6 @@ was done, and tidies up.
 
 from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
 from io import BytesIO
 from secrets import choice, randbits, token_bytes, token_hex
 from statistics import median
@@ -18,24 +17,34 @@ import redis
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.signals import user_logged_in
-from django.contrib.sessions.backends.base import SessionBase
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIRequest
 from django.core.management import call_command
-from django.http import HttpRequest
+from django.http import HttpResponse
 from django.test import override_settings
+from django.utils.module_loading import import_string
 
 from benchmarks.contenders import CONTENDERS, PSYCOPG, Contender, Servers
 from benchmarks.registry import FIREFOX, registry_of
 
-# With what Django keeps of a sign-in 0.5 KB of JSON.
-CART = [{"product": f"SKU-{number:03}", "quantity": 1} for number in range(8)]
-STORED = 400  # bytes that this takes in the stores
+STORED = 400  # bytes, about what half a kilobyte of JSON takes in the stores
 TWO_WEEKS = 14 * 24 * 60 * 60
 # Sessions that take turns, so that it is not always the same row.
 SESSIONS = 100
 
 Operation = Iterator[None]
+
+
+def cart_of(number: int) -> list[dict[str, Any]]:
+    """Return a cart, not all lines of which are the same: that would be too easy to compress."""
+    return [
+        {"product": f"SKU-{n * 7919 % 100_000:05}", "price": f"{n * 37 % 90 + 9}.90", "quantity": 1}
+        for n in range(number)
+    ]
+
+
+# With what Django keeps of a sign-in half a kilobyte of JSON.
+CART = cart_of(5)
 
 
 class Driver:
@@ -88,24 +97,30 @@ class Engine(Driver):
         super().prepare()
         # Writes to the user's row, whatever the engine.
         user_logged_in.disconnect(dispatch_uid="update_last_login")
-        self.store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
         user = auth.get_user_model()
         self.user, _created = user.objects.get_or_create(username=self.contender.name)
+        self.middleware = import_string(settings.MIDDLEWARE[0])(lambda request: HttpResponse())
         self.keys = [self.signed_in().session_key for _ in range(SESSIONS)]
-        self.sessions = [self.store(key) for key in self.keys]
+        self.sessions = [self.request("none", key).session for key in self.keys]
         self.bare, self.handler = BaseHandler(), BaseHandler()
         with override_settings(MIDDLEWARE=[]):
             self.bare.load_middleware()
         self.handler.load_middleware()
 
+    def request(self, view: str, key: str = "") -> Any:
+        """Return a request with its session, as the middleware of the engine makes one."""
+        request = WSGIRequest(self.environ(view, key))
+        self.middleware.process_request(request)
+        return request
+
     def visitor(self) -> Any:
-        session = self.store()
+        session = self.request("none").session
         session["cart"] = CART
         session["visitor"] = token_hex(48)
         return session
 
     def signed_in(self) -> Any:
-        session = self.store()
+        session = self.request("none").session
         session["cart"] = CART
         session[auth.SESSION_KEY] = str(self.user.pk)
         session[auth.BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
@@ -116,7 +131,7 @@ class Engine(Driver):
     # One session, outside of a request.
 
     def load(self) -> Operation:
-        session = self.store(choice(self.keys))
+        session = self.request("none", choice(self.keys)).session
         yield
         cart = session["cart"]
         yield
@@ -150,7 +165,8 @@ class Engine(Driver):
         session.delete()
 
     def sign_in(self) -> Operation:
-        request = self.request_with(self.visitor())
+        request = self.request("none")
+        request.session = self.visitor()
         request.session.create()
         yield
         auth.login(request, self.user, "django.contrib.auth.backends.ModelBackend")
@@ -159,15 +175,10 @@ class Engine(Driver):
         request.session.delete()
 
     def sign_out(self) -> Operation:
-        request = self.request_with(self.signed_in())
-        request.user = self.user
+        request = self.request("none")
+        request.session, request.user = self.signed_in(), self.user
         yield
         auth.logout(request)
-
-    def request_with(self, session: Any) -> Any:
-        request = HttpRequest()
-        request.session = session
-        return request
 
     # A signed-in GET of a trivial view.
 
@@ -181,13 +192,13 @@ class Engine(Driver):
         return self.get("write", self.handler, self.user.get_username())
 
     def get(self, view: str, handler: BaseHandler, answer: str) -> Operation:
-        request = WSGIRequest(self.environ(view))
+        request = WSGIRequest(self.environ(view, choice(self.keys)))
         yield
-        response = handler.get_response(request)
+        response: Any = handler.get_response(request)
         yield
         expect(response.content, answer.encode())
 
-    def environ(self, view: str) -> dict[str, Any]:
+    def environ(self, view: str, key: str) -> dict[str, Any]:
         return {
             "REQUEST_METHOD": "GET",
             "PATH_INFO": f"/{view}/",
@@ -195,7 +206,7 @@ class Engine(Driver):
             "SERVER_PORT": "80",
             "REMOTE_ADDR": "203.0.113.7",
             "HTTP_USER_AGENT": FIREFOX,
-            "HTTP_COOKIE": f"{settings.SESSION_COOKIE_NAME}={choice(self.keys)}",
+            "HTTP_COOKIE": f"{settings.SESSION_COOKIE_NAME}={key}",
             "wsgi.input": BytesIO(),
         }
 
@@ -242,7 +253,8 @@ class Psycopg(Driver):
         key = choice(self.keys)
         yield
         self.execute(
-            "UPDATE bare SET payload = %s, expires_at = %s WHERE id = %s", [payload, expires_at, key]
+            "UPDATE bare SET payload = %s, expires_at = %s WHERE id = %s",
+            [payload, expires_at, key],
         )
 
     def create(self) -> Operation:

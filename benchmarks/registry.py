@@ -1,6 +1,7 @@
 """The sessions of users in the tables of each app: many of them, a user's list, the others' end."""
 
 from hashlib import sha256
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,7 @@ DIGEST = "encode(sha256(n::text::bytea), 'hex')"
 HANDLE = "(lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid"
 SESSION_KEY = f"left({DIGEST}, 32)"
 CLIENT = {"ip": "'203.0.113.7'", "user_agent": f"'{FIREFOX}'"}
+ALIVE = {"ended_at": "NULL", "end_reason": "''"}
 
 
 def digest_of(number: int) -> str:
@@ -112,7 +114,7 @@ class Kit(Registry):
         self.redis = redis.Redis.from_url(servers.redis)
 
     def copy(self, numbers: range, user: str) -> None:
-        copy_row(self.rows, numbers, id=HANDLE, digest=DIGEST, user_id=user, **CLIENT)
+        copy_row(self.rows, numbers, id=HANDLE, digest=DIGEST, user_id=user, **CLIENT, **ALIVE)
         if self.contender.store != ON_REDIS:
             copy_row(self.stored, numbers, digest=DIGEST)
         else:
@@ -185,11 +187,7 @@ class OneTable(Registry):
 
     def __init__(self, contender: Contender, servers: Servers, base: int) -> None:
         super().__init__(contender, servers, base)
-        if contender.app == USER_SESSIONS:
-            from user_sessions.models import Session
-        else:
-            from qsessions.models import Session
-        self.sessions: Any = Session
+        self.sessions = import_module(f"{contender.app.name}.models").Session
 
     def copy(self, numbers: range, user: str) -> None:
         copy_row(self.sessions, numbers, session_key=SESSION_KEY, user_id=user, **CLIENT)
@@ -209,9 +207,9 @@ class OneTable(Registry):
 class Allauth(Sessions):
     def __init__(self, contender: Contender, servers: Servers, base: int) -> None:
         super().__init__(contender, servers, base)
-        from allauth.usersessions.models import UserSession
-
-        self.rows: Any = UserSession
+        self.rows = import_module("allauth.usersessions.models").UserSession
+        self.flows = import_module("allauth.usersessions.internal.flows.sessions")
+        self.context = import_module("allauth.core.context")
 
     def copy(self, numbers: range, user: str) -> None:
         super().copy(numbers, user)
@@ -225,14 +223,10 @@ class Allauth(Sessions):
         return list(self.rows.objects.purge_and_list(get_user_model()(pk=self.user(number))))
 
     def revoke(self, number: int) -> None:
-        from allauth.core.context import request_context
-        from allauth.usersessions.internal.flows.sessions import end_other_sessions
-        from django.http import HttpRequest
-
-        request = HttpRequest()
-        request.session = SimpleNamespace(session_key=self.session_key(number))  # type: ignore[assignment]
-        with request_context(request):
-            end_other_sessions(request, get_user_model()(pk=self.user(number)))
+        session = SimpleNamespace(session_key=self.session_key(number))
+        request = SimpleNamespace(session=session)
+        with self.context.request_context(request):
+            self.flows.end_other_sessions(request, get_user_model()(pk=self.user(number)))
 
 
 def registry_of(contender: Contender, servers: Servers, base: int) -> Registry:
@@ -248,7 +242,7 @@ def add_users(numbers: range) -> None:
 def copy_row(model: type[Model], numbers: range, **columns: str) -> None:
     """Copy a row of a table for each number n, but for these columns: SQL, which may ask for n."""
     fields = model._meta.local_concrete_fields
-    names = [f.column for f in fields if f.column in columns or not isinstance(f, AutoField)]
+    names = [str(f.column) for f in fields if f.column in columns or not isinstance(f, AutoField)]
     values = [columns.get(name, f"template.{name}") for name in names]
     with connection.cursor() as cursor:
         cursor.execute(

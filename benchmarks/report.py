@@ -24,7 +24,7 @@ class Ratio(NamedTuple):
         return cls(*quantiles(ratios, n=4, method="inclusive"))
 
     def __str__(self) -> str:
-        return f"{self.middle:.2f} ({self.low:.2f}–{self.high:.2f})"
+        return f"{self.middle:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 class Bar(NamedTuple):
@@ -39,14 +39,20 @@ class Verdict(NamedTuple):
     limit: float
     found: float
     judged: bool = True
+    at_least: bool = False
 
     @property
     def missed(self) -> bool:
-        return self.judged and self.found > self.limit
+        met = self.found >= self.limit if self.at_least else self.found <= self.limit
+        return self.judged and not met
+
+    @property
+    def bar(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:.3g}"
 
     def __str__(self) -> str:
         outcome = "**missed**" if self.missed else "met" if self.judged else "not judged"
-        return f"≤ {self.limit:.2f} {outcome}"
+        return f"{self.bar} {outcome}"
 
 
 @dataclass
@@ -72,7 +78,7 @@ def compare(
     absent: Mapping[Contender, str],
 ) -> Table:
     """Return a table of how long each took, beside the driver and Django's engine on its store."""
-    table = Table(title, ["", "µs", "× bare driver", "× Django's engine", "bar"])
+    table = Table(title, ["", "µs", "to the driver", "to Django's engine", "bar"])
     for contender, own in rounds.items():
         ratios = {}
         for others in (DRIVER, ENGINE):

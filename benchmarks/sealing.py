@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from statistics import median
 from timeit import Timer
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from django.contrib.sessions.backends.base import VALID_KEY_CHARS
 from django.core import signing
 from django.utils.crypto import get_random_string
 
-from benchmarks.drivers import CART, Driver
+from benchmarks.drivers import CART, Driver, cart_of
 from benchmarks.report import Ratio, Rounds, Table, Verdict
 from django_sessionkit.sealing import digest_of, new_session_key, seal, unseal
 
@@ -37,9 +38,7 @@ class Ready:
 
 
 def pairs_of(kilobytes: float) -> list[Pair]:
-    contents: dict[str, Any] = {"cart": []}
-    while len(json.dumps(contents)) < kilobytes * 1024:
-        contents["cart"] += CART
+    contents = {"cart": cart_of(round(kilobytes * 1024 / len(json.dumps(CART)) * len(CART)))}
     with_json, without = signing.JSONSerializer(), Ready((FACTS, contents))
     large = kilobytes > 10
     return [
@@ -70,15 +69,33 @@ def both_ways(of: str, contents: Any, serializer: Any, limit: float | None) -> l
     ]
 
 
-def measure(driver: Driver, rounds: int, seconds: float) -> list[tuple[str, float | None, Rounds, Rounds]]:
+def measure(driver: Driver, rounds: int, seconds: float) -> Table:
+    table = Table(
+        "Sealing a payload, beside Django's signing of it",
+        ["", "µs", "Django µs", "to Django", "bar"],
+        notes=["With the digest of the session key. Django's is `signing.dumps()` and `loads()`."],
+    )
     pairs = [pair for kilobytes in (0.5, 4, 50) for pair in pairs_of(kilobytes)]
-    new_key = Pair("A new session key", 0.1, new_session_key, lambda: get_random_string(32, VALID_KEY_CHARS))
-    return [(p.what, p.limit, *alternate(p, rounds, seconds)) for p in [*pairs, new_key]]
+    pairs.append(Pair("A new session key", 0.1, new_session_key, new_key_of_django))
+    for pair in pairs:
+        ours, django = alternate(pair, rounds, seconds)
+        ratio = Ratio.of(ours, django)
+        times = [f"{median(figures) * 1e6:,.1f}" for figures in (ours, django)]
+        verdict = (
+            Verdict(f"{pair.what} to Django", pair.limit, ratio.middle) if pair.limit else None
+        )
+        table.rows.append([pair.what, *times, str(ratio), str(verdict or "")])
+        table.verdicts += [verdict] if verdict else []
+        table.figures[pair.what] = ours, django
+    return table
+
+
+def new_key_of_django() -> str:
+    return get_random_string(32, VALID_KEY_CHARS)
 
 
 def alternate(pair: Pair, rounds: int, seconds: float) -> tuple[Rounds, Rounds]:
     timers = Timer(pair.ours), Timer(pair.django)
-    once = max(timer.timeit(1) for timer in timers)
-    number = max(1, int(seconds / 2 / once))
+    number = max(1, int(seconds / 4 / max(timer.timeit(1) for timer in timers)))
     figures = [[timer.timeit(number) / number for timer in timers] for _ in range(rounds)]
     return [ours for ours, _ in figures], [django for _, django in figures]

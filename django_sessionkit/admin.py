@@ -148,6 +148,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "started_at",
         "authenticated_at",
         "last_seen_at",
+        "idle_at",
         "expires_at",
         "ended_at",
         "ended_by",
@@ -166,9 +167,10 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if session.ended_at:
             reason = session.get_end_reason_display()
         elif session.expires_at <= timezone.now():
-            reason = str(EndReason.EXPIRED.label)
+            idle = session.expires_at == session.idle_at
+            reason = str((EndReason.IDLE if idle else EndReason.EXPIRED).label)
         else:
-            return gettext("Active")
+            return gettext("Locked") if session.is_locked else gettext("Active")
         return gettext("Ended: %(reason)s") % {"reason": reason}
 
     @admin.display(description=_("address"))

@@ -195,7 +195,7 @@ def _ask_in_place(request: HttpRequest, url: str) -> HttpResponse:
     back = local_url(request, request.headers.get("Referer", "")) or request.get_full_path()
     context: dict[str, Any] = {"account": user, "next": back}
     if url == reverse("django_sessionkit:reauthenticate"):
-        context |= {"form": PasswordForm(request, user), **posted_by(request)}
+        context |= {"form": PasswordForm(request, user), "here": url, **posted_by(request)}
     else:
         context |= {"elsewhere": sent(request, url, back).url, "obstacle": "elsewhere"}
     return render(request, "django_sessionkit/reauthenticate.html", context, status=403)

@@ -174,11 +174,13 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Slide the cookie with the session, and see to what Django's middleware leaves out."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
-        due = (session.touched or session.renewed) and response.status_code < 500
+        # Django's middleware has asked for its age before a sign-in was written, and so limited.
+        is_set = name in response.cookies and response.cookies[name].value != ""
+        due = (session.touched or session.renewed or is_set) and response.status_code < 500
         at_close = due and session.get_expire_at_browser_close()
         # One that the browser forgets needs no new date.
         due = due and not (at_close and not session.renewed) and not session.is_empty()
-        if due and name not in response.cookies:
+        if due:
             age = None if at_close else session.get_expiry_age()
             response.set_cookie(
                 name,
@@ -269,10 +271,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
         name = request.resolver_match and request.resolver_match.url_name
         if lock and not known and name not in OPEN_VIEWS and not is_sign_in_page(request):
             page, text = LOCKS[lock.reason]
-            back = request.get_full_path() if request.method == "GET" else ""
-            url = reverse(f"django_sessionkit:{page}")
-            if back:
-                url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
+            try:
+                url = reverse(f"django_sessionkit:{page}")
+            except NoReverseMatch:  # a site without our pages: signing in ends this one
+                url = sign_in_url() or "/"
+            if request.method == "GET":
+                url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: request.get_full_path()})}"
             if is_page(request):
                 response = HttpResponseRedirect(url)
                 add_never_cache_headers(response)

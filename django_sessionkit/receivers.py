@@ -64,9 +64,10 @@ def remember(
     instance: Any, raw: bool, using: str, update_fields: Collection[str] | None, **kwargs: Any
 ) -> None:
     """Fetch the user as the database has it, where the save can be one that ends sessions."""
-    before, key = None, _key(instance)
+    user, before = get_user_model(), None
+    key = getattr(instance, user._meta.pk.attname)  # a child's own can be another
     if not raw and key is not None and _may_matter(update_fields):
-        before = get_user_model()._base_manager.using(using).filter(pk=key).first()
+        before = user._base_manager.using(using).filter(pk=key).first()
     instance._sessionkit_before = before
 
 
@@ -82,9 +83,8 @@ def act_on_changes(instance: Any, update_fields: Collection[str] | None, **kwarg
         if update_fields is None or {field.name, field.attname} & {*update_fields}:
             setattr(after, field.attname, getattr(instance, field.attname))
     sessions = UserSession.objects.filter(user=before.pk)
-    if is_disabled(after) and not is_disabled(before):
+    if is_disabled(after):
         _end(sessions, EndReason.ACCOUNT_DISABLED)
-        return
     # Also where a sign-in has only made the stored hash a stronger one: Django would refuse the
     # other sessions at their next use, and until then they would be listed as if they lived.
     if _auth_hash(after) != _auth_hash(before):
@@ -116,7 +116,7 @@ def _auth_hash(user: Any) -> str | None:
 
 def end_before_deletion(instance: Any, **kwargs: Any) -> None:
     """End all sessions, while there are rows that know of them."""
-    _end(UserSession.objects.filter(user=_key(instance)), EndReason.ACCOUNT_DISABLED)
+    _end(UserSession.objects.filter(user=instance), EndReason.ACCOUNT_DISABLED)
 
 
 # Groups and permissions.
@@ -142,7 +142,7 @@ def change_privileges(
         return
     near, far = field.m2m_field_name(), field.m2m_reverse_field_name()
     this, that = (far, near) if reverse else (near, far)
-    rows = _rows(field, using).filter(**{this: instance.pk})
+    rows = _rows(field, using).filter(**{this: instance})
     if pk_set is not None:  # not everything is cleared
         rows = rows.filter(**{f"{that}__in": pk_set})
     users = rows.values_list(near, flat=True)
@@ -210,11 +210,6 @@ def _signed_in() -> AbstractBaseUser | None:
         each for each in found if issubclass(type(each), get_user_model()) and each.pk is not None
     ]
     return users[0] if users else None
-
-
-def _key(user: Any) -> Any:
-    """Return the primary key of a user, which on a subclass can be another."""
-    return getattr(user, get_user_model()._meta.pk.attname)
 
 
 # Who listens to what. By model, for Django takes the slow way with models that have listeners.

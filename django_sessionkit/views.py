@@ -258,9 +258,14 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         carried = {name: self.request.POST.get(name, "") for name in ("to", "fields", "obstacle")}
-        reason = self.locked.reason if self.locked else ""
-        context = {"account": self.account, "next": self.back, "reason": reason, **carried}
-        return super().get_context_data(**context, **kwargs)
+        return super().get_context_data(
+            account=self.account,
+            reason=self.locked.reason if self.locked else "",
+            here=self.request.path,
+            next=self.back,
+            **carried,
+            **kwargs,
+        )
 
     def form_valid(self, form: Any) -> HttpResponse:
         if self.locked:

@@ -434,6 +434,28 @@ def test_a_stronger_hash_when_the_same_browser_signs_in_again(alice, settings):
     assert alive() == {handle(laptop)}
 
 
+def locks(user, request):
+    return Policy(idle=3600, lock=True)
+
+
+@pytest.mark.parametrize("is_locked", [True, False], ids=["locked", "open"])
+def test_a_stronger_hash_when_somebody_proves_who_they_are(alice, settings, is_locked):
+    settings.SESSIONKIT_POLICY = f"{__name__}.locks"
+    stronger = settings.PASSWORD_HASHERS
+    settings.PASSWORD_HASHERS = [WEAK, *stronger]
+    changed(alice)
+    laptop, phone = sign_in(alice, "better"), sign_in(alice, "better")
+    here = handle(laptop)
+    settings.PASSWORD_HASHERS = [*stronger, WEAK]
+    with travel(timedelta(hours=2 if is_locked else 0)):
+        page = press(laptop, "/account/sessions/reauthenticate/", password="better")
+        assert page.status_code == 302
+        assert not User.objects.get().password.startswith("weak")
+        assert is_in(laptop, alice)
+        assert alive() == {here}
+        assert is_out(phone, CHANGED)
+
+
 # Who the current one is, and who did it.
 
 
@@ -562,6 +584,15 @@ def test_who_disables_their_own_account_is_out(root, ended):
         (gone, EndReason.ACCOUNT_DISABLED)
     ]
     assert is_out(home, DISABLED)
+
+
+def test_what_was_missed_when_an_account_was_disabled_ends_with_its_next_save(alice, ended):
+    laptop = sign_in(alice)
+    gone = handle(laptop)
+    disabled_by_update(alice)
+    User.objects.get().save()
+    assert ended == [({gone}, EndReason.ACCOUNT_DISABLED, None)]
+    assert is_out(laptop, DISABLED)
 
 
 def test_a_site_that_lets_disabled_users_in_keeps_their_sessions(alice, ended, settings):
@@ -884,7 +915,9 @@ def test_a_group_with_many_members_costs_little(place, settings, monkeypatch, en
 
     monkeypatch.setattr(receivers, "ROWS", 2)
     UserSession.objects.update(renew=False)
+    ASKED.clear()
     place.others.permissions.clear()
+    assert [user.username for user in ASKED] == ["alice"]
     assert set(UserSession.objects.filter(renew=True).values_list("pk", flat=True)) == hers
 
 
@@ -988,14 +1021,13 @@ def test_a_sign_in_with_another_kind_of_session_is_left_alone(alice, session):
 PEOPLE = """
 import uuid
 
-from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, Group, PermissionsMixin
 from django.db import models
 
 
-class Person(AbstractBaseUser):
+class Person(BASES):
     uid = models.UUIDField(primary_key=True, default=uuid.uuid4)
     telephone = models.CharField(max_length=20, unique=True)
-    epoch = models.IntegerField(default=0)
     state = models.CharField(max_length=20, default="fine")
     USERNAME_FIELD = "telephone"
     objects = BaseUserManager()
@@ -1003,12 +1035,6 @@ class Person(AbstractBaseUser):
     @property
     def is_active(self):
         return self.state != "gone"
-
-    def get_session_auth_hash(self):
-        return f"{super().get_session_auth_hash()}{self.epoch}"
-
-    def get_session_auth_fallback_hash(self):
-        return []
 
 
 class Guest(Person):
@@ -1019,6 +1045,11 @@ class Guest(Person):
 class Employee(Person):
     number = models.AutoField(primary_key=True)
     person = models.OneToOneField(Person, models.CASCADE, parent_link=True)
+
+
+class Team(Group):
+    class Meta:
+        proxy = True
 """
 
 SITE = """
@@ -1036,6 +1067,8 @@ settings.configure(
         "django.contrib.contenttypes",
         "django_sessionkit",
     ],
+    # Without migrations, so that Team can be there.
+    MIGRATION_MODULES={"auth": None, "contenttypes": None, "django_sessionkit": None},
     DATABASES={
         name: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{name}.sqlite3"}
         for name in ("default", "archive")
@@ -1048,8 +1081,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_sessionkit.models import UserSession
-from people.models import Employee, Guest, Person
+from django_sessionkit.models import StoredSession, UserSession
+from people.models import Employee, Guest, Person, Team
 
 for name in ("default", "archive"):
     call_command("migrate", database=name, run_syncdb=True, verbosity=0)
@@ -1065,57 +1098,76 @@ def reason(session):
     return session.end_reason
 
 
+# Another database is another matter.
 ann = Person.objects.create(telephone="1")
-session = sign_in(ann)
-with CaptureQueriesContext(connection) as queries:
-    ann.save(update_fields=["last_login"])
-assert len(queries) == 1, queries.captured_queries
 ann.save(using="archive")
-ann.epoch = 1
-ann.save(using="archive", update_fields=["telephone"])
+ann.set_password("secret")
+ann.save(using="default")
+session = sign_in(ann)
+Person.objects.using("archive").get().save()
 assert reason(session) == ""
-ann.save(update_fields=["epoch"])
-assert reason(session) == "password_change"
 
+# What somebody is, is computed.
+with CaptureQueriesContext(connection) as queries:
+    ann.save(using="default", update_fields=["last_login"])
+assert len(queries) == 1, queries.captured_queries
+ann.state = "gone"
+ann.save(using="default", update_fields=["state"])
+assert reason(session) == "account_disabled"
+ann.state = "fine"
+ann.save(using="default")
+
+# By a proxy.
 session = sign_in(ann)
 guest = Guest.objects.get()
-guest.state = "gone"
-guest.save(update_fields=["state"])
-assert reason(session) == "account_disabled"
-guest.state = "fine"
+guest.set_password("better")
 guest.save()
-session = sign_in(ann)
+assert reason(session) == "password_change"
+sign_in(ann)
 guest.delete()
 assert not UserSession.objects.exists()
+assert not StoredSession.objects.exists()
 
+# By a child, which has a key of its own.
 stranger = Person.objects.create(telephone="2")
-employee = Employee(telephone="3")
-employee.save()
+Employee.objects.create(telephone="3")
+employee = Employee.objects.create(telephone="4")
 assert employee.pk != employee.uid
-session, other = sign_in(Person.objects.get(telephone="3")), sign_in(stranger)
+session, other = sign_in(Person.objects.get(telephone="4")), sign_in(stranger)
 employee.set_password("secret")
 employee.save()
 assert reason(session) == "password_change"
-session = sign_in(Person.objects.get(telephone="3"))
+session = sign_in(Person.objects.get(telephone="4"))
 employee.delete(keep_parents=True)
 assert reason(session) == ""
-employee = Employee(person=Person.objects.get(telephone="3"))
-employee.save_base(raw=True)
+sign_in(Person.objects.get(telephone="3"))
 Employee.objects.get().delete()
-assert list(UserSession.objects.all()) == [other]
-assert reason(other) == ""
+assert StoredSession.objects.count() == 2
+assert reason(session) == reason(other) == ""
+
+# By a proxy of their group.
+if hasattr(Person, "groups"):
+    team = Team.objects.create(name="team")
+    stranger.groups.add(team)
+    assert UserSession.objects.get(renew=True) == other
+    UserSession.objects.update(renew=False)
+    team.delete()
+    assert UserSession.objects.get(renew=True) == other
+    employee = Employee.objects.create(telephone="5")
+    session = sign_in(Person.objects.get(telephone="5"))
+    employee.groups.add(Team.objects.create(name="new team"))
+    session.refresh_from_db()
+    assert session.renew
 """
 
 
 @pytest.mark.once
-def test_users_of_another_model(tmp_path):
-    """
-    One whose state and hash are computed, whose key is a UUID, who have no groups, and who are
-    saved and deleted as proxies and as children, which have a key of their own.
-    """
+@pytest.mark.parametrize("bases", ["AbstractBaseUser", "AbstractBaseUser, PermissionsMixin"])
+def test_users_of_another_model(tmp_path, bases):
+    """With and without groups."""
     (tmp_path / "people").mkdir()
     (tmp_path / "people" / "__init__.py").touch()
-    (tmp_path / "people" / "models.py").write_text(PEOPLE)
+    (tmp_path / "people" / "models.py").write_text(PEOPLE.replace("BASES", bases))
     (tmp_path / "project.py").write_text(SITE)
     done = subprocess.run(
         [sys.executable, "-W", "error", "project.py"],

@@ -509,11 +509,11 @@ def test_every_reason_is_documented():
 def test_every_field_is_documented():
     names = {field.name for field in UserSession._meta.fields}
     documented = set(first_column(section("docs/code.md", "UserSession")))
-    assert documented == names - {"digest"} | {"device", "place"}
+    assert documented == names - {"digest"} | {"device", "place", "is_locked"}
 
 
-# Of the engines, and of the purge.
-NOT_FOR_SITES = {"open", "follow", "touch", "close", "lost", "purge"}
+# Of the engines, the pages and the purge.
+NOT_FOR_SITES = {"open", "admit", "verify", "follow", "touch", "close", "lost", "purge"}
 
 
 def test_every_verb_is_documented():
@@ -566,10 +566,10 @@ def test_every_template_is_documented():
 
 
 @pytest.mark.django_db
-def test_load_that_writes_the_activity_costs_what_the_docs_say(client: Client):
+def test_request_that_writes_the_activity_costs_what_the_docs_say(client: Client):
     table = section("docs/how-it-works.md", "What it costs")
     (count,) = re.findall(
-        r"^\| the load that writes the activity, signed in \| (\d) \|", table, re.MULTILINE
+        r"writes the activity, of a visitor .*\n\| the same, signed in \| (\d) \|", table
     )
     session = get_session_store()(client.session.session_key)
     session.client = clients.Client("203.0.113.7", FIREFOX)
@@ -578,6 +578,7 @@ def test_load_that_writes_the_activity_costs_what_the_docs_say(client: Client):
         CaptureQueriesContext(connection) as queries,
     ):
         assert session.handle
+        session.finish(answered=True)
     assert len(queries) == int(count)
 
 

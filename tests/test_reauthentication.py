@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.django_db
 
+SECRET = "secret"
 PROVE = "/account/sessions/reauthenticate/"
 LATER = timedelta(minutes=6)  # than the five minutes that the views of the tests ask for
 VIEWS = ["/pay/", "/apay/", "/pay/class/", "/apay/class/"]
@@ -60,7 +61,7 @@ SCRIPT = {"accept": "application/json"}
 # A site that has a page of its own to prove who one is, made of ours.
 urlpatterns = [
     *site,
-    path("prove/", lambda request: HttpResponse("with a hardware key"), name="prove"),
+    path("prove/", lambda request: HttpResponse(f"a key, {request.user}?"), name="prove"),
     path("prove/ours/", ReauthenticateView.as_view(), name="prove_with_ours"),
 ]
 
@@ -94,7 +95,7 @@ def fields_of(page: "Response", button: str = "") -> dict[str, str]:
     return {name: unescape(value) for name, value in inputs}
 
 
-def prove(device: Client, page: "Response", password: str = "secret") -> "Response":
+def prove(device: Client, page: "Response", password: str = SECRET) -> "Response":
     """Fill in the password where a page asks for it."""
     return device.post(PROVE, {**fields_of(page), "password": password})
 
@@ -189,6 +190,13 @@ def test_the_page_is_made_for_password_managers_and_screen_readers(later: Client
 def test_a_stranger_is_sent_to_the_sign_in_page(url: str):
     for answer in (Client().get(url), Client().post(url), Client().get(url, headers=SCRIPT)):
         assert (answer.status_code, answer["Location"]) == (302, f"/login/?next={url}")
+
+
+@pytest.mark.parametrize("url", VIEWS)
+@pytest.mark.standard("ASVS-16.5.3")
+def test_a_user_who_is_not_there_any_more_is_a_stranger(laptop: Client, url: str):
+    User.objects.all()._raw_delete("default")  # type: ignore[attr-defined]
+    assert laptop.get(url)["Location"] == f"/login/?next={url}"
 
 
 @pytest.mark.parametrize("url", VIEWS)
@@ -413,11 +421,17 @@ def test_nobody_is_led_to_another_site(later: Client, evil: str):
     page = later.get(PROVE, {"next": evil})
     assert fields_of(page)["next"] == "/"
     for fields in ({"next": evil}, {"next": "/pay/", "to": evil, "fields": "a=b"}):
-        with travel(timedelta(0)):
-            answer = later.post(PROVE, {**fields_of(page), "password": "secret", **fields})
-            page = later.get(PROVE)
+        answer = later.post(PROVE, {**fields_of(page), "password": "secret", **fields})
+        page = later.get(PROVE)
         assert answer.status_code == 302
         assert answer["Location"] in ("/", "/pay/")
+
+
+def test_nobody_is_led_from_https_to_http(laptop: Client):
+    page = laptop.get(PROVE, {"next": "http://testserver/pay/"}, secure=True)
+    assert fields_of(page)["next"] == "/"
+    page = laptop.get(PROVE, {"next": "https://testserver/pay/"}, secure=True)
+    assert fields_of(page)["next"] == "https://testserver/pay/"
 
 
 def test_a_stranger_has_nothing_to_prove():
@@ -440,7 +454,9 @@ def test_pages_are_neither_cached_nor_framed(later: Client):
     with override_settings(MIDDLEWARE=alone):
         device = same(later)
         sent = send(device, "/pay/", {})
-        pages = [device.get(PROVE), sent, prove(device, sent), Client().get(PROVE)]
+        pages = [device.get(PROVE), sent, Client().get(PROVE)]
+        # The second time, no cookie is sent, which would see to it.
+        pages += [send(device, "/pay/", {}), prove(device, sent)]
     for page in pages:
         assert "no-store" in page["Cache-Control"]
         assert page["X-Frame-Options"] == "DENY"
@@ -611,6 +627,7 @@ def test_a_locked_session_is_not_opened_on_another_device(
         answer = thief.get(f"{PROVE}?next=/read/")
         assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/read/")
         assert said(answer) == ["You were signed out because you were inactive for a while."]
+        assert answer.cookies["sessionid"]["max-age"] == 0
         assert UserSession.objects.get().end_reason == EndReason.IDLE
         assert laptop.get("/whoami/")["Location"].startswith("/login/")
 
@@ -686,6 +703,7 @@ def test_who_has_no_password_opens_a_locked_session_where_the_site_says(
     with travel(TOO_LONG):
         with override_settings(ROOT_URLCONF=__name__, SESSIONKIT_REAUTHENTICATION_URL="prove"):
             assert laptop.get(f"{PROVE}?next=/pay/")["Location"] == "/prove/?next=/pay/"
+            assert laptop.get("/prove/").text == "a key, AnonymousUser?"
         User.objects.update(password="!")
         assert laptop.get(f"{PROVE}?next=/pay/")["Location"] == "/login/?next=/pay/"
 
@@ -699,8 +717,8 @@ def test_all_of_it_works_with_csrf_tokens_in_the_session(alice: User, policy: Ca
     (csrf,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
     form = {"csrfmiddlewaretoken": csrf, "username": "alice", "password": "secret"}
     assert laptop.post("/login/", form).status_code == 302
+    (csrf,) = re.findall(r'value="(\w+)"', laptop.get("/pay/").text)
     with travel(LATER):
-        (csrf,) = re.findall(r'value="(\w+)"', laptop.get("/poll/form/").text)
         page = laptop.post("/pay/", {"csrfmiddlewaretoken": csrf, "amount": "5"})
         page = prove(laptop, page)
         assert laptop.post("/pay/", fields_of(page)).json()["paid"]["amount"] == ["5"]
@@ -709,6 +727,23 @@ def test_all_of_it_works_with_csrf_tokens_in_the_session(alice: User, policy: Ca
         assert "Your session is locked" in words(page)
         assert prove(laptop, page)["Location"] == "/whoami/"
         assert signed_in(laptop)
+
+
+def test_staff_see_that_a_session_is_locked(alice: User, policy: Callable[..., None]):
+    staff = sign_in(User.objects.create_superuser("staff", password="secret"), CHROME)
+    policy(**IDLE)
+    laptop = sign_in(alice)
+    of_alice = f"/admin/django_sessionkit/usersession/{handle(laptop)}/change/"
+    with travel(TOO_LONG):
+        page = staff.get(of_alice)
+        assert re.search(r"State:\s+Locked", re.sub(r"<[^>]*>", "", page.text))
+        assert "Locked" in staff.get("/admin/django_sessionkit/usersession/").text
+    policy(idle=600)
+    other = sign_in(alice, IPHONE)
+    of_alice = f"/admin/django_sessionkit/usersession/{handle(other)}/change/"
+    with travel(TOO_LONG):
+        page = staff.get(of_alice)
+        assert re.search(r"State:\s+Ended: Inactive", re.sub(r"<[^>]*>", "", page.text))
 
 
 # What is no activity.

@@ -274,6 +274,7 @@ HOUR, DAY = 3600, 24 * 3600
         ),
     ],
 )
+@pytest.mark.standard("ASVS-7.1.1", "NIST-REAUTH-4")
 def test_timeouts(say: Callable[[Policy], str], policy: Policy, expected: list[str]):
     assert timeouts(say(policy)) == " ".join(expected)
 
@@ -310,6 +311,7 @@ def test_timeouts_are_as_exact_as_the_activity_is(say: Callable[[Policy], str]):
         ),
     ],
 )
+@pytest.mark.standard("ASVS-7.1.2")
 def test_number_of_sessions(say: Callable[[Policy], str], on_limit: OnLimit, expected: str):
     begin = "Number of sessions (ASVS 7.1.2). A user may have"
     text = say(Policy(on_limit=on_limit))
@@ -415,6 +417,7 @@ def test_policy_without_a_longest_time_meets_none(say: Callable[[Policy], str]):
     ]
 
 
+@pytest.mark.standard("ASVS-7.1.1", "NIST-2.1.3", "NIST-2.2.3", "NIST-2.3.3")
 def test_what_is_longer_than_a_level_recommends_is_no_failure(say: Callable[[Policy], str]):
     aal1, aal2, aal3 = levels(say(Policy(idle=7200, absolute=31 * 24 * 3600)))
     met = "what it demands is met, what it recommends is not"
@@ -447,6 +450,7 @@ def test_password_alone_is_too_little_for_the_highest_level(
     assert levels(text)[2] == "(2.3.3): met."
 
 
+@pytest.mark.standard("ASVS-7.1.1")
 def test_shorter_cookie_age_counts(say: Callable[[Policy], str]):
     with override_settings(SESSION_COOKIE_AGE=900):
         assert levels(say(Policy(absolute=12 * 3600)))[2] == "(2.3.3): met."

@@ -229,7 +229,8 @@ class SessionStore(SessionBase):
 
     def _capped(self, age: int) -> int:
         now = _now()
-        return min(age, max(0, (self._end(self._facts, now) - now) // 1000))
+        age = min(age, max(0, (self._end(self._facts, now) - now) // 1000))
+        return max(age, -now // 1000)  # after 1970, as in _lifetime()
 
     def _capped_date(self, date: datetime) -> datetime:
         end = self._end(self._facts, _now())
@@ -874,7 +875,8 @@ class SessionStore(SessionBase):
         age = super().get_expiry_age(expiry=data.get("_session_expiry"))
         idle = facts.get("policy", {}).get("idle")
         idle_at = None if idle is None else now + 1000 * idle
-        return Lifetime(min(now + int(age * 1000), self._end(facts, now)), idle_at)
+        # After 1970: not every store takes a date before it.
+        return Lifetime(max(1, min(now + int(age * 1000), self._end(facts, now))), idle_at)
 
     def _end(self, facts: Facts, now: int) -> int:
         """Return when a session ends that is used now, whatever its own expiry says."""

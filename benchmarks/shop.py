@@ -1,0 +1,127 @@
+"""
+The example shop under a real server, each contender's sessions in one with two workers: requests
+per second of the account page.
+
+They are asked by wrk, where it is installed, or else by a small client of our own.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle, islice
+from statistics import median
+
+from benchmarks.contenders import ENGINE, Contender, Servers
+from benchmarks.report import Ratio, Rounds, Table
+from tests.servers import HOST, PROJECT, free_port
+
+PAGE = "/account/"
+WORKERS = 2
+
+# For wrk: every request is another visitor's.
+SCRIPT = """
+local keys, number = {%s}, 0
+function request()
+    number = number %% #keys + 1
+    return wrk.format(nil, nil, {["Cookie"] = "sessionid=" .. keys[number]})
+end
+"""
+
+
+@contextlib.contextmanager
+def serve(contender: Contender, servers: Servers) -> Iterator[int]:
+    """Serve the shop, and yield the port."""
+    port = free_port()
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", str(WORKERS)]
+    command += ["--blocking-threads", "4", "--no-ws", "--log-level", "error"]
+    command += ["--host", HOST, "--port", str(port), "example_project.wsgi:application"]
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "benchmarks.shop_settings",
+        "BENCHMARKS_CONTENDER": contender.name,
+        "BENCHMARKS_SERVERS": json.dumps(servers),
+    }
+    with subprocess.Popen(command, cwd=PROJECT, env=environment) as process:
+        try:
+            while process.poll() is None and not answers(port):
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+
+
+def table_of(contenders: list[Contender], figures: dict[int, list[Rounds]]) -> Table:
+    """Return the requests a second by the number of visitors who ask at once."""
+    client = "wrk" if shutil.which("wrk") else "a small client in Python"
+    table = Table(
+        f"The shop's account page, requests/s, under granian with {WORKERS} workers",
+        ["", *[f"{visitors} at once" for visitors in figures], "to Django's engine"],
+        notes=[f"Asked by {client}, on the same machine."],
+    )
+    for number, contender in enumerate(contenders):
+        own = [rounds[number] for rounds in figures.values()]
+        django = [*figures.values()][-1][contenders.index(ENGINE[contender.store])]
+        rates = [f"{1 / median(rounds):,.0f}" for rounds in own]
+        table.rows.append([contender.name, *rates, str(Ratio.of(django, own[-1]))])
+        table.figures[contender.name] = own
+    return table
+
+
+def answers(port: int) -> bool:
+    with (
+        contextlib.suppress(OSError, http.client.HTTPException),
+        contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection,
+    ):
+        connection.request("GET", "/")
+        return connection.getresponse().status == 200
+    return False
+
+
+def ask(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
+    """Return the seconds that one request takes of the time of all."""
+    if shutil.which("wrk"):
+        return ask_with_wrk(port, keys, concurrent, seconds)
+    return asyncio.run(ask_ourselves(port, keys, concurrent, seconds))
+
+
+def ask_with_wrk(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(SCRIPT % ", ".join(f'"{key}"' for key in keys))
+        script.flush()
+        command = ["wrk", "--threads", "1", "--connections", str(concurrent)]
+        command += ["--duration", f"{round(seconds)}s", "--script", script.name]
+        said = subprocess.check_output([*command, f"http://{HOST}:{port}{PAGE}"], text=True)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if rate is None or "Non-2xx" in said:
+        raise RuntimeError(said)
+    return 1 / float(rate[1])
+
+
+async def ask_ourselves(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
+    done, start = 0, time.perf_counter()
+
+    async def visitor(key: str) -> None:
+        nonlocal done
+        reader, writer = await asyncio.open_connection(HOST, port)
+        request = f"GET {PAGE} HTTP/1.1\r\nHost: {HOST}\r\nCookie: sessionid={key}\r\n\r\n"
+        while time.perf_counter() < start + seconds:
+            writer.write(request.encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            if not head.startswith(b"HTTP/1.1 200 ") or length is None:
+                raise RuntimeError(head.decode())
+            await reader.readexactly(int(length[1]))
+            done += 1
+        writer.close()
+
+    await asyncio.gather(*map(visitor, islice(cycle(keys), concurrent)))
+    return (time.perf_counter() - start) / done

@@ -1,0 +1,875 @@
+"""
+How long sessions live, and what they are locked for: told as stories of people with browsers.
+"""
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth import (
+    SESSION_KEY,
+    aupdate_session_auth_hash,
+    get_user_model,
+    update_session_auth_hash,
+)
+from django.contrib.sessions.backends.base import UpdateError
+from django.http import HttpResponse
+from django.test import AsyncClient, Client
+from django.urls import path
+
+from django_sessionkit.conf import conf
+from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.sealing import digest_of
+from tests import store
+from tests.store import SessionStore, round_trips, travel
+from tests.urls import urlpatterns as site
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+SCRIPT = {"accept": "application/json"}
+PASSWORD = {"username": "alice", "password": "secret"}
+PROVE = "/account/sessions/reauthenticate/"
+MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
+# In the future: what is past for Redis, it expires by itself.
+NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
+TEN_YEARS = 10 * 365 * DAY
+
+
+# Views of a project.
+
+CALL = []
+
+
+def call(request):
+    """Does to the session what the test says."""
+    name, *args = CALL
+    getattr(request.session, name)(*args)
+    return HttpResponse("done")
+
+
+async def acall(request):
+    name, *args = CALL
+    await getattr(request.session, f"a{name}")(*args)
+    return HttpResponse("done")
+
+
+async def awhoami(request):
+    return HttpResponse(str(await request.auser()))
+
+
+urlpatterns = [
+    *site,
+    path("call/", call),
+    path("acall/", acall),
+    path("awhoami/", awhoami),
+]
+
+
+class Browser(Client):
+    """On a site of sync views."""
+
+    a = ""
+
+
+class AsgiBrowser(AsyncClient):
+    """On one of async views."""
+
+    a = "a"
+
+    def get(self, *args, **kwargs):
+        return async_to_sync(super().get)(*args, **kwargs)
+
+    def post(self, *args, **kwargs):
+        return async_to_sync(super().post)(*args, **kwargs)
+
+
+@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
+def browse(request):
+    def browse(**headers):
+        return request.param(raise_request_exception=False, headers=PAGE | headers)
+
+    return browse
+
+
+@pytest.fixture
+def alice():
+    return get_user_model().objects.create_user("alice", password="secret")
+
+
+@pytest.fixture
+def sign_in(browse, alice):
+    def sign_in(**headers):
+        browser = browse(**headers)
+        assert browser.post("/login/", PASSWORD).headers["Location"] == "/"
+        return browser
+
+    return sign_in
+
+
+class Clock:
+    """It stands still until it is moved: ``clock.move(seconds=60)``."""
+
+    def __init__(self, traveller):
+        self.traveller = traveller
+
+    def move(self, **by):
+        self.traveller.shift(timedelta(**by))
+        if not store.ON_REDIS:
+            return
+        # The one of Redis goes on. What it would have expired by now is taken away.
+        seconds, microseconds = store.client().time()
+        for digest in store.payloads():
+            key = f"{conf.SESSIONKIT_REDIS_PREFIX}{digest}"
+            left = store.client().pttl(key)
+            if seconds * 1000 + microseconds // 1000 + left <= time.time_ns() // 1_000_000:
+                store.client().delete(key)
+
+
+@pytest.fixture
+def clock():
+    with travel(NOON, tick=False) as traveller:
+        yield Clock(traveller)
+
+
+def is_in(browser):
+    return browser.get(f"/{browser.a}whoami/").content == b"alice"
+
+
+def use(browser, name, *args):
+    CALL[:] = name, *args
+    response = browser.get(f"/{browser.a}call/")
+    assert response.content == b"done"
+    return response
+
+
+def told(browser):
+    """What a script of the browser is told."""
+    response = browser.get(f"/{browser.a}whoami/", headers=SCRIPT)
+    assert response.status_code == 401
+    return response.json()["reason"]
+
+
+def key_of(browser):
+    return browser.cookies["sessionid"].value
+
+
+def row():
+    return UserSession.objects.get()
+
+
+# Without activity.
+
+
+@pytest.mark.parametrize(("seconds", "alive"), [(599, True), (600, False), (601, False)])
+@pytest.mark.standard("ASVS-7.3.1", "NIST-SB-8.4", "NIST-REAUTH-2", "WSTG-SESS-07")
+def test_a_session_ends_after_so_long_without_activity(sign_in, policy, clock, seconds, alive):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=seconds)
+    assert is_in(browser) is alive
+
+
+@pytest.mark.standard("ASVS-7.3.1", "NIST-REAUTH-2")
+def test_to_read_is_activity_and_nothing_needs_to_be_written(sign_in, policy, clock):
+    policy(idle=600)
+    browser = sign_in()
+    before = store.payloads()
+    for _ in range(10):
+        clock.move(seconds=599)
+        assert browser.get(f"/{browser.a}read/").json() == {}
+        assert row().last_seen_at == datetime.now(UTC)
+    assert store.payloads() == before
+    clock.move(seconds=600)
+    assert not is_in(browser)
+
+
+@pytest.mark.parametrize(
+    ("idle", "interval"), [(600, 60), (600, 30), (600, 3600), (100, 60), (DAY, 60)]
+)
+@pytest.mark.parametrize("pause", [0.3, 0.99, 1, 1.5])
+@pytest.mark.standard("ASVS-7.3.1")
+def test_how_exact_that_is(sign_in, policy, clock, settings, idle, interval, pause):
+    """An interval, or a tenth of a short time: so much too early at most, and never too late."""
+    policy(idle=idle)
+    settings.SESSIONKIT_TOUCH_INTERVAL = interval
+    bound = min(interval, idle / 10)
+    early, late = sign_in(), sign_in()
+    clock.move(seconds=bound * pause)
+    for browser in (early, late):
+        browser.get(f"/{browser.a}read/")
+    clock.move(seconds=idle - bound)
+    assert is_in(early)
+    clock.move(seconds=bound)
+    assert not is_in(late)
+
+
+def test_what_is_written_is_activity_to_the_second(sign_in, policy, clock):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=59)
+    browser.post(f"/{browser.a}write/", {"cart": "teapot"})
+    clock.move(seconds=599)
+    assert is_in(browser)
+
+
+@pytest.mark.standard("ASVS-7.3.1", "ASVS-16.3.1")
+def test_who_was_inactive_reads_that(sign_in, policy, clock):
+    """And no purge has to run for it."""
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=600)
+    assert not UserSession.objects.active().exists()
+    response = browser.get(f"/{browser.a}read/")
+    assert response.headers["Location"] == f"/login/?next=/{browser.a}read/"
+    assert response.cookies["sessionid"]["max-age"] == 0
+    assert "because you were inactive for a while" in browser.get("/login/").text
+    assert (row().end_reason, row().ended_at) == (EndReason.IDLE, datetime.now(UTC))
+
+
+def test_a_script_is_told_so_too(sign_in, policy, clock):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=600)
+    assert told(browser) == "idle"
+    assert told(browser) == "idle"
+
+
+def test_a_purge_calls_it_by_the_same_name(sign_in, policy, clock):
+    policy(idle=600)
+    sign_in()
+    clock.move(seconds=700)
+    SessionStore.clear_expired()
+    assert row().end_reason == EndReason.IDLE
+    assert row().ended_at == row().started_at + timedelta(seconds=600)
+
+
+def test_to_end_it_then_changes_nothing_about_why_it_ended(sign_in, policy, clock):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=700)
+    assert UserSession.objects.revoke() == 0
+    assert told(browser) == "idle"
+
+
+@pytest.mark.parametrize(
+    ("idle", "cookie_age", "lives", "reason"),
+    [(600, 300, 300, "expired"), (300, 600, 300, "idle"), (DAY, HOUR, HOUR, "expired")],
+)
+@pytest.mark.standard("ASVS-7.3.1")
+def test_the_shorter_of_two_times_counts(
+    sign_in, policy, clock, settings, idle, cookie_age, lives, reason
+):
+    settings.SESSION_COOKIE_AGE = cookie_age
+    policy(idle=idle)
+    browser = sign_in()
+    for _ in range(2):
+        clock.move(seconds=lives - 1)
+        assert is_in(browser)
+    clock.move(seconds=lives)
+    assert told(browser) == reason
+    assert row().end_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("expiry", "lives", "reason"),
+    [
+        (100, 100, "expired"),
+        (TEN_YEARS, 600, "idle"),
+        (0, 600, "idle"),
+        (None, 600, "idle"),
+        (timedelta(days=3650), 600, "idle"),
+    ],
+)
+@pytest.mark.standard("ASVS-7.3.1")
+def test_an_expiry_of_its_own_can_only_shorten_that(sign_in, policy, clock, expiry, lives, reason):
+    policy(idle=600)
+    browser = sign_in()
+    use(browser, "set_expiry", expiry)
+    for _ in range(2):
+        clock.move(seconds=lives - 1)
+        assert is_in(browser)
+    clock.move(seconds=lives)
+    assert told(browser) == reason
+
+
+@pytest.mark.parametrize("expiry", [timedelta(seconds=900), NOON + timedelta(minutes=15)])
+def test_a_date_is_final_however_active_its_user_is(sign_in, policy, clock, expiry):
+    policy(idle=600)
+    browser = sign_in()
+    use(browser, "set_expiry", expiry)
+    clock.move(seconds=500)
+    assert is_in(browser)
+    clock.move(seconds=399)
+    assert is_in(browser)
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+PAST = [-1, datetime(1970, 1, 1, tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("expiry", PAST)
+def test_an_expiry_in_the_past_ends_it_there_and_then(sign_in, policy, expiry):
+    """And is no error of the store, however long ago it was."""
+    policy(idle=600)
+    browser = sign_in()
+    use(browser, "set_expiry", expiry)
+    assert not is_in(browser)
+    assert row().end_reason == EndReason.EXPIRED
+
+
+def test_who_has_not_signed_in_has_no_policy(browse, policy, clock, settings):
+    policy(idle=600, absolute=900)
+    browser = browse()
+    browser.post(f"/{browser.a}write/", {"cart": "teapot"})
+    for _ in range(2):
+        clock.move(seconds=settings.SESSION_COOKIE_AGE - 1)
+        assert browser.get(f"/{browser.a}read/").json() == {"cart": "teapot"}
+    clock.move(seconds=settings.SESSION_COOKIE_AGE)
+    assert browser.get(f"/{browser.a}read/").json() == {}
+
+
+def test_a_page_that_leaves_the_session_alone_is_no_activity(sign_in, policy, clock):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=300)
+    with round_trips(0):
+        browser.get("/")
+    clock.move(seconds=300)
+    assert told(browser) == "idle"
+
+
+# The longest time.
+
+
+@pytest.mark.parametrize(("absolute", "every"), [(HOUR, MINUTE), (DAY, HOUR), (30 * DAY, DAY)])
+@pytest.mark.standard("ASVS-7.3.2", "NIST-SB-5", "NIST-SB-8.4", "NIST-REAUTH-2")
+def test_a_session_ends_however_active_its_user_is(sign_in, policy, clock, absolute, every):
+    policy(absolute=absolute)
+    browser = sign_in()
+    for _ in range(absolute // every - 1):
+        clock.move(seconds=every)
+        assert browser.get(f"/{browser.a}read/").json() == {}
+    clock.move(seconds=every - 1)
+    assert is_in(browser)
+    clock.move(seconds=1)
+    assert not UserSession.objects.active().exists()
+    assert told(browser) == "expired"
+    assert row().end_reason == EndReason.EXPIRED
+
+
+def change_password(request):
+    request.user.set_password("better")
+    request.user.save()
+    update_session_auth_hash(request, request.user)
+    return HttpResponse("done")
+
+
+async def achange_password(request):
+    request.user = user = await request.auser()
+    user.set_password("better")
+    await user.asave()
+    await aupdate_session_auth_hash(request, user)
+    return HttpResponse("done")
+
+
+urlpatterns += [path("password/", change_password), path("apassword/", achange_password)]
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("cycle_key",),
+        ("set_expiry", TEN_YEARS),
+        ("set_expiry", datetime(2050, 1, 1, tzinfo=UTC)),
+        ("set_expiry", 0),
+        ("save",),
+        "/write/",
+        "/password/",
+        "nothing, and every request is saved",
+    ],
+)
+@pytest.mark.standard("ASVS-7.3.2", "NIST-SB-5", "NIST-SB-8.4")
+def test_nothing_but_a_proof_of_identity_prolongs_that(
+    sign_in, policy, clock, settings, what, lock
+):
+    policy(idle=5 * HOUR, absolute=12 * HOUR, lock=lock)
+    settings.SESSION_SAVE_EVERY_REQUEST = what == "nothing, and every request is saved"
+    browser = sign_in()
+    for _ in range(3):
+        clock.move(hours=3)
+        if isinstance(what, tuple):
+            use(browser, *what)
+        elif what.startswith("/"):
+            browser.post(f"/{browser.a}{what[1:]}", {"cart": "teapot"})
+        assert is_in(browser)
+    clock.move(hours=3, seconds=-1)
+    assert is_in(browser)
+    assert row().expires_at == datetime.now(UTC) + timedelta(seconds=1)
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.parametrize("how", ["sign in", "reauthenticate"])
+@pytest.mark.standard("ASVS-7.2.4", "NIST-REAUTH-1", "NIST-REAUTH-3")
+def test_a_proof_of_identity_begins_both_times_anew(sign_in, policy, clock, how):
+    policy(idle=1000, absolute=1500)
+    browser = sign_in()
+    old, started_at = key_of(browser), row().started_at
+    clock.move(seconds=999)
+    if how == "sign in":
+        browser.post("/login/", PASSWORD)
+    else:
+        use(browser, how)
+    assert key_of(browser) != old
+    assert (row().started_at, row().authenticated_at) == (started_at, datetime.now(UTC))
+    clock.move(seconds=999)
+    assert is_in(browser)
+    clock.move(seconds=500)
+    assert is_in(browser)
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.standard("NIST-REAUTH-3")
+def test_a_new_policy_holds_from_the_next_proof_on(sign_in, policy, clock):
+    policy(idle=1000, absolute=1500)
+    browser = sign_in()
+    policy(idle=100)
+    clock.move(seconds=999)
+    assert is_in(browser)
+    use(browser, "reauthenticate")
+    clock.move(seconds=100)
+    assert told(browser) == "idle"
+
+
+@pytest.mark.standard("ASVS-7.3.2")
+def test_who_was_there_for_too_long_reads_that(sign_in, policy, clock):
+    policy(absolute=600)
+    browser = sign_in()
+    clock.move(seconds=600)
+    response = browser.get(f"/{browser.a}read/")
+    assert response.headers["Location"] == f"/login/?next=/{browser.a}read/"
+    assert "Your session has expired." in browser.get("/login/").text
+
+
+# What the cookie and the session say of it.
+
+
+@pytest.mark.parametrize(
+    ("rules", "age"),
+    [
+        ({}, 14 * DAY),
+        ({"idle": 600}, 600),
+        ({"absolute": 600}, 600),
+        ({"idle": 900, "absolute": 600 + 900}, 900),
+        ({"idle": 600, "lock": True}, 14 * DAY),
+        ({"idle": 600, "absolute": HOUR, "lock": True}, HOUR),
+    ],
+)
+@pytest.mark.standard("NIST-5.1.1")
+def test_the_cookie_lasts_no_longer_than_its_session(sign_in, policy, clock, rules, age):
+    policy(**rules)
+    browser = sign_in()
+    cookie = browser.cookies["sessionid"]
+    assert cookie["max-age"] == age
+    expires = datetime.now(UTC) + timedelta(seconds=age)
+    assert cookie["expires"] == expires.strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+
+def test_the_cookie_does_not_slide_beyond_the_longest_time(sign_in, policy, clock):
+    policy(idle=600, absolute=1000)
+    browser = sign_in()
+    clock.move(seconds=300)
+    response = browser.get(f"/{browser.a}read/")
+    assert response.cookies["sessionid"]["max-age"] == 600
+    clock.move(seconds=300)
+    response = browser.get(f"/{browser.a}read/")
+    assert response.cookies["sessionid"]["max-age"] == 400
+    use(browser, "set_expiry", TEN_YEARS)
+    assert browser.cookies["sessionid"]["max-age"] == 400
+
+
+@pytest.mark.parametrize(
+    ("rules", "age"),
+    [
+        ({}, 14 * DAY),
+        ({"idle": 600}, 600),
+        ({"absolute": 600}, 600),
+        ({"idle": 600, "absolute": HOUR, "lock": True}, HOUR),
+    ],
+)
+@pytest.mark.parametrize("aware", [True, False])
+def test_what_the_session_says_of_its_expiry(
+    alice, policy, clock, settings, drive, rules, age, aware
+):
+    settings.USE_TZ = aware
+    policy(**rules)
+    made = hand_made(alice)
+    session = SessionStore(made.session_key)
+    assert drive(session, "get_expiry_age") == age
+    now = datetime.now(UTC) if aware else datetime.now()  # noqa: DTZ005
+    session = SessionStore(made.session_key)
+    assert drive(session, "get_expiry_date") == now + timedelta(seconds=age)
+    session["cart"] = []
+    drive(session, "set_expiry", TEN_YEARS)
+    assert drive(session, "get_expiry_age") == (age if rules else TEN_YEARS)
+
+
+def test_a_session_that_is_over_says_so(alice, policy, clock, drive):
+    policy(absolute=600)
+    session = hand_made(alice)
+    clock.move(seconds=700)
+    assert drive(session, "get_expiry_age") == 0
+    assert drive(session, "get_expiry_date") == datetime.now(UTC) - timedelta(seconds=100)
+
+
+def hand_made(user):
+    """A sign-in that nobody has done by login(), and without a request."""
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session.save()
+    return session
+
+
+# A session that is locked.
+
+LOCK = {"idle": 600, "absolute": HOUR, "lock": True}
+SEEN = []
+
+
+def look(request):
+    """Answers, and tells the test what it has seen of its visitor."""
+    SEEN.append((str(request.user), request.session.get("cart"), request.session.locked))
+    return HttpResponse("seen")
+
+
+async def alook(request):
+    session = request.session
+    SEEN.append((str(await request.auser()), await session.aget("cart"), session.locked))
+    return HttpResponse("seen")
+
+
+urlpatterns += [path("look/", look), path("alook/", alook)]
+
+
+@pytest.fixture
+def shopper(sign_in, policy, clock):
+    """Alice, with something in her cart, under a policy that locks her session when it is idle."""
+    policy(**LOCK)
+    browser = sign_in()
+    browser.post(f"/{browser.a}write/", {"cart": "teapot"})
+    return browser
+
+
+@pytest.fixture
+def locked(shopper, clock):
+    """The same, ten minutes later."""
+    clock.move(seconds=600)
+    return shopper
+
+
+def leads_to_the_lock(response, back=""):
+    return response.headers["Location"] == f"{PROVE}{back}" and "sessionid" not in response.cookies
+
+
+def prove(browser):
+    return browser.post(PROVE, {"password": "secret", "next": "/read/"})
+
+
+@pytest.mark.parametrize(("seconds", "open_"), [(599, True), (600, False), (601, False)])
+@pytest.mark.standard("ASVS-7.3.1", "NIST-2.2.3", "NIST-SB-8.4")
+def test_it_is_locked_after_so_long_without_activity(shopper, clock, seconds, open_):
+    assert not row().is_locked
+    clock.move(seconds=seconds)
+    assert row().is_locked is not open_
+    assert is_in(shopper) is open_
+    assert row().ended_at is None
+    assert list(UserSession.objects.active()) == [row()]
+
+
+@pytest.mark.standard("NIST-2.2.3")
+def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
+    before, key = store.payloads(), key_of(locked)
+    SEEN.clear()
+    response = locked.get(f"/{locked.a}look/?page=2")
+    assert leads_to_the_lock(response, f"?next=%2F{locked.a}look%2F%3Fpage%3D2")
+    assert "Cookie" in response.headers["Vary"]
+    assert "no-store" in response.headers["Cache-Control"]
+    ((name, cart, lock),) = SEEN
+    assert (name, cart) == ("AnonymousUser", None)
+    assert (lock.reason, lock.handle) == ("idle", row().pk)
+    assert key not in repr(lock)
+    assert (store.payloads(), key_of(locked)) == (before, key)
+
+
+def test_a_script_is_told_that_it_is_locked(locked):
+    for _ in range(2):
+        response = locked.get(f"/{locked.a}look/", headers=SCRIPT)
+        assert response.status_code == 401
+        assert response.json() == {
+            "detail": "This session is locked. Please confirm it is you.",
+            "reason": "locked",
+            "url": f"{PROVE}?next=%2F{locked.a}look%2F",
+        }
+        assert "sessionid" not in response.cookies
+
+
+@pytest.mark.standard("NIST-2.2.3", "NIST-SB-4", "ASVS-7.2.4")
+def test_the_password_opens_it_again(locked, clock):
+    old, handle = key_of(locked), row().pk
+    assert prove(locked).headers["Location"] == "/read/"
+    assert key_of(locked) != old
+    assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
+    assert (row().pk, row().authenticated_at) == (handle, datetime.now(UTC))
+    assert not row().is_locked
+    clock.move(seconds=599)
+    assert is_in(locked)
+    clock.move(seconds=600)
+    assert not is_in(locked)
+    assert row().is_locked
+    locked.cookies["sessionid"] = old
+    assert not leads_to_the_lock(locked.get("/whoami/"), "?next=%2Fwhoami%2F")
+    assert not is_in(locked)
+
+
+def test_to_look_at_a_locked_session_does_not_open_it(locked, clock):
+    for _ in range(3):
+        assert leads_to_the_lock(locked.post(f"/{locked.a}look/"))
+        clock.move(seconds=100)
+    assert row().last_seen_at == row().started_at
+
+
+@pytest.mark.parametrize(
+    "act", ["write", "save", "create", "cycle_key", "set_expiry", "clear", "fail"]
+)
+def test_nothing_of_what_a_view_does_is_kept_while_it_is_locked(locked, act):
+    before = store.payloads()
+    if act == "write":
+        response = locked.post(f"/{locked.a}write/", {"cart": "kettle"})
+    elif act == "fail":
+        response = locked.post("/fail/")
+    else:
+        CALL[:] = (act, 60) if act == "set_expiry" else (act,)
+        # Nothing to clear() but in memory: it has no twin.
+        a = "" if act == "clear" else locked.a
+        response = locked.post(f"/{a}call/")
+    assert leads_to_the_lock(response)
+    assert store.payloads() == before
+    prove(locked)
+    assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize("csrf_in_session", [False, True])
+def test_a_site_that_saves_every_request_leaves_it_alone_too(locked, settings, csrf_in_session):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    settings.CSRF_USE_SESSIONS = csrf_in_session
+    before, key = store.payloads(), key_of(locked)
+    response = locked.get("/")
+    assert "sessionid" not in response.cookies
+    assert (store.payloads(), key_of(locked)) == (before, key)
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+@pytest.mark.standard("ASVS-7.2.4", "ASVS-7.4.1")
+def test_to_sign_in_rather_than_to_unlock_it_ends_it(locked, who):
+    get_user_model().objects.create_user("bob", password="secret")
+    old, handle, key = row(), row().pk, key_of(locked)
+    assert locked.get("/login/").status_code == 200
+    assert locked.post("/login/", {**PASSWORD, "username": who}).headers["Location"] == "/"
+    assert locked.get("/whoami/").content == who.encode()
+    assert locked.get(f"/{locked.a}read/").json() == {}
+    old.refresh_from_db()
+    assert (old.end_reason, old.pk) == (EndReason.LOGOUT, handle)
+    assert not SessionStore().exists(key)
+    assert UserSession.objects.active().get().user.username == who
+
+
+def test_a_sign_in_that_fails_leaves_it_locked(locked):
+    before = store.payloads()
+    response = locked.post("/login/", {**PASSWORD, "password": "wrong"})
+    assert response.status_code == 200
+    assert "sessionid" not in response.cookies
+    assert store.payloads() == before
+
+
+@pytest.mark.parametrize("how", ["/logout/", "flush"])
+@pytest.mark.standard("ASVS-7.4.1", "NIST-SB-8.2")
+def test_to_sign_out_of_it_ends_it(locked, how):
+    response = locked.post(how) if how == "/logout/" else use(locked, how)
+    assert response.cookies["sessionid"]["max-age"] == 0
+    assert row().end_reason == EndReason.LOGOUT
+    assert not store.payloads()
+
+
+@pytest.mark.standard("ASVS-7.3.2", "NIST-2.2.3", "NIST-REAUTH-2")
+def test_the_longest_time_ends_it_all_the_same(locked, clock):
+    clock.move(seconds=HOUR - 600 - 1)
+    assert leads_to_the_lock(locked.post("/whoami/"))
+    clock.move(seconds=1)
+    assert not row().is_locked
+    assert told(locked) == "expired"
+    assert row().end_reason == EndReason.EXPIRED
+
+
+def test_so_does_the_age_of_cookies(sign_in, policy, clock, settings):
+    settings.SESSION_COOKIE_AGE = 900
+    policy(**LOCK)
+    browser = sign_in()
+    clock.move(seconds=899)
+    assert leads_to_the_lock(browser.post("/whoami/"))
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.parametrize(("full", "end"), [(False, HOUR), (True, 600 + HOUR)])
+@pytest.mark.standard("NIST-2.2.3", "NIST-REAUTH-1", "NIST-REAUTH-3", "ASVS-7.3.2")
+def test_a_full_proof_begins_the_longest_time_anew_and_the_password_does_not(
+    locked, clock, full, end
+):
+    use(locked, "unlock", full)
+    assert row().authenticated_at == datetime.now(UTC)
+    for _ in range((end - 600) // 300 - 1):
+        clock.move(seconds=300)
+        assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
+    clock.move(seconds=299)
+    assert is_in(locked)
+    clock.move(seconds=1)
+    assert told(locked) == "expired"
+
+
+def test_only_a_full_proof_asks_the_policy_again(locked, policy, clock):
+    policy(idle=60)
+    use(locked, "unlock")
+    clock.move(seconds=599)
+    assert is_in(locked)
+    clock.move(seconds=600)
+    use(locked, "unlock", True)
+    clock.move(seconds=60)
+    assert told(locked) == "idle"
+
+
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-7.4.5")
+def test_it_can_be_ended(locked):
+    assert UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF) == 1
+    assert not row().is_locked
+    assert not store.payloads()
+    assert told(locked) == "revoked_by_staff"
+
+
+@pytest.mark.parametrize("how", ["revoked", "marked", "lost", "over"])
+@pytest.mark.standard("ASVS-7.4.1")
+def test_what_is_there_no_more_cannot_be_opened(locked, drive, clock, how):
+    session = SessionStore(key_of(locked))
+    assert drive(session, "load") == {}
+    session = SessionStore(key_of(locked))
+    drive(session, "get", "cart")
+    assert session.locked
+    if how == "revoked":
+        UserSession.objects.revoke()
+    elif how == "marked":  # and the store has lost the removal
+        UserSession.objects.update(ended_at=datetime.now(UTC), end_reason=EndReason.REVOKED)
+    elif how == "lost":
+        store.wipe()
+    else:
+        clock.move(hours=1)
+    with pytest.raises(UpdateError):
+        drive(session, "unlock")
+    assert drive(SessionStore(key_of(locked)), "get", "cart") is None
+
+
+@pytest.mark.standard("ASVS-7.4.1")
+def test_who_opens_what_was_ended_is_told_so(locked):
+    UserSession.objects.update(ended_at=datetime.now(UTC), end_reason=EndReason.REVOKED)
+    CALL[:] = ["unlock"]
+    response = locked.get(f"/{locked.a}call/", headers=SCRIPT)
+    assert response.json()["reason"] == "revoked"
+    assert not store.payloads()
+
+
+def test_what_is_not_locked_cannot_be_unlocked(shopper, drive):
+    session = SessionStore(key_of(shopper))
+    with pytest.raises(UpdateError):
+        drive(session, "unlock")
+    assert drive(session, "get", "cart") == "teapot"
+
+
+@pytest.mark.standard("NIST-2.2.3")
+def test_without_a_request_it_is_locked_as_well(locked, drive):
+    """In a shell, on a web socket."""
+    session = SessionStore(key_of(locked))
+    assert dict(drive(session, "items")) == {}
+    assert (session.locked.reason, session.handle) == ("idle", None)
+    before = store.payloads()
+    session["cart"] = "kettle"
+    drive(session, "save")
+    assert store.payloads() == before
+    drive(session, "unlock")
+    assert session["cart"] == "teapot"
+    assert session.session_key != key_of(locked)
+    assert SessionStore(session.session_key)["cart"] == "teapot"
+    assert not SessionStore().exists(key_of(locked))
+    assert not row().is_locked
+
+
+def test_the_row_says_what_holds_also_where_a_session_is_saved_without_a_request(
+    shopper, drive, clock
+):
+    """Nobody knows that its user was there, so that it is locked when it would have been."""
+    clock.move(seconds=300)
+    session = SessionStore(key_of(shopper))
+    session["cart"] = "kettle"
+    drive(session, "save")
+    clock.move(seconds=300)
+    assert drive(SessionStore(key_of(shopper)), "get", "cart") is None
+    assert row().is_locked
+
+
+@pytest.mark.parametrize("url", ["/whoami/", "/read/", "/write/"])
+@pytest.mark.standard("NIST-2.2.3", "ASVS-16.5.3")
+def test_behind_the_middleware_of_django_it_is_closed_and_nobody_opens_it(
+    locked, settings, browse, url
+):
+    settings.MIDDLEWARE = [
+        name.replace("django_sessionkit.middleware", "django.contrib.sessions.middleware")
+        for name in settings.MIDDLEWARE
+    ]
+    key, browser = key_of(locked), browse()
+    sealed = store.payloads()[digest_of(key)]
+    browser.cookies = locked.cookies
+    SEEN.clear()
+    browser.post(url, {"theme": "dark"})
+    browser.cookies["sessionid"] = key
+    browser.get("/look/")
+    ((name, cart, _),) = SEEN
+    assert (name, cart) == ("AnonymousUser", None)
+    assert store.payloads()[digest_of(key)] == sealed
+
+
+@pytest.mark.standard("NIST-SB-10")
+def test_forms_work_where_their_tokens_are_in_the_session(browse, alice, policy, clock, settings):
+    settings.CSRF_USE_SESSIONS = True
+    policy(**LOCK)
+    browser = browse()
+    browser.handler.enforce_csrf_checks = True
+
+    def send(url, **fields):
+        (token,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get(url).text)[
+            :1
+        ]
+        return browser.post(url, {"csrfmiddlewaretoken": token, **fields})
+
+    assert send("/login/", **PASSWORD).headers["Location"] == "/"
+    clock.move(seconds=600)
+    assert leads_to_the_lock(browser.get("/"), "?next=%2F")
+    assert send(PROVE, password="secret", next="/read/").headers["Location"] == "/read/"
+    assert is_in(browser)
+    clock.move(seconds=600)
+    assert send("/login/", **PASSWORD).headers["Location"] == "/"
+    assert is_in(browser)
+    assert UserSession.objects.filter(end_reason=EndReason.LOGOUT).count() == 1
