@@ -9,7 +9,7 @@ from functools import partial
 from io import BytesIO
 from secrets import choice, randbits, token_bytes, token_hex
 from statistics import median
-from time import perf_counter, time
+from time import monotonic, perf_counter, time
 from typing import Any
 
 import psycopg
@@ -31,6 +31,8 @@ STORED = 400  # bytes, about what half a kilobyte of JSON takes in the stores
 TWO_WEEKS = 14 * 24 * 60 * 60
 # Sessions that take turns, so that it is not always the same row.
 SESSIONS = 100
+# Seconds for which the activity of a session need not be written again, and some to spare.
+FRESH_FOR = 30
 
 Operation = Iterator[None]
 
@@ -62,8 +64,12 @@ class Driver:
         """Have so many sessions in the tables, five of each user."""
         self.registry.fill(rows)
 
+    def freshen(self) -> None:
+        """Have what is due once a minute done."""
+
     def time(self, operation: str, seconds: float, *args: Any) -> float:
         """Repeat an operation for so many seconds, and return the median of how long it took."""
+        self.freshen()
         times: list[float] = []
         end = perf_counter() + seconds
         while not times or perf_counter() < end:
@@ -83,11 +89,12 @@ class Driver:
         expect(len(found), number)
 
     def revoke(self, number: int) -> Operation:
-        self.registry.renew(number)
+        self.registry.have(number)
         yield
         self.registry.revoke(number)
         yield
         expect(len(self.registry.list(number)), 1)
+        self.registry.renew(number)
 
 
 class Engine(Driver):
@@ -101,7 +108,7 @@ class Engine(Driver):
         self.user, _created = user.objects.get_or_create(username=self.contender.name)
         self.middleware = import_string(settings.MIDDLEWARE[0])(lambda request: HttpResponse())
         self.keys = [self.signed_in().session_key for _ in range(SESSIONS)]
-        self.sessions = [self.request("none", key).session for key in self.keys]
+        self.fresh_at = -FRESH_FOR
         self.bare, self.handler = BaseHandler(), BaseHandler()
         with override_settings(MIDDLEWARE=[]):
             self.bare.load_middleware()
@@ -127,6 +134,15 @@ class Engine(Driver):
         session[auth.HASH_SESSION_KEY] = self.user.get_session_auth_hash()
         session.create()
         return session
+
+    def freshen(self) -> None:
+        if monotonic() - self.fresh_at > FRESH_FOR:
+            for key in self.keys:
+                self.handler.get_response(WSGIRequest(self.environ("write", key)))
+            self.sessions = [self.request("none", key).session for key in self.keys]
+            for session in self.sessions:
+                session.get("cart")
+            self.fresh_at = monotonic()
 
     # One session, outside of a request.
 

@@ -14,7 +14,7 @@ def draw(figures: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
     """Draw a panel for every operation, with a bar for every contender."""
     # Text stays text, and the same figures make the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8})
-    columns = 2
+    columns = 2 if len(figures) > 1 else 1
     lines = -(-len(figures) // columns)
     figure = Figure(figsize=(9, 2.4 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)

@@ -89,7 +89,6 @@ class Registry:
             self.copy(self.numbers(number), str(self.user(number)))
 
     def renew(self, number: int) -> None:
-        self.have(number)
         self.forget(number)
         self.copy(self.numbers(number), str(self.user(number)))
 

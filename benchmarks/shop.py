@@ -50,9 +50,18 @@ def serve(contender: Contender, servers: Servers) -> Iterator[int]:
         "BENCHMARKS_CONTENDER": contender.name,
         "BENCHMARKS_SERVERS": json.dumps(servers),
     }
-    with subprocess.Popen(command, cwd=PROJECT, env=environment) as process:
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
-            while process.poll() is None and not answers(port):
+            deadline = time.monotonic() + 60
+            while not answers(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"{contender.name}: {log.read().decode()[-3000:]}")
                 time.sleep(0.1)
             yield port
         finally:

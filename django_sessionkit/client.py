@@ -50,6 +50,13 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
     return Client(_normalised(address), _printable(request.META.get("HTTP_USER_AGENT", "")))
 
 
+def is_page(request: HttpRequest) -> bool:
+    """Tell a person who goes to a page from a script that calls an API."""
+    if mode := request.headers.get("Sec-Fetch-Mode"):
+        return mode == "navigate"
+    return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
+
+
 def _normalised(text: str) -> str | None:
     text = text.strip()
     if match := WITH_PORT.fullmatch(text):

@@ -24,6 +24,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
 
+from django_sessionkit.client import is_page
 from django_sessionkit.conf import conf
 from django_sessionkit.forms import PasswordForm
 
@@ -101,7 +102,7 @@ def ask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | N
     if _is_recent(request, max_age):
         return None
     url = proof_url(request.user)
-    if not _is_page(request):
+    if not is_page(request):
         answer = {
             "detail": gettext("Please confirm that it is you."),
             "reason": "reauthentication_required",
@@ -133,20 +134,11 @@ def _is_recent(request: HttpRequest, max_age: int | None) -> bool:
     return bool(timezone.now() - proved_at <= timedelta(seconds=seconds))
 
 
-def _is_page(request: HttpRequest) -> bool:
-    """Tell a person who goes to a page from a script that calls an API."""
-    if mode := request.headers.get("Sec-Fetch-Mode"):
-        return mode == "navigate"
-    return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
-
-
 def proof_url(user: AbstractBaseUser) -> str:
     """Return where a user proves who they are."""
-    if conf.SESSIONKIT_REAUTHENTICATION_URL:
-        return resolve_url(conf.SESSIONKIT_REAUTHENTICATION_URL)
-    if not user.has_usable_password():
-        return resolve_url(settings.LOGIN_URL)
-    return reverse("django_sessionkit:reauthenticate")
+    if is_asked_by_us(user):
+        return reverse("django_sessionkit:reauthenticate")
+    return resolve_url(conf.SESSIONKIT_REAUTHENTICATION_URL or settings.LOGIN_URL)
 
 
 def sent(request: HttpRequest, url: str, back: str) -> HttpResponseRedirect:
@@ -194,7 +186,7 @@ def _ask_in_place(request: HttpRequest, url: str) -> HttpResponse:
     # To the page that has the form: where it was sent to need not be one.
     back = local_url(request, request.headers.get("Referer", "")) or request.get_full_path()
     context: dict[str, Any] = {"account": user, "next": back}
-    if url == reverse("django_sessionkit:reauthenticate"):
+    if is_asked_by_us(user):
         context |= {"form": PasswordForm(request, user), "here": url, **posted_by(request)}
     else:
         context |= {"elsewhere": sent(request, url, back).url, "obstacle": "elsewhere"}

@@ -31,4 +31,5 @@ class PasswordForm(forms.Form):
             raise ValidationError(
                 _("That is not the password of this account."), code="invalid_login"
             )
+        self.user = found  # with the hash that it has now
         return password

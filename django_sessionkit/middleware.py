@@ -31,14 +31,14 @@ from django.utils.http import http_date, urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_sessionkit.client import client_of
+from django_sessionkit.client import client_of, is_page
 from django_sessionkit.conf import conf
 from django_sessionkit.current import current_request
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 
 if TYPE_CHECKING:
-    from django_sessionkit.backends.base import SessionStore
+    from django_sessionkit.backends.base import Locked, SessionStore
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -104,8 +104,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         session: Any = request.session
-        interrupted = getattr(session, "lost", None) or getattr(session, "refused", None)
-        if isinstance(exception, UpdateError) and interrupted:
+        states = [getattr(session, name, None) for name in ("lost", "refused", "lock")]
+        if isinstance(exception, UpdateError) and any(states):
             try:
                 return self.interrupted(request)
             except StoreUnavailable as error:
@@ -113,13 +113,14 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return self.unavailable(request) if isinstance(exception, StoreUnavailable) else None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        current_request.set(None)
-        if not isinstance(getattr(request, "session", None), self.SessionStore):
-            return super().process_response(request, response)  # a view's or a test's own
         try:
+            if not isinstance(getattr(request, "session", None), self.SessionStore):
+                return super().process_response(request, response)  # a view's or a test's own
             return self.respond(request, response)
         except StoreUnavailable:
             return self.unavailable(request)
+        finally:
+            current_request.set(None)
 
     def respond(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session = cast("SessionStore", request.session)
@@ -128,7 +129,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return self.unavailable(request)
         if settings.SESSION_SAVE_EVERY_REQUEST and session.session_key:
             session.get("")  # else Django's save would be the first to miss it
-        if session.locked and SESSION_KEY not in session:
+        if session.lock and SESSION_KEY not in session:
             return self.locked(request, response)
         if session.lost and SESSION_KEY not in session:
             row = session.call(UserSession.objects.lost, session.lost)
@@ -208,6 +209,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session = cast("SessionStore", request.session)
         if session.refused:
             return self.refused(request, session.refused)
+        if session.lock:
+            return self.locked(request)
         row = session.call(UserSession.objects.lost, session.lost or "")
         request.session = self.SessionStore()
         if row:
@@ -261,15 +264,17 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return answer(request, 403, _("Not signed in"), text, reason=EndReason.LIMIT)
         return self.redirect(request, HttpResponseRedirect(url), text)
 
-    def locked(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    def locked(self, request: HttpRequest, instead_of: HttpResponse | None = None) -> HttpResponse:
         """
         Answer for a session that waits to be unlocked: nothing but the page that does so does. It
         is not written meanwhile, and its cookie stays.
         """
-        lock = cast("SessionStore", request.session).locked
+        self.leave_cookie(request)
+        lock = cast("Locked", cast("SessionStore", request.session).lock)
         known = getattr(getattr(request, "user", None), "is_authenticated", False)
-        name = request.resolver_match and request.resolver_match.url_name
-        if lock and not known and name not in OPEN_VIEWS and not is_sign_in_page(request):
+        if instead_of and (known or is_open_while_locked(request)):
+            response = instead_of
+        else:
             page, text = LOCKS[lock.reason]
             try:
                 url = reverse(f"django_sessionkit:{page}")
@@ -337,6 +342,17 @@ def sign_in_url() -> str | None:
         return None
 
 
+def is_open_while_locked(request: HttpRequest) -> bool:
+    """Tell the pages that unlock a session, or lead to another one, from all others."""
+    name = request.resolver_match and request.resolver_match.url_name
+    if name in OPEN_VIEWS or is_sign_in_page(request):
+        return True
+    own = conf.SESSIONKIT_REAUTHENTICATION_URL
+    path = urlsplit(resolve_url(own)).path.rstrip("/") if own else ""
+    # With what is below it: it may take more than one page.
+    return path != "" and f"{request.path}/".startswith(f"{path}/")
+
+
 def is_background(request: HttpRequest) -> bool:
     """Tell whether a request says, or its path does, that nobody is there: ASVS 7.3.1."""
     return (
@@ -344,14 +360,6 @@ def is_background(request: HttpRequest) -> bool:
         or request.headers.get("X-Background-Request") == "1"
         or request.path.startswith(tuple(conf.SESSIONKIT_BACKGROUND))
     )
-
-
-def is_page(request: HttpRequest) -> bool:
-    """Tell a person who goes to a page from a script that calls an API."""
-    mode = request.headers.get("Sec-Fetch-Mode")
-    if mode:
-        return mode == "navigate"
-    return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
 
 
 def answer(request: HttpRequest, status: int, title: str, text: str, **more: str) -> HttpResponse:

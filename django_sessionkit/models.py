@@ -75,7 +75,7 @@ def user_of(pk: str) -> AbstractBaseUser | None:
 
 def is_disabled(user: AbstractBaseUser) -> bool:
     """Tell whether a user may have no session: inactive, where no backend lets such users in."""
-    if user.is_active:
+    if getattr(user, "is_active", True):
         return False
     checks = [getattr(backend, "user_can_authenticate", None) for backend in get_backends()]
     return not any(check(user) for check in checks if check)
@@ -489,14 +489,15 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         """Mark those of these rows that still are what they were, and return their handles."""
         if not handles:
             return []
+        when = at or timezone.now()
         marked = self.filter(pk__in=handles, ended_at=None).update(
-            ended_at=at or timezone.now(), end_reason=reason, ended_by=by
+            ended_at=when, end_reason=reason, ended_by=by
         )
         if marked == len(handles):
             return handles
-        # Somebody else was faster: with another reason, or by using one again.
+        # Somebody else was faster: by ending some too, or by using one again.
         ended = self.model.objects.using(self.db).filter(pk__in=handles, end_reason=reason)
-        return list(ended.values_list("pk", flat=True))
+        return list(ended.filter(ended_at=when).values_list("pk", flat=True))
 
 
 def _is_verified(user: AbstractBaseUser, auth_hash: str) -> bool:

@@ -25,7 +25,7 @@ from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_sav
 from django.dispatch import receiver
 from django.utils.functional import LazyObject
 
-from django_sessionkit.current import current_request
+from django_sessionkit.current import current_request, loaded_session
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
     ROWS,
@@ -188,7 +188,8 @@ def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
     Leave out the session of the request, if it has used it: a cookie that nobody has looked at
     proves nothing, and to look now could fail.
     """
-    session: Any = getattr(current_request.get(), "session", None)
+    request = current_request.get()
+    session: Any = loaded_session.get()() if request is None else getattr(request, "session", None)
     if not hasattr(session, "_session_cache"):
         return sessions
     # A locked one may be about to be opened: by the password whose hash is made a stronger one.

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import REDIRECT_FIELD_NAME, logout
+from django.contrib.auth import HASH_SESSION_KEY, REDIRECT_FIELD_NAME, logout
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 # The last two also where a site has left out the middleware of that name: what is here ends
 # sessions, and a page that does must not be framed or forged.
 GUARDS = [never_cache, csrf_protect, xframe_options_deny]
+# A locked session is nobody's yet, also for Django's LoginRequiredMiddleware.
+GUARDS_OF_LOCKED = [login_not_required, *GUARDS]
 
 
 def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
@@ -193,7 +196,6 @@ class BackMixin:
 
     @property
     def locked(self) -> Any:
-        self.session.get("")  # loads it
         return getattr(self.session, "locked", None)
 
     def locked_row(self) -> UserSession | None:
@@ -206,7 +208,9 @@ class BackMixin:
 
 
 # What was sent to another page can hold a password, too.
-@method_decorator([*GUARDS, sensitive_post_parameters("password", "fields")], name="dispatch")
+@method_decorator(
+    [*GUARDS_OF_LOCKED, sensitive_post_parameters("password", "fields")], name="dispatch"
+)
 class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
     """
     Ask for the password of whose session it is: it is locked, or a view takes a recent proof of
@@ -272,6 +276,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             self.session.unlock()
         else:
             self.session.reauthenticate()
+        # To check the password may have made its hash a stronger one.
+        self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
         to = local_url(self.request, self.request.POST.get("to", ""))
         if not to:
             return HttpResponseRedirect(self.back)
@@ -280,7 +286,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         return render(self.request, "django_sessionkit/reauthenticate_send.html", context)
 
 
-@method_decorator(GUARDS, name="dispatch")
+@method_decorator(GUARDS_OF_LOCKED, name="dispatch")
 class SessionLimitView(BackMixin, TemplateView):
     """
     Ask somebody who has signed in on one device too many which of the others to sign out. Until

@@ -34,6 +34,7 @@ MIDDLEWARE = [
 ]
 
 SESSION_ENGINE = "django_sessionkit.backends.db"  # 3 of 4; the fourth is in urls.py
+SESSIONKIT_POLICY = "example_project.policy.policy"  # not needed: there is one by default
 
 if os.environ.get("STORE") == "redis":
     SESSION_ENGINE = "django_sessionkit.backends.redis"

@@ -15,6 +15,7 @@ urlpatterns = [
     path("checkout/<str:step>/", views.checkout, name="checkout"),
     path("preferences/", views.preferences, name="preferences"),
     path("account/", views.account, name="account"),
+    path("account/email/", views.ChangeEmail.as_view(), name="email_change"),
     path("account/password/", views.ChangePassword.as_view(), name="password_change"),
     path("account/sign-in/", LoginView.as_view(template_name="shop/sign_in.html"), name="login"),
     path("account/sign-out/", LogoutView.as_view(), name="logout"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -24,7 +25,7 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
+from django.urls import path, reverse
 
 import django_sessionkit
 from django_sessionkit import client as clients
@@ -40,7 +41,9 @@ from django_sessionkit.models import (
 from django_sessionkit.signals import sessions_ended
 from tests import servers
 from tests.servers import PROJECT
+from tests.store import travel
 from tests.test_tasks import CELERY_BEAT_SCHEDULE
+from tests.urls import urlpatterns as site
 
 pytestmark = pytest.mark.once
 
@@ -426,14 +429,40 @@ def test_example_runs(
     run_block(block, tmp_path, **names)
     if "revoke" in block.text:
         assert not UserSession.objects.active().exists()
-    else:
+    elif "staff" in block.text:
         assert client.get("/whoami/").text == "staff"
+
+
+@pytest.mark.django_db
+def test_views_of_the_docs_ask_for_a_recent_proof(tmp_path: Path, client: Client):
+    (block,) = [block for block in EXAMPLES if "recent_authentication_required" in block.text]
+    names = run_block(block, tmp_path)
+    views = {"delete": names["delete_account"], "email": names["ChangeEmail"].as_view()}
+    views["news"] = names["news"]
+    patterns: Any = (*site, *(path(f"{name}/", view) for name, view in views.items()))
+    templates: Any = templates_with({"auth/user_form.html": "{{ form }}"})
+    asks = {"delete": 302, "email": 302, "news": 200}
+    with override_settings(ROOT_URLCONF=patterns, TEMPLATES=templates):
+        for minutes, answers in [(0, dict.fromkeys(asks, 200)), (6, asks)]:
+            with travel(timedelta(minutes=minutes)):
+                assert {name: client.get(f"/{name}/").status_code for name in asks} == answers
 
 
 SITE_PAGE = """
 <title>{% block title %}{% endblock %} - shop</title>{% block head %}{% endblock %}
 <h6>The shop</h6>{% block content %}{% endblock %}
 """
+
+
+def templates_with(found: dict[str, str]) -> list[Any]:
+    """Return TEMPLATES where these are found first."""
+    loaders = [
+        ("django.template.loaders.locmem.Loader", found),
+        "django.template.loaders.app_directories.Loader",
+    ]
+    templates: dict[str, Any] = settings.TEMPLATES[0]
+    options = {**templates["OPTIONS"], "loaders": loaders}
+    return [{**templates, "APP_DIRS": False, "OPTIONS": options}]
 
 
 def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client):
@@ -443,13 +472,7 @@ def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client
         "django_sessionkit/_base.html": base,
         "link.html": link,
     }
-    loaders = [
-        ("django.template.loaders.locmem.Loader", found),
-        "django.template.loaders.app_directories.Loader",
-    ]
-    templates: dict[str, Any] = settings.TEMPLATES[0]
-    options = {**templates["OPTIONS"], "loaders": loaders}
-    with override_settings(TEMPLATES=[{**templates, "APP_DIRS": False, "OPTIONS": options}]):
+    with override_settings(TEMPLATES=templates_with(found)):
         page = client.get(reverse("django_sessionkit:session_list")).text
         assert "<h6>The shop</h6>" in page
         assert "django_sessionkit/sessions.css" in page

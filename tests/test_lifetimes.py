@@ -3,12 +3,13 @@ How long sessions live, and what they are locked for: told as stories of people 
 """
 
 import re
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import (
     SESSION_KEY,
     aupdate_session_auth_hash,
@@ -16,19 +17,30 @@ from django.contrib.auth import (
     update_session_auth_hash,
 )
 from django.contrib.sessions.backends.base import UpdateError
+from django.db import OperationalError, connection, connections
+from django.db.models import F
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
 from django_sessionkit.conf import conf
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.decorators import background_request
+from django_sessionkit.models import (
+    EndReason,
+    StoredSession,
+    UserSession,
+    UserSessionQuerySet,
+)
+from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import digest_of
-from tests import store
+from tests import policies, store
 from tests.store import SessionStore, round_trips, travel
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
+User = get_user_model()
 PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 SCRIPT = {"accept": "application/json"}
 PASSWORD = {"username": "alice", "password": "secret"}
@@ -45,13 +57,23 @@ CALL = []
 
 
 def call(request):
-    """Does to the session what the test says."""
+    """Does to the session what the test says, as a view does that has looked at it before."""
+    request.session.get("cart")
+    return call_blindly(request)
+
+
+async def acall(request):
+    await request.session.aget("cart")
+    return await acall_blindly(request)
+
+
+def call_blindly(request):
     name, *args = CALL
     getattr(request.session, name)(*args)
     return HttpResponse("done")
 
 
-async def acall(request):
+async def acall_blindly(request):
     name, *args = CALL
     await getattr(request.session, f"a{name}")(*args)
     return HttpResponse("done")
@@ -65,6 +87,8 @@ urlpatterns = [
     *site,
     path("call/", call),
     path("acall/", acall),
+    path("call_blindly/", call_blindly),
+    path("acall_blindly/", acall_blindly),
     path("awhoami/", awhoami),
 ]
 
@@ -80,11 +104,17 @@ class AsgiBrowser(AsyncClient):
 
     a = "a"
 
-    def get(self, *args, **kwargs):
-        return async_to_sync(super().get)(*args, **kwargs)
+    def __init__(self, headers, **kwargs):
+        super().__init__(**kwargs)
+        self.usual = headers  # the parameter of Django's gets lost
 
-    def post(self, *args, **kwargs):
-        return async_to_sync(super().post)(*args, **kwargs)
+    def get(self, url, headers=(), **kwargs):
+        headers = {**self.usual, **dict(headers)}
+        return async_to_sync(super().get)(url, headers=headers, **kwargs)
+
+    def post(self, url, data=None, headers=(), **kwargs):
+        headers = {**self.usual, **dict(headers)}
+        return async_to_sync(super().post)(url, data, headers=headers, **kwargs)
 
 
 @pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
@@ -97,7 +127,7 @@ def browse(request):
 
 @pytest.fixture
 def alice():
-    return get_user_model().objects.create_user("alice", password="secret")
+    return User.objects.create_user("alice", password="secret")
 
 
 @pytest.fixture
@@ -634,8 +664,7 @@ def test_the_password_opens_it_again(locked, clock):
     assert not is_in(locked)
     assert row().is_locked
     locked.cookies["sessionid"] = old
-    assert not leads_to_the_lock(locked.get("/whoami/"), "?next=%2Fwhoami%2F")
-    assert not is_in(locked)
+    assert locked.get("/whoami/").content == b"AnonymousUser"
 
 
 def test_to_look_at_a_locked_session_does_not_open_it(locked, clock):
@@ -646,22 +675,35 @@ def test_to_look_at_a_locked_session_does_not_open_it(locked, clock):
 
 
 @pytest.mark.parametrize(
-    "act", ["write", "save", "create", "cycle_key", "set_expiry", "clear", "fail"]
+    "act", ["write", "fail", "save", "create", "cycle_key", "set_expiry", "clear", "blindly clear"]
 )
 def test_nothing_of_what_a_view_does_is_kept_while_it_is_locked(locked, act):
     before = store.payloads()
+    act, blindly = act.removeprefix("blindly "), "_blindly" if act.startswith("blindly ") else ""
     if act == "write":
         response = locked.post(f"/{locked.a}write/", {"cart": "kettle"})
     elif act == "fail":
         response = locked.post("/fail/")
     else:
         CALL[:] = (act, 60) if act == "set_expiry" else (act,)
-        # Nothing to clear() but in memory: it has no twin.
+        # To clear() is nothing to wait for: it has no twin.
         a = "" if act == "clear" else locked.a
-        response = locked.post(f"/{a}call/")
+        response = locked.post(f"/{a}call{blindly}/")
     assert leads_to_the_lock(response)
     assert store.payloads() == before
     prove(locked)
+    assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
+
+
+def test_what_asks_for_the_lock_first_is_told(locked):
+    session = SessionStore(key_of(locked))
+    assert session.locked.reason == "idle"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_opens_it_first_opens_it(locked, full):
+    CALL[:] = ["unlock", full]
+    assert locked.post(f"/{locked.a}call_blindly/").content == b"done"
     assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
 
 
@@ -678,7 +720,7 @@ def test_a_site_that_saves_every_request_leaves_it_alone_too(locked, settings, c
 @pytest.mark.parametrize("who", ["alice", "bob"])
 @pytest.mark.standard("ASVS-7.2.4", "ASVS-7.4.1")
 def test_to_sign_in_rather_than_to_unlock_it_ends_it(locked, who):
-    get_user_model().objects.create_user("bob", password="secret")
+    User.objects.create_user("bob", password="secret")
     old, handle, key = row(), row().pk, key_of(locked)
     assert locked.get("/login/").status_code == 200
     assert locked.post("/login/", {**PASSWORD, "username": who}).headers["Location"] == "/"
@@ -807,7 +849,8 @@ def test_without_a_request_it_is_locked_as_well(locked, drive):
     assert (session.locked.reason, session.handle) == ("idle", None)
     before = store.payloads()
     session["cart"] = "kettle"
-    drive(session, "save")
+    with pytest.raises(UpdateError):
+        drive(session, "save")
     assert store.payloads() == before
     drive(session, "unlock")
     assert session["cart"] == "teapot"
@@ -817,16 +860,18 @@ def test_without_a_request_it_is_locked_as_well(locked, drive):
     assert not row().is_locked
 
 
-def test_the_row_says_what_holds_also_where_a_session_is_saved_without_a_request(
-    shopper, drive, clock
+def test_to_save_it_without_a_request_is_no_activity_and_the_row_says_so(
+    sign_in, policy, drive, clock
 ):
-    """Nobody knows that its user was there, so that it is locked when it would have been."""
+    """Nobody knows whether its user was there."""
+    policy(idle=600, lock=True)
+    browser = sign_in()
     clock.move(seconds=300)
-    session = SessionStore(key_of(shopper))
+    session = SessionStore(key_of(browser))
     session["cart"] = "kettle"
     drive(session, "save")
     clock.move(seconds=300)
-    assert drive(SessionStore(key_of(shopper)), "get", "cart") is None
+    assert drive(SessionStore(key_of(browser)), "get", "cart") is None
     assert row().is_locked
 
 
@@ -873,3 +918,629 @@ def test_forms_work_where_their_tokens_are_in_the_session(browse, alice, policy,
     assert send("/login/", **PASSWORD).headers["Location"] == "/"
     assert is_in(browser)
     assert UserSession.objects.filter(end_reason=EndReason.LOGOUT).count() == 1
+
+
+# Requests that are no activity.
+
+WAYS = ["decorator", "path", "script", "prefetch", "prerender", "by hand"]
+
+
+def by_hand(request):
+    request.session.background = True
+    return HttpResponse(request.session.get("news"))
+
+
+async def aby_hand(request):
+    request.session.background = True
+    return HttpResponse(await request.session.aget("news"))
+
+
+urlpatterns += [
+    path("by_hand/", by_hand),
+    path("aby_hand/", aby_hand),
+    path("polled/", background_request(call)),
+    path("apolled/", background_request(acall)),
+]
+
+
+@pytest.fixture(params=WAYS)
+def poll(request, settings):
+    """Make a request that says, in one of the ways, that it is none of the user's."""
+    urls = {"decorator": "poll", "by hand": "by_hand"}
+    headers = {
+        "script": {"x-background-request": "1"},
+        "prefetch": {"sec-purpose": "prefetch"},
+        "prerender": {"sec-purpose": "prefetch;prerender"},
+    }.get(request.param, {})
+    if request.param == "path":
+        settings.SESSIONKIT_BACKGROUND = ["/news/", "/read/", "/aread/"]
+
+    def poll(browser):
+        url = f"/{browser.a}{urls.get(request.param, 'read')}/"
+        response = browser.get(url, headers=headers)
+        assert response.status_code == 200
+        return response
+
+    return poll
+
+
+@pytest.mark.parametrize("csrf_in_session", [False, True], ids=["", "csrf in session"])
+@pytest.mark.parametrize("lock", [False, True], ids=["", "lock"])
+@pytest.mark.standard("ASVS-7.3.1")
+def test_what_a_page_does_by_itself_keeps_no_session_alive(
+    sign_in, policy, clock, poll, settings, lock, csrf_in_session
+):
+    settings.CSRF_USE_SESSIONS = csrf_in_session  # then the session is read before the view
+    policy(idle=600, lock=lock)
+    browser = sign_in()
+    for _ in range(5):
+        clock.move(seconds=100)
+        assert "sessionid" not in poll(browser).cookies
+    clock.move(seconds=99)
+    poll(browser)
+    assert row().last_seen_at == row().started_at
+    clock.move(seconds=1)
+    assert not is_in(browser)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-background-request": "0"}, {"sec-purpose": "fictitious"}, {"purpose": "prefetch"}],
+)
+def test_what_only_looks_like_it_is_activity(sign_in, policy, clock, settings, headers):
+    settings.SESSIONKIT_BACKGROUND = ["/news/"]
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=500)
+    browser.get(f"/{browser.a}read/?to=/news/", headers=headers)
+    clock.move(seconds=500)
+    assert is_in(browser)
+
+
+BACKGROUND = {"x-background-request": "1"}
+
+
+@pytest.mark.parametrize("every_request", [False, True])
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.standard("ASVS-7.3.1")
+def test_what_it_writes_is_kept_and_is_no_activity_either(
+    sign_in, policy, clock, settings, every_request, lock
+):
+    settings.SESSION_SAVE_EVERY_REQUEST = every_request
+    policy(idle=600, lock=lock)
+    browser = sign_in()
+    for number in range(5):
+        clock.move(seconds=100)
+        browser.post(f"/{browser.a}write/", {"news": number}, headers=BACKGROUND)
+        assert browser.get(f"/{browser.a}read/", headers=BACKGROUND).json() == {"news": str(number)}
+    assert row().last_seen_at == row().started_at
+    clock.move(seconds=100)
+    assert not is_in(browser)
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize(
+    "what", [("cycle_key",), ("set_expiry", 900), ("set_expiry", timedelta(days=1))]
+)
+@pytest.mark.standard("ASVS-7.3.1")
+def test_nor_is_whatever_else_it_does(sign_in, policy, clock, what, lock):
+    policy(idle=600, lock=lock)
+    browser = sign_in()
+    clock.move(seconds=500)
+    CALL[:] = what
+    assert browser.get(f"/{browser.a}polled/").content == b"done"
+    assert row().last_seen_at == row().started_at
+    clock.move(seconds=99)
+    assert browser.get(f"/{browser.a}poll/").status_code == 200
+    assert not row().is_locked
+    clock.move(seconds=1)
+    assert not is_in(browser)
+    assert row().is_locked is lock
+
+
+@pytest.mark.parametrize("rules", [{}, {"idle": 600}, {"idle": 600, "lock": True}])
+def test_it_can_set_an_expiry(sign_in, policy, clock, rules):
+    policy(**rules)
+    browser = sign_in()
+    clock.move(seconds=300)
+    CALL[:] = "set_expiry", 100
+    browser.get(f"/{browser.a}polled/")
+    assert row().expires_at == datetime.now(UTC) + timedelta(seconds=100)
+    clock.move(seconds=99)
+    assert browser.get(f"/{browser.a}poll/").status_code == 200
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.parametrize("how", ["revoked", "marked", "idle", "locked"])
+@pytest.mark.standard("ASVS-7.4.1", "ASVS-7.3.1")
+def test_it_is_refused_what_others_are_refused(sign_in, policy, clock, how):
+    policy(idle=600, lock=how == "locked")
+    browser = sign_in()
+    if how == "revoked":
+        UserSession.objects.revoke()
+    elif how == "marked":
+        UserSession.objects.update(ended_at=datetime.now(UTC), end_reason=EndReason.REVOKED)
+    clock.move(seconds=60 if how == "marked" else 600)
+    reason = "revoked" if how == "marked" else how
+    for url in ("read", "poll"):
+        response = browser.get(f"/{browser.a}{url}/", headers=SCRIPT | BACKGROUND)
+        assert (response.status_code, response.json()["reason"]) == (401, reason)
+
+
+# Clocks.
+
+
+@pytest.mark.standard("ASVS-7.3.2", "NIST-SB-8.4")
+def test_a_clock_that_was_ahead_at_the_sign_in_prolongs_nothing(sign_in, policy, clock):
+    policy(absolute=12 * HOUR)
+    browser = sign_in()
+    clock.move(hours=-5)
+    for _ in range(12):
+        assert is_in(browser)
+        clock.move(hours=1, seconds=-1)
+        assert is_in(browser)
+        clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize("back", [30, 300, 5 * HOUR])
+@pytest.mark.standard("ASVS-7.3.1", "NIST-SB-8.4")
+def test_a_clock_that_steps_back_after_an_activity_does_no_harm(sign_in, policy, clock, lock, back):
+    policy(idle=1200, lock=lock)
+    browser = sign_in()
+    clock.move(seconds=200)
+    assert is_in(browser)
+    clock.move(seconds=-back)
+    assert is_in(browser)
+    clock.move(seconds=1199)
+    assert is_in(browser)
+    # Of a small step nothing is known: it is like activity.
+    clock.move(seconds=1200 + (back if back < 60 else 0))
+    assert not is_in(browser)
+
+
+def test_a_clock_that_was_ahead_proves_nothing_for_longer(sign_in, policy, clock):
+    policy(recent=600)
+    browser = sign_in()
+    clock.move(hours=-5)
+    assert is_in(browser)
+    clock.move(seconds=600)
+    assert browser.get("/pay/by_policy/").status_code == 200
+    clock.move(seconds=1)
+    assert browser.get("/pay/by_policy/").headers["Location"].startswith(PROVE)
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("begin", ["2040-03-11T07:30:00+00:00", "2040-11-04T06:30:00+00:00"])
+@pytest.mark.parametrize("rules", [{"idle": HOUR}, {"absolute": HOUR}])
+def test_an_hour_is_an_hour_when_the_clocks_change(
+    sign_in, policy, clock, settings, use_tz, begin, rules
+):
+    """In Chicago it is half past one then, and the hour of two is left out, or comes again."""
+    settings.USE_TZ = use_tz
+    policy(**rules)
+    clock.move(seconds=(datetime.fromisoformat(begin) - NOON).total_seconds())
+    first, second, third = sign_in(), sign_in(), sign_in()
+    clock.move(minutes=59)
+    assert is_in(first)
+    clock.move(minutes=1)
+    assert not is_in(second)
+    UserSession.objects.revoke()
+    assert key_of(third)
+    assert not is_in(third)
+    assert not SessionStore().exists(key_of(third))
+
+
+def until(holds):
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("rules", "reason"), [({"idle": 1}, "idle"), ({"absolute": 1}, "expired")])
+@pytest.mark.standard("ASVS-7.3.1", "ASVS-7.3.2", "WSTG-SESS-07")
+def test_the_clocks_of_the_stores_end_them_too(sign_in, policy, rules, reason):
+    policy(**rules)
+    browser, began = sign_in(), time.monotonic()
+    assert SessionStore().exists(key_of(browser))
+    until(lambda: not SessionStore().exists(key_of(browser)))
+    assert time.monotonic() - began > 0.9
+    assert told(browser) == reason
+
+
+def test_the_clock_of_a_store_does_not_end_what_is_used(sign_in, policy):
+    policy(idle=1)
+    browser, began = sign_in(), time.monotonic()
+
+    def used_for_longer():
+        assert is_in(browser)
+        return time.monotonic() - began > 1.5
+
+    until(used_for_longer)
+
+
+# The end of a request, where activity is written.
+
+
+def fail_after_reading(request):
+    request.session.get("cart")
+    User.objects.update(first_name="Alice")
+    raise RuntimeError("out of order")
+
+
+def hold(request):
+    """Reads the session in its transaction, and has a look from outside."""
+    with CaptureQueriesContext(connection) as queries:
+        request.session.get("cart")
+    SEEN.append([query["sql"].partition(" ")[0] for query in queries])
+    if connection.vendor == "postgresql":
+        elsewhere(change_everything)
+    return HttpResponse("done")
+
+
+def change_everything():
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '1s'")
+    UserSession.objects.update(ip="192.0.2.200")
+    StoredSession.objects.update(touched_at=F("touched_at"))
+
+
+def elsewhere(act):
+    """Do something in a connection of its own."""
+    failures = []
+
+    def in_thread():
+        try:
+            act()
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert not failures
+
+
+urlpatterns += [path("fail_after_reading/", fail_after_reading), path("hold/", hold)]
+
+
+@pytest.fixture
+def atomic_requests(monkeypatch):
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_view_that_is_rolled_back_was_activity_all_the_same(
+    atomic_requests, sign_in, policy, clock
+):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=599)
+    assert browser.get("/fail_after_reading/").status_code == 500
+    assert User.objects.get().first_name == ""
+    assert row().last_seen_at == datetime.now(UTC)
+    clock.move(seconds=599)
+    assert browser.get("/whoami/").content == b"alice"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("rules", "seconds"), [({}, 100), ({"idle": 600}, 400)])
+def test_no_view_holds_a_lock_on_its_session(
+    atomic_requests, sign_in, policy, clock, rules, seconds
+):
+    policy(**rules)
+    browser = sign_in()
+    clock.move(seconds=seconds)
+    SEEN.clear()
+    assert browser.get("/hold/").content == b"done"
+    selects = ["SELECT"] if store.ON_REDIS else ["SELECT", "SELECT"]
+    assert [selects] == SEEN
+    assert row().last_seen_at == datetime.now(UTC)
+
+
+def no_route(*args):
+    raise OperationalError("no route to host")
+
+
+@pytest.mark.parametrize("owner", [SessionStore, UserSessionQuerySet])
+@pytest.mark.standard("ASVS-16.5.2")
+def test_a_store_that_fails_at_the_end_spoils_no_answer(
+    sign_in, policy, clock, monkeypatch, caplog, owner
+):
+    policy(idle=600)
+    browser = sign_in()
+    browser.post(f"/{browser.a}write/", {"cart": "teapot"})
+    before = row().last_seen_at
+    clock.move(seconds=300)
+    with monkeypatch.context() as down:
+        down.setattr(owner, "touch", staticmethod(no_route))
+        response = browser.get(f"/{browser.a}read/")
+        assert response.json() == {"cart": "teapot"}
+        assert "sessionid" not in response.cookies
+    assert "did not answer: no route to host" in caplog.text
+    # The session stays due.
+    clock.move(seconds=1)
+    assert browser.get(f"/{browser.a}read/").json() == {"cart": "teapot"}
+    assert row().last_seen_at == before + timedelta(seconds=301)
+    clock.move(seconds=599)
+    assert is_in(browser)
+
+
+def test_what_a_view_writes_is_kept_when_only_the_activity_is_not(sign_in, clock, monkeypatch):
+    browser = sign_in()
+    clock.move(seconds=300)
+    with monkeypatch.context() as down:
+        down.setattr(SessionStore, "touch", staticmethod(no_route))
+        assert browser.post(f"/{browser.a}write/", {"cart": "teapot"}).content == b"written"
+    assert browser.get(f"/{browser.a}read/").json() == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_who_waits_for_a_long_answer_was_there_when_they_asked(sign_in, policy, clock, lock):
+    policy(idle=600, lock=lock)
+    browser = sign_in()
+    clock.move(seconds=590)
+    WAITING[:] = [clock]
+    assert browser.get(f"/{browser.a}wait/").content == b"at last"
+    assert is_in(browser)
+
+
+WAITING = []
+
+
+def wait(request):
+    request.session.get("cart")
+    WAITING[0].move(seconds=20)
+    return HttpResponse("at last")
+
+
+async def await_a_long_answer(request):
+    await request.session.aget("cart")
+    await sync_to_async(WAITING[0].move)(seconds=20)
+    return HttpResponse("at last")
+
+
+urlpatterns += [path("wait/", wait), path("await/", await_a_long_answer)]
+
+
+# The policy is asked once.
+
+ASKED = []
+
+
+def asked(user, request=None):
+    ASKED.append((user, request and request.path))
+    return policies.chosen
+
+
+@pytest.fixture
+def asking(settings, policy):
+    """What SESSIONKIT_POLICY was asked: (user, path) each time."""
+    policy(idle=600, absolute=HOUR, lock=True)
+    settings.SESSIONKIT_POLICY = f"{__name__}.asked"
+    ASKED.clear()
+    return ASKED
+
+
+def test_the_policy_is_asked_when_somebody_proves_who_they_are(
+    sign_in, asking, alice, clock, settings
+):
+    browser = sign_in()
+    assert asking == [(alice, "/login/")]
+    for _ in range(3):
+        clock.move(seconds=300)
+        browser.get(f"/{browser.a}whoami/")
+        browser.post(f"/{browser.a}write/", {"cart": "teapot"})
+    use(browser, "cycle_key")
+    clock.move(seconds=600)
+    browser.get("/whoami/")
+    use(browser, "unlock")
+    assert asking.pop() == (alice, "/login/")
+    assert asking == []
+    use(browser, "reauthenticate")
+    clock.move(seconds=600)
+    use(browser, "unlock", True)
+    browser.post("/login/", PASSWORD)
+    call_path = f"/{browser.a}call/"
+    assert asking == [(alice, call_path), (alice, call_path), (alice, "/login/")]
+
+
+def test_a_sign_in_by_hand_has_a_policy_too(asking, alice, drive, clock):
+    session = SessionStore()
+    session[SESSION_KEY] = str(alice.pk)
+    drive(session, "save")
+    assert asking == [(alice, None)]
+    clock.move(seconds=600)
+    session = SessionStore(session.session_key)
+    assert drive(session, "get", SESSION_KEY) is None
+    drive(session, "unlock")
+    drive(session, "reauthenticate")
+    assert asking == [(alice, None)] * 2
+
+
+def test_a_sign_in_of_somebody_who_is_not_there_has_none(asking, drive):
+    session = SessionStore()
+    session[SESSION_KEY] = "123456"
+    drive(session, "save")
+    assert asking == []
+    assert session.policy == Policy()
+
+
+def test_what_a_session_knows_of_its_policy(sign_in, policy, drive):
+    rules = {"idle": 600, "absolute": HOUR, "lock": True, "recent": 60, "bind": ("browser",)}
+    policy(**rules, limit=3)
+    browser = sign_in()
+    assert SessionStore(key_of(browser)).policy == Policy(**rules)
+    assert SessionStore(key_of(browser)).authenticated_at == row().authenticated_at
+    assert (SessionStore().policy, SessionStore().authenticated_at) == (Policy(), None)
+
+
+@pytest.mark.parametrize("answer", [None, {"idle": 600}, Policy])
+def test_what_is_no_policy_is_an_error_and_nobody_is_signed_in(
+    browse, alice, monkeypatch, settings, answer
+):
+    settings.SESSIONKIT_POLICY = "tests.policies.of_everybody"
+    monkeypatch.setattr(policies, "chosen", answer)
+    browser = browse()
+    assert browser.post("/login/", PASSWORD).status_code == 500
+    assert not UserSession.objects.exists()
+    assert browser.get("/whoami/").content == b"AnonymousUser"
+    with pytest.raises(TypeError, match=r"of_everybody has to return a Policy, not "):
+        hand_made(alice)
+    assert not UserSession.objects.exists()
+
+
+def test_a_proof_without_a_policy_leaves_the_session_as_it_is(sign_in, monkeypatch, settings):
+    browser = sign_in()
+    settings.SESSIONKIT_POLICY = "tests.policies.of_everybody"
+    monkeypatch.setattr(policies, "chosen", None)
+    before, old = store.payloads(), row()
+    CALL[:] = ["reauthenticate"]
+    assert browser.get(f"/{browser.a}call/").status_code == 500
+    assert store.payloads() == before
+    assert row().authenticated_at == old.authenticated_at
+    assert is_in(browser)
+
+
+def users_fetched(queries):
+    return sum('FROM "auth_user"' in query["sql"] for query in queries)
+
+
+def test_nobody_is_fetched_for_it_who_is_known(browse, alice, policy, clock):
+    policy(idle=600)
+    browser = browse()
+    for _ in range(2):  # in, and in again
+        with CaptureQueriesContext(connection) as queries:
+            browser.post("/login/", PASSWORD)
+        assert users_fetched(queries) == 1  # by Django, to check the password
+    with CaptureQueriesContext(connection) as queries:
+        hand_made(alice)
+    assert users_fetched(queries) == 1
+
+
+# Presets.
+
+
+@pytest.mark.parametrize(
+    ("name", "idle", "absolute"),
+    [("aal1", None, 30 * DAY), ("aal3", 15 * MINUTE, 12 * HOUR), ("staff", HOUR, 12 * HOUR)],
+)
+@pytest.mark.standard("NIST-2.1.3", "NIST-2.3.3", "NIST-SB-8.4", "NIST-REAUTH-2")
+def test_what_the_levels_of_nist_ask_for(sign_in, settings, clock, name, idle, absolute):
+    settings.SESSIONKIT_POLICY = f"django_sessionkit.policy.{name}"
+    browser, *forgotten = sign_in(), sign_in(), sign_in()
+    every = (idle or DAY) // 2
+    for number in range(1, absolute // every):
+        clock.move(seconds=every - 1)
+        assert is_in(browser)
+        if idle and number == 2:
+            assert is_in(forgotten[0])
+        clock.move(seconds=1)
+        if idle and number == 2:
+            assert not is_in(forgotten[1])
+    clock.move(seconds=every - 1)
+    assert is_in(browser)
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.standard("NIST-2.2.3", "NIST-SB-8.4", "NIST-REAUTH-2")
+def test_a_day_at_the_second_level(sign_in, settings, clock):
+    settings.SESSIONKIT_POLICY = "django_sessionkit.policy.aal2"
+    browser = sign_in()
+    for _ in range(11):
+        clock.move(seconds=HOUR - 1)
+        assert is_in(browser)
+        clock.move(seconds=HOUR)
+        assert not is_in(browser)
+        assert prove(browser).headers["Location"] == "/read/"
+        assert is_in(browser)
+    clock.move(seconds=HOUR)
+    assert not is_in(browser)
+    prove(browser)
+    clock.move(seconds=HOUR + 10)
+    assert leads_to_the_lock(browser.post("/whoami/"))
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
+@pytest.mark.parametrize(("is_staff", "lives"), [(True, HOUR), (False, 14 * DAY)])
+def test_whoever_says_nothing_has_a_policy_for_staff_and_one_for_others(
+    sign_in, alice, clock, is_staff, lives
+):
+    User.objects.update(is_staff=is_staff)
+    browser = sign_in()
+    clock.move(seconds=lives - 1)
+    assert is_in(browser)
+    clock.move(seconds=lives)
+    assert told(browser) == ("idle" if is_staff else "expired")
+
+
+# What it costs.
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {"idle": 600, "absolute": HOUR}, {"idle": 600, "absolute": HOUR, "lock": True}]
+)
+def test_what_a_policy_costs(sign_in, policy, clock, rules):
+    policy(**rules)
+    browser = sign_in()
+    url = f"/{browser.a}read/"
+    clock.move(seconds=50)
+    with round_trips(1):
+        browser.get(url)
+    clock.move(seconds=50)
+    with round_trips(2):  # the session and the row
+        browser.get(url, headers=BACKGROUND)
+    with round_trips(4):  # both are read first, and written last
+        browser.get(url)
+    with round_trips(1):
+        browser.get(url)
+    if "lock" in rules:
+        clock.move(seconds=600)
+        with round_trips(1):
+            browser.get(url)
+
+
+def test_what_it_costs_to_end(sign_in, policy, clock):
+    policy(idle=600)
+    browser = sign_in()
+    clock.move(seconds=600)
+    with round_trips(5):
+        told(browser)
+    with round_trips(2):  # the session and the row
+        told(browser)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_it_costs_to_unlock_a_session(locked, drive, full):
+    session = SessionStore(key_of(locked))
+    with round_trips(1):
+        drive(session, "get", "cart")
+    # It is read again, and its row looked at when it is there; a full proof needs the user.
+    count = 4 if store.ON_REDIS else 6
+    with round_trips(count + full):
+        drive(session, "unlock", full)
+
+
+def test_what_it_costs_to_prove_who_one_is(alice, policy, clock, drive):
+    policy(idle=600, absolute=HOUR)
+    session = SessionStore(hand_made(alice).session_key)
+    session.get("cart")
+    with round_trips(4 if store.ON_REDIS else 6):
+        drive(session, "reauthenticate")
+
+
+@pytest.mark.parametrize("rules", [{}, {"idle": 600, "absolute": HOUR, "lock": True}])
+def test_a_sign_in_costs_the_same_whatever_the_policy(browse, alice, policy, rules):
+    policy(**rules)
+    browser = browse()
+    with CaptureQueriesContext(connection) as queries:
+        browser.post("/login/", PASSWORD)
+    made = [query["sql"] for query in queries]
+    assert len([sql for sql in made if "django_sessionkit_usersession" in sql]) == 2

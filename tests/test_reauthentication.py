@@ -195,7 +195,7 @@ def test_a_stranger_is_sent_to_the_sign_in_page(url: str):
 @pytest.mark.parametrize("url", VIEWS)
 @pytest.mark.standard("ASVS-16.5.3")
 def test_a_user_who_is_not_there_any_more_is_a_stranger(laptop: Client, url: str):
-    User.objects.all()._raw_delete("default")  # type: ignore[attr-defined]
+    User.objects.all()._raw_delete("default")
     assert laptop.get(url)["Location"] == f"/login/?next={url}"
 
 
@@ -504,6 +504,15 @@ def test_a_site_has_a_page_of_its_own_for_that(later: Client, setting: str, lead
     assert later.get("/pay/").status_code == 302
 
 
+def test_a_site_with_a_page_of_its_own_can_do_without_ours(later: Client):
+    without: Any = tuple(each for each in site if "sessions/" not in str(each))
+    with override_settings(ROOT_URLCONF=without, SESSIONKIT_REAUTHENTICATION_URL="/prove/"):
+        assert later.get("/pay/")["Location"] == "/prove/?next=/pay/"
+        page = send(later, "/pay/", {"amount": "5"})
+        assert page.status_code == 403
+        assert 'href="/prove/?next=/pay/"' in page.text
+
+
 def fields_of_any(device: Client) -> dict[str, str]:
     return {"csrfmiddlewaretoken": device.cookies["csrftoken"].value}
 
@@ -706,6 +715,21 @@ def test_who_has_no_password_opens_a_locked_session_where_the_site_says(
             assert laptop.get("/prove/").text == "a key, AnonymousUser?"
         User.objects.update(password="!")
         assert laptop.get(f"{PROVE}?next=/pay/")["Location"] == "/login/?next=/pay/"
+
+
+def test_sites_where_every_page_asks_for_a_sign_in_have_locks_too(
+    alice: User, policy: Callable[..., None]
+):
+    policy(**IDLE, limit=1, on_limit="ask")
+    everywhere = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, everywhere]):
+        laptop, phone = sign_in(alice), sign_in(alice, IPHONE)
+        page = phone.get("/whoami/", follow=True)
+        assert "You are signed in on too many devices" in words(page)
+        with travel(TOO_LONG):
+            page = laptop.get("/whoami/", follow=True)
+            assert prove(laptop, page)["Location"] == "/whoami/"
+            assert signed_in(laptop)
 
 
 @override_settings(CSRF_USE_SESSIONS=True)

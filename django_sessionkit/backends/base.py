@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from weakref import ref
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
@@ -26,7 +27,7 @@ from django.utils import timezone
 
 from django_sessionkit.client import Client
 from django_sessionkit.conf import conf
-from django_sessionkit.current import current_request
+from django_sessionkit.current import current_request, loaded_session
 from django_sessionkit.devices import device_of
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.models import (
@@ -112,8 +113,8 @@ class SessionStore(SessionBase):
         self.touched = False  # its expiry has slid, so the cookie's should too
         self.renewed = False  # it has another key than the cookie
         self.refused: int | None = None  # the limit that a sign-in was refused by
-        # A session that is locked reads as that of a stranger, and is not written.
-        self.locked: Locked | None = None
+        # See locked. None, too, as long as nobody has loaded it.
+        self.lock: Locked | None = None
         self.failed = False  # the store did not answer
         self.lost: str | None = None  # the digest of a session that was not, or is no longer, there
         self._flushed: str | None = None  # the handle of a session that was flushed
@@ -139,6 +140,7 @@ class SessionStore(SessionBase):
         # The dictionary takes the place of what is stored, rather than to be merged with it.
         self._overwrite = False
         self._expiry: Any = None  # of the dictionary as it was read
+        self._touched_at: int | None = None
         self._due = False  # its activity is to be written
         self._privileges_changed = False
         self._former: str | None = None  # the digest of the former key that has led here
@@ -149,6 +151,15 @@ class SessionStore(SessionBase):
         self.get("")  # loads it
         handle = self._facts.get("handle")
         return uuid.UUID(handle) if handle else None
+
+    @property
+    def locked(self) -> Locked | None:
+        """
+        What the session is locked for, or None. One that is locked reads as that of a stranger, and
+        is not written.
+        """
+        self.get("")
+        return self.lock
 
     @property
     def authenticated_at(self) -> datetime | None:
@@ -365,7 +376,7 @@ class SessionStore(SessionBase):
 
     def _load(self, resuming: bool = False) -> Flow[dict[str, Any]]:
         self._forget()
-        self.locked = None
+        self.lock = None
         if self.session_key is None:
             return {}
         found = yield from self._find(self.session_key)
@@ -388,7 +399,9 @@ class SessionStore(SessionBase):
             return {}
         if reason:
             return self._lock(reason, key, contents)
+        loaded_session.set(ref(self))
         self._session_key, self._facts, self._loaded = SessionKey(key), facts, stored.payload
+        self._touched_at = stored.touched_at
         self.renewed = self._former is not None
         self._expiry = data.get("_session_expiry")
         return data
@@ -411,7 +424,7 @@ class SessionStore(SessionBase):
                 break
             self._former = self._former or digest
             former, key = facts, successor_of(key, facts["successor"])
-        if reused and not (yield from self._reused(facts)):
+        if reused and contents is not None and not (yield from self._reused(facts)):
             return None
         if reused or contents is None:
             self.lost = digest
@@ -450,7 +463,8 @@ class SessionStore(SessionBase):
         digest = digest_of(key)
         if self._due:
             ask = UserSession.objects.verify, facts["handle"], _digests(facts, digest)
-            row = yield *ask, data.get(HASH_SESSION_KEY, "")
+            # Who has just proved who they are may have got a stronger hash by that.
+            row = yield *ask, "" if resuming else data.get(HASH_SESSION_KEY, "")
             if row is None:
                 again = yield self.read, digest
                 if again is not None and again.payload != stored.payload:
@@ -498,19 +512,25 @@ class SessionStore(SessionBase):
         facts, data = contents
         self._forget()
         handle, limit = uuid.UUID(facts["handle"]), facts.get("pending")
-        self.locked = Locked(reason, SessionKey(key), handle, facts["user"], limit)
+        self.lock = Locked(reason, SessionKey(key), handle, facts["user"], limit)
         self._session_key = None
         # The page that unlocks it has a form.
         return {name: data[name] for name in [CSRF_SESSION_KEY] if name in data}
 
+    def _raise_if_locked(self, data: dict[str, Any]) -> None:
+        if self.lock and SESSION_KEY not in data:
+            raise UpdateError("The session is locked.")
+
     def _unlock(self, full: bool) -> Flow[None]:
-        locked = self.locked
-        if locked is None:
+        if not hasattr(self, "_session_cache"):
+            self._session_cache = yield from self._load()
+        if self.lock is None:
             raise UpdateError("The session is not locked.")
-        self._session_key = locked.key
+        self._session_key = self.lock.key
         self._session_cache = yield from self._load(resuming=True)
         if self._loaded is None:
             raise UpdateError("The session has ended.")
+        self._touched_at = None
         facts = {**self._facts}
         pending = facts.pop("pending", None)
         if full:
@@ -524,29 +544,36 @@ class SessionStore(SessionBase):
 
     def _finish(self, answered: bool) -> Flow[None]:
         key, facts, now = self.session_key, self._facts, _now()
-        if key is None or self._loaded is None or self.background:
+        if key is None or self._loaded is None:
             return
         digest = digest_of(key)
         if "previous" in facts and self._former is None:
-            # The visitor has the new key. The old one is of no use soon, but still recognised.
+            # The visitor has the new key. The old one is of no use soon, but still recognised. The
+            # row may not have followed yet, if the renewal broke off.
+            row = UserSession.objects.primary().filter(pk=facts["handle"], digest=facts["previous"])
+            yield (partial(row.update, digest=digest),)
             yield self.touch, facts["previous"], now, min(now + DAY, self._end(facts, now))
             self._facts = {k: v for k, v in facts.items() if k != "previous"} | {"seen": now}
             self.modified = True
-        if not self._due:
+        if self.background or not self._due:
             return
         self._due = False
-        lifetime = self._lifetime(facts, self._session_cache)
+        facts = self._facts
+        lifetime = self._lifetime(facts, self._session_cache, now)
+        if not (yield self.touch, digest, now, lifetime.expires_at):
+            return  # its time was over before the view was done
+        if self._former and "previous" in facts:  # still all that the visitor has
+            yield self.touch, self._former, now, lifetime.expires_at
         if row := facts.get("handle"):
-            self._set_clock(now)
             touch = UserSession.objects.touch, row, _digests(facts, digest), now
             if not (yield *touch, lifetime, self.client):
                 return  # ended, or given a new key meanwhile: the next request is told
-            self._facts = {**self._facts, "until": lifetime.expires_at}
-        self.touched = yield self.touch, digest, now, lifetime.expires_at
-        if self._former:
-            yield self.touch, self._former, now, lifetime.expires_at
-        elif answered and row and self._is_to_be_renewed(now):
-            yield from self._renew(key, lifetime, now)
+            self._facts = {**facts, "until": lifetime.expires_at}
+            self._set_clock(now)
+        if answered and not self._former and self._is_to_be_renewed(now):
+            yield from self._renew(key, now)  # or a parallel request has, and this is an old key
+        else:
+            self.touched = True
 
     def _set_clock(self, now: int) -> None:
         """A clock that was ahead when the user signed in must not make the session live longer."""
@@ -558,12 +585,14 @@ class SessionStore(SessionBase):
             self.modified = True
 
     def _is_to_be_renewed(self, now: int) -> bool:
+        if "handle" not in self._facts:
+            return False
         if self._privileges_changed:
             return True
         after = self._facts.get("policy", {}).get("renew_after")
         return after is not None and abs(now - self._facts["keyed_at"]) >= 1000 * after
 
-    def _renew(self, key: str, lifetime: Lifetime, now: int) -> Flow[None]:
+    def _renew(self, key: str, now: int) -> Flow[None]:
         """
         Give the session a new key, and leave under the old one what leads there: requests that are
         under way come with that, and so does the next one if this answer is lost. What is left
@@ -573,18 +602,23 @@ class SessionStore(SessionBase):
         salt, serializer, data = new_salt(), self.serializer(), self._session_cache
         new_key = successor_of(key, salt)
         old, new = digest_of(key), digest_of(new_key)
+        rows, row = UserSession.objects, self._facts["handle"]
+        lifetime = self._lifetime(self._facts, data, now)
         facts = {k: v for k, v in self._facts.items() if k != "seen"}
         facts |= {"keyed_at": now, "previous": old}
         payload = seal((facts, data), new_key, new, serializer)
         trace = seal(({**self._facts, "successor": salt}, {}), key, old, serializer)
         with self.atomic():
+            # The row first, which is locked by that, as everywhere else.
+            if not (yield rows.touch, row, [old], now, lifetime, self.client):
+                return
             # Nobody knows of the new key before the old one leads there.
             yield self.insert, new, payload, now, lifetime.expires_at
             if not (yield self.replace, old, trace, lifetime.expires_at, version_of(loaded)):
                 yield self.remove, [new]  # somebody has written: the next request will do
                 return
-            row = facts["handle"], [old], new, now, lifetime, facts["authenticated_at"]
-            if not (yield UserSession.objects.follow, *row):
+            at = now, lifetime, facts["authenticated_at"]
+            if not (yield rows.follow, row, [old], new, *at):
                 yield self.remove, [old, new]  # ended meanwhile
                 return
         self._written(new_key, facts, data, payload)
@@ -598,6 +632,7 @@ class SessionStore(SessionBase):
 
     def _create(self) -> Flow[None]:
         data = self._fresh()
+        self._raise_if_locked(data)
         self._forget()
         # A key that is taken is as likely as a repeated SHA-1; a random source that repeats itself
         # ends here.
@@ -614,7 +649,8 @@ class SessionStore(SessionBase):
         try:
             with self._transaction({}, data):
                 facts = yield from self._enrol({}, data, digest)
-                now, expires_at = _now(), self._lifetime(facts, data).expires_at
+                now = _now()
+                expires_at = self._lifetime(facts, data, now).expires_at
                 payload = seal((facts, data), key, digest, self.serializer())
                 if not (yield self.insert, digest, payload, now, expires_at):
                     raise CreateError
@@ -648,11 +684,13 @@ class SessionStore(SessionBase):
         is not signed in may be gone for any reason: its contents get a new one.
         """
         if (key := self.session_key) is None:
-            return (yield from self._create())
+            # login() begins with this: who signs in rather than to unlock a session gets another.
+            return None if self.lock else (yield from self._create())
         try:
             loaded = yield from self._prepare(key)
             facts = self._facts
             if proved and "handle" in facts:
+                self._touched_at = None
                 facts = yield from self._authenticated(facts)
             if "keyed_at" in facts:
                 facts = {**facts, "keyed_at": _now()}
@@ -667,22 +705,35 @@ class SessionStore(SessionBase):
             yield from self._create()
 
     def _delete(self, session_key: str | None) -> Flow[None]:
-        own = session_key in (None, self.session_key)
-        locked = self.locked.key if self.locked else None
-        if session_key := session_key or self.session_key or locked:
-            digest = digest_of(session_key)
-            # First, so that whoever is told that the store is down can try again.
-            yield self.remove, [digest]
-            # A visitor who is known not to be signed in has no row to look for.
-            if not (own and self._loaded and "handle" not in self._facts):
-                yield UserSession.objects.filter(digest=digest).close, EndReason.LOGOUT
+        known = session_key in (None, self.session_key) and self._loaded is not None
+        key = session_key or self.session_key or (self.lock.key if self.lock else None)
+        if key is None:
+            return
+        digests, facts, rows = [digest_of(key)], self._facts, UserSession.objects
+        if not known:
+            lost, former = self.lost, self._former
+            found = yield from self._find(key)
+            self.lost, self._former = lost, former  # not what this session is about
+            facts = found[2][0] if found else {}
+            digests += [digest_of(found[0])] if found else []
+        # First, so that whoever is told that the store is down can try again.
+        yield self.remove, digests
+        if "handle" in facts:
+            row = rows.filter(pk=facts["handle"])
+            yield row.close, EndReason.LOGOUT
+            # After it was marked: a parallel request may have given it a new key until then.
+            found = yield (partial(list, row.primary().values_list("digest", flat=True)),)
+            if left := set(found) - set(digests):
+                yield self.remove, left
+        elif not known:
+            yield rows.filter(digest=digests[0]).close, EndReason.LOGOUT
 
     def _flush(self) -> Flow[None]:
         yield from self._delete(None)
         self._flushed = self._facts.get("handle")
         self.clear()
         self._forget()
-        self._session_key = self.locked = None
+        self._session_key = self.lock = None
 
     def _prepare(self, key: str) -> Flow[bytes]:
         """
@@ -698,8 +749,12 @@ class SessionStore(SessionBase):
             if found is None:
                 raise UpdateError("The session has ended.")
             new_key, stored, contents = found
+            if reason := self._lock_of(contents[0], stored.touched_at):
+                self._lock(reason, new_key, contents)
+                self._raise_if_locked({})
             self._session_key, self._facts = SessionKey(new_key), contents[0]
-            self._loaded, self._overwrite = stored.payload, True
+            self._loaded, self._touched_at = stored.payload, stored.touched_at
+            self._overwrite = True
         if self._loaded is None:
             raise UpdateError
         return self._loaded
@@ -722,11 +777,12 @@ class SessionStore(SessionBase):
                     old = digest_of(key)
                 while True:
                     facts = yield from self._enrol(facts, data, new, moving)
-                    now, expires_at = _now(), self._lifetime(facts, data).expires_at
+                    since = self._since(facts, moving)
+                    expires_at = self._lifetime(facts, data, since).expires_at
                     payload = seal((facts, data), new_key, new, self.serializer())
                     expected = version_of(loaded)
                     if moving:
-                        done = yield self.move, old, new, payload, now, expires_at, expected
+                        done = yield self.move, old, new, payload, since, expires_at, expected
                     else:
                         until = None if self._is_held(data) else expires_at
                         done = yield self.replace, old, payload, until, expected
@@ -741,15 +797,18 @@ class SessionStore(SessionBase):
         except Exception:
             yield from self._withdraw(facts)
             if follows:  # a store that failed, a value that cannot be stored
-                at = _now(), self._lifetime(self._facts, data), self._facts["authenticated_at"]
-                yield UserSession.objects.follow, row, [new], old, *at
+                since = self._since(self._facts, moving)
+                back = [new], old, since, self._lifetime(self._facts, data, since)
+                was = self._facts["authenticated_at"]
+                yield UserSession.objects.follow, row, *back, was
             raise
         self._written(new_key, facts, data, payload)
 
     def _follow(self, key: str, new: str, facts: Facts, data: dict[str, Any]) -> Flow[str]:
         """Have the row follow to a new key; return the key that the session has until then."""
         while True:
-            at = _now(), self._lifetime(facts, data), facts["authenticated_at"]
+            since = self._since(facts, moving=True)
+            at = since, self._lifetime(facts, data, since), facts["authenticated_at"]
             digests = _digests(facts, digest_of(key))
             if (yield UserSession.objects.follow, facts["handle"], digests, new, *at):
                 return key
@@ -800,9 +859,10 @@ class SessionStore(SessionBase):
         rows, user = UserSession.objects, data.get(SESSION_KEY)
         if user == facts.get("user"):
             if user is not None and self._is_off(facts, data):
-                lifetime = self._lifetime(facts, data)
+                lifetime = self._lifetime(facts, data, self._since(facts, moving))
                 if not moving:
-                    at = _digests(facts, digest), _now(), lifetime, self.client
+                    client = None if self.background else self.client
+                    at = _digests(facts, digest), _now(), lifetime, client
                     yield rows.touch, facts["handle"], *at
                 facts = {**facts, "until": lifetime.expires_at}
             return facts
@@ -819,15 +879,15 @@ class SessionStore(SessionBase):
 
     def _signed_in(self, user: str, data: dict[str, Any], digest: str) -> Flow[Facts]:
         rows = UserSession.objects
-        if self.locked:
+        if self.lock:
             # Its user, or somebody else, has signed in rather than to unlock it.
-            yield rows.filter(pk=self.locked.handle).revoke, EndReason.LOGOUT
-            self.locked = None
+            yield rows.filter(pk=self.lock.handle).revoke, EndReason.LOGOUT
+            self.lock = None
         policy = yield from self._policy_of(user)
         facts = self._proved({"user": user}, policy)
-        lifetime = self._lifetime(facts, data)
-        counts = not any(data.get(name) for name in IMPERSONATION)
         now = facts["authenticated_at"]
+        lifetime = self._lifetime(facts, data, now)
+        counts = not any(data.get(name) for name in IMPERSONATION)
         try:
             opened = yield rows.open, user, digest, now, lifetime, self.client, policy, counts
         except TooManySessions as refusal:
@@ -836,7 +896,7 @@ class SessionStore(SessionBase):
         facts["handle"], is_in = opened
         if counts and not is_in:
             facts["pending"] = policy.limit
-            lifetime = self._lifetime(facts, data)
+            lifetime = self._lifetime(facts, data, now)
             yield rows.touch, facts["handle"], [digest], now, lifetime, None
         return {**facts, "until": lifetime.expires_at}
 
@@ -869,42 +929,56 @@ class SessionStore(SessionBase):
             facts["bound"] = self._traits(policy.bind)
         return facts
 
-    def _lifetime(self, facts: Facts, data: dict[str, Any]) -> Lifetime:
+    def _since(self, facts: Facts, moving: bool = False) -> int:
+        """Return when the last activity was, for what is written now: mostly, this is it."""
+        still = self.background
+        if self.client is None and not moving:
+            # What locks a session is in the store, and a save leaves it alone there.
+            still = still or "lock" in facts.get("policy", {})
+        now = _now()
+        return min(self._touched_at, now) if still and self._touched_at else now
+
+    def _lifetime(self, facts: Facts, data: dict[str, Any], since: int) -> Lifetime:
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
         now = _now()
         age = super().get_expiry_age(expiry=data.get("_session_expiry"))
         idle = facts.get("policy", {}).get("idle")
-        idle_at = None if idle is None else now + 1000 * idle
+        idle_at = None if idle is None else since + 1000 * idle
         # After 1970: not every store takes a date before it.
-        return Lifetime(max(1, min(now + int(age * 1000), self._end(facts, now))), idle_at)
+        return Lifetime(max(1, min(now + int(age * 1000), self._end(facts, since))), idle_at)
 
-    def _end(self, facts: Facts, now: int) -> int:
-        """Return when a session ends that is used now, whatever its own expiry says."""
+    def _end(self, facts: Facts, since: int) -> int:
+        """Return when a session ends that was active then, whatever its own expiry says."""
         policy = facts.get("policy", {})
         ends = [END_OF_TIME, facts.get("deadline", END_OF_TIME)]
         if "idle" in policy and not policy.get("lock"):
-            ends.append(now + 1000 * policy["idle"])
+            ends.append(since + 1000 * policy["idle"])
         if "pending" in facts:
-            ends.append(now + TIME_TO_CHOOSE)
+            ends.append(since + TIME_TO_CHOOSE)
         return int(min(ends))
 
     def _is_off(self, facts: Facts, data: dict[str, Any]) -> bool:
         """Tell whether the row is too far from the truth: somebody who reads it acts on it."""
         if self._is_held(data):
             return False
-        off = abs(self._lifetime(facts, data).expires_at - facts["until"])
+        lifetime = self._lifetime(facts, data, self._since(facts))
+        off = abs(lifetime.expires_at - facts["until"])
         return bool(off >= self._interval(facts, data))
 
     def _is_held(self, data: dict[str, Any]) -> bool:
         """A background request does not slide the expiry; set_expiry() in it does set it."""
         return self.background and data.get("_session_expiry") == self._expiry
 
-    def _interval(self, facts: Facts, data: dict[str, Any]) -> float:
-        # Milliseconds. Short sessions are touched often enough to stay alive.
+    def _span(self, facts: Facts, data: dict[str, Any]) -> int:
+        """Return for how many milliseconds it can live without activity."""
         expiry = data.get("_session_expiry")
         age = expiry if expiry and isinstance(expiry, int) else self.get_session_cookie_age()
-        idle = facts.get("policy", {}).get("idle", age)
-        return 1000.0 * min(conf.SESSIONKIT_TOUCH_INTERVAL, age / 10, float(idle) / 10)
+        idle: int = facts.get("policy", {}).get("idle", age)
+        return 1000 * min(age, idle)
+
+    def _interval(self, facts: Facts, data: dict[str, Any]) -> float:
+        # Milliseconds. Short sessions are touched often enough to stay alive.
+        return min(1000 * conf.SESSIONKIT_TOUCH_INTERVAL, self._span(facts, data) / 10)
 
     def _gone(self, digest: str) -> UpdateError:
         self.lost = digest
@@ -929,7 +1003,7 @@ class SessionStore(SessionBase):
 
     def _written(self, key: str, facts: Facts, data: dict[str, Any], payload: bytes) -> None:
         if key != self._session_key:
-            self._due, self._former = False, None
+            self._due, self._former, self._touched_at = False, None, None
         self._session_key, self._session_cache = SessionKey(key), data
         self._facts, self._loaded, self._overwrite = facts, payload, False
 

@@ -62,7 +62,7 @@ class SessionStore(base.SessionStore):
     def move(
         cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
     ) -> bool:
-        return _execute(MOVE, [new, payload, now, expires_at, old, now, expected])
+        return _execute(MOVE, [new, payload, now, expires_at, old, _now(), expected])
 
     @classmethod
     def touch(cls, digest: str, now: int, expires_at: int) -> bool:
