@@ -134,6 +134,11 @@ def _is_recent(request: HttpRequest, max_age: int | None) -> bool:
     return bool(timezone.now() - proved_at <= timedelta(seconds=seconds))
 
 
+def is_asked_by_us(user: AbstractBaseUser) -> bool:
+    """Tell whether our page asks for the proof: a site may have one, and some have no password."""
+    return not conf.SESSIONKIT_REAUTHENTICATION_URL and user.has_usable_password()
+
+
 def proof_url(user: AbstractBaseUser) -> str:
     """Return where a user proves who they are."""
     if is_asked_by_us(user):

@@ -177,7 +177,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
         # Django's middleware has asked for its age before a sign-in was written, and so limited.
         is_set = name in response.cookies and response.cookies[name].value != ""
-        due = (session.touched or session.renewed or is_set) and response.status_code < 500
+        due = session.touched or session.renewed
+        if is_set and not due and session.has_good_cookie():
+            del response.cookies[name]
+            is_set = False
+        due = (due or is_set) and response.status_code < 500
         at_close = due and session.get_expire_at_browser_close()
         # One that the browser forgets needs no new date.
         due = due and not (at_close and not session.renewed) and not session.is_empty()

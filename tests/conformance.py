@@ -319,7 +319,7 @@ CATALOGUE = {
             "2",
             KIT,
             "users see their sessions and end them, having proved again who they are",
-            "The list of devices. It asks for the password when the last proof is older than "
+            "The list of devices. To end other sessions takes a proof that is no older than "
             "`recent` of the policy.",
         ),
         Requirement(
@@ -556,8 +556,8 @@ CATALOGUE = {
             "2",
             KIT,
             "secure also when something else is down",
-            "Without a store nobody is signed in, nobody is signed out, and nobody waits long: "
-            "503. What is ended meanwhile stays ended.",
+            "Without its store a session is a 503: nobody gets in, and nobody is signed out. What "
+            "is ended meanwhile stays ended.",
         ),
         Requirement(
             "ASVS-16.5.3",
@@ -695,7 +695,7 @@ CATALOGUE = {
             BOTH,
             "what is posted contains an identifier of the session, which is verified",
             "Our pages verify Django's CSRF token. `CSRF_USE_SESSIONS = True`, which ties it to "
-            "the session, is yours, and so are your views.",
+            "the session, is yours to set, and your views are yours.",
         ),
         Requirement(
             "NIST-5.1-persistence",
@@ -761,6 +761,14 @@ CATALOGUE = {
             SITE,
             "it is the site that decides whether to ask again, not the identity provider",
             "As ASVS 7.6.1.",
+        ),
+        Requirement(
+            "NIST-5.3-monitoring",
+            "all",
+            BOTH,
+            "allowed: to watch sessions for signs of fraud, and then to ask, to end or to tell",
+            "`bind` of the policy watches browser, system and network. What else is a sign, where "
+            "somebody goes or what they do, is yours.",
         ),
         Requirement(
             "NIST-SESSM-1",

@@ -150,7 +150,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("user_agent", "address", "changed"), CHANGES)
-@pytest.mark.standard("ASVS-8.2.4", "NIST-SESSM-1")
+@pytest.mark.standard("ASVS-8.2.4", "NIST-5.3-monitoring")
 def test_what_is_a_change(sign_in, copy, policy, moved, user_agent, address, changed):
     policy(bind=ALL)
     other = copy(sign_in(), user_agent, address)
@@ -238,7 +238,7 @@ def copy_of(browser, user_agent):
 # Report.
 
 
-@pytest.mark.standard("ASVS-8.2.4", "ASVS-16.3.3", "NIST-SESSM-1")
+@pytest.mark.standard("ASVS-8.2.4", "ASVS-16.3.3", "NIST-5.3-monitoring")
 def test_a_change_is_reported_once_and_the_session_goes_on(sign_in, copy, policy, moved, caplog):
     policy(bind=ALL)
     browser = sign_in()
@@ -303,7 +303,7 @@ def test_it_is_seen_at_once_and_in_the_background_as_well(sign_in, copy, policy,
 # Ask.
 
 
-@pytest.mark.standard("ASVS-8.2.4", "NIST-SESSM-1")
+@pytest.mark.standard("ASVS-8.2.4", "NIST-5.3-monitoring")
 def test_who_comes_with_a_copy_is_asked_for_the_password(sign_in, copy, policy, moved, caplog):
     policy(bind=ALL, on_change="ask")
     browser = sign_in()
@@ -379,7 +379,7 @@ def test_it_can_be_ended_meanwhile(sign_in, copy, policy, drive):
 # End.
 
 
-@pytest.mark.standard("ASVS-8.2.4", "ASVS-7.4.1", "ASVS-16.3.1", "NIST-SESSM-1")
+@pytest.mark.standard("ASVS-8.2.4", "ASVS-7.4.1", "NIST-5.3-monitoring")
 def test_who_comes_with_a_copy_ends_it_for_everybody(sign_in, copy, policy, moved, caplog):
     policy(bind=ALL, on_change="end")
     browser = sign_in()

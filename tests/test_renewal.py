@@ -401,7 +401,7 @@ def test_a_key_that_is_new_for_other_reasons_has_its_time_before_it(signed_in, a
     renewed(browser, after=2 * AFTER - 90)
 
 
-@pytest.mark.standard("ASVS-7.3.2", "NIST-SB-7")
+@pytest.mark.standard("ASVS-7.3.2", "NIST-SB-5")
 def test_new_keys_do_not_put_off_the_end(signed_in, policy):
     policy(renew_after=AFTER, renew_grace=GRACE, absolute=3600)
     browser = signed_in()
@@ -509,15 +509,19 @@ def test_hundred_requests_of_ten_tabs_and_nobody_arranges_them(signed_in, reused
             assert response.status_code == 200
             given_out.append(given(response))
 
+    written = {f"tab{number}": "9" for number in range(10)}
     with later(DUE):
         together(*[lambda number=number: use(number) for number in range(10)])
-        assert len({*given_out} - {old}) == 1
-        assert len(store.payloads()) == 2
-        new = (set(given_out) - {old}).pop()
-        written = {f"tab{number}": "9" for number in range(10)}
-        assert read(browse_as(browser, new)).json() == {"cart": "teapot", **written}
-    with later(DUE + 2 * GRACE + 10):
-        assert is_in(browse_as(browser, new))
+        # One, or none yet: where somebody writes at that moment, the next request is given it.
+        assert len({*given_out} - {old}) <= 1
+        assert len(store.payloads()) == len({*given_out} | {old})
+    key = given_out[-1]
+    for seconds in (DUE + 10, DUE + 80, DUE + 80 + 2 * GRACE):
+        with later(seconds):
+            tab = browse_as(browser, key)
+            assert read(tab).json() == {"cart": "teapot", **written}
+            key = key_of(tab)
+    assert key != old
     assert not reused
     assert "did not answer" not in caplog.text
 
@@ -728,21 +732,21 @@ def test_nobody_waits_for_each_other(signed_in, at, caplog, operation):
     browser = signed_in()
     other = SessionStore(key_of(browser))
     other.get("")
-    threads = []
+    threads, errors = [], []
 
     def act():
         try:
             other["theme"] = "dark"
             getattr(other, operation)()
         except Exception as error:
-            threads.append(error)
+            errors.append(error)
         finally:
             connection.close()
 
     def start_and_wait():
         thread = threading.Thread(target=act)
-        thread.start()
         threads.append(thread)
+        thread.start()
         while connection.vendor == "postgresql" and thread.is_alive() and not waits():
             pass
 
@@ -760,19 +764,58 @@ def test_nobody_waits_for_each_other(signed_in, at, caplog, operation):
         response = read(browser)
         assert not pending
         assert response.status_code == 200
-        thread, *errors = threads
-        thread.join(60)
-        assert not thread.is_alive()
+        threads[0].join(60)
+        assert not threads[0].is_alive()
         assert not errors
     assert "did not answer" not in caplog.text
     assert UserSession.objects.get().digest == digest_of(other.session_key)
     assert SessionStore(other.session_key)["theme"] == "dark"
 
 
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("operation", ["cycle_key", "reauthenticate"])
+def test_a_new_key_for_other_reasons_takes_the_row_first(signed_in, at, drive, operation):
+    """Where it is not one transaction: what is stored follows when the renewal is over."""
+    browser = signed_in()
+    old, other = key_of(browser), SessionStore(key_of(browser))
+    other.get("")
+    has_row, is_over, errors = threading.Event(), threading.Event(), []
+
+    def wait():
+        has_row.set()
+        assert is_over.wait(10)
+
+    def act():
+        try:
+            drive(other, operation)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    def start_and_wait():
+        thread.start()
+        assert has_row.wait(10)
+
+    thread = threading.Thread(target=act)
+    with later(DUE):
+        at("move", wait)
+        at("follow", start_and_wait)
+        response = read(browser)
+        is_over.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert not errors
+    assert given(response) in (None, other.session_key)
+    assert not SessionStore().exists(old)
+    assert UserSession.objects.get().digest == digest_of(other.session_key)
+    assert cart(browse_as(browser, other.session_key)) == "teapot"
+
+
 # The answer with the new cookie is lost.
 
 
-@pytest.mark.standard("ASVS-16.5.2")
 def test_an_answer_that_is_lost_costs_nothing(signed_in, reused):
     browser = signed_in()
     old = renewed(browser)

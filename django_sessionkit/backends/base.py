@@ -109,6 +109,7 @@ class SessionStore(SessionBase):
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key and SessionKey(session_key))
+        self._given_key = self._session_key
         # What the middleware asks afterwards.
         self.touched = False  # its expiry has slid, so the cookie's should too
         self.renewed = False  # it has another key than the cookie
@@ -296,6 +297,17 @@ class SessionStore(SessionBase):
         """See unlock()."""
         await self._arun(self._unlock(full))
 
+    def has_good_cookie(self) -> bool:
+        """
+        Tell whether the visitor needs no cookie, although the session was written. One with a key
+        that changes by itself is not sent again: it could arrive after that with the next key.
+        """
+        return (
+            "keyed_at" in self._facts
+            and self.session_key == self._given_key
+            and self._session_cache.get("_session_expiry") == self._expiry
+        )
+
     def finish(self, answered: bool) -> None:
         """
         Write the activity of a request, at its end, outside of the view's transaction; give the
@@ -306,6 +318,8 @@ class SessionStore(SessionBase):
             self._run(self._finish(answered))
         except StoreUnavailable:
             self.failed = False
+        except UpdateError:
+            pass  # ended meanwhile: the next request is told, or what writes the session now
 
     @classmethod
     def call(cls, function: Callable[..., T], *args: Any) -> T:
@@ -548,32 +562,46 @@ class SessionStore(SessionBase):
             return
         digest = digest_of(key)
         if "previous" in facts and self._former is None:
-            # The visitor has the new key. The old one is of no use soon, but still recognised. The
-            # row may not have followed yet, if the renewal broke off.
-            row = UserSession.objects.primary().filter(pk=facts["handle"], digest=facts["previous"])
-            yield (partial(row.update, digest=digest),)
-            yield self.touch, facts["previous"], now, min(now + DAY, self._end(facts, now))
-            self._facts = {k: v for k, v in facts.items() if k != "previous"} | {"seen": now}
-            self.modified = True
+            yield from self._see(digest, now)
         if self.background or not self._due:
             return
         self._due = False
-        facts = self._facts
-        lifetime = self._lifetime(facts, self._session_cache, now)
-        if not (yield self.touch, digest, now, lifetime.expires_at):
-            return  # its time was over before the view was done
-        if self._former and "previous" in facts:  # still all that the visitor has
-            yield self.touch, self._former, now, lifetime.expires_at
-        if row := facts.get("handle"):
-            touch = UserSession.objects.touch, row, _digests(facts, digest), now
-            if not (yield *touch, lifetime, self.client):
-                return  # ended, or given a new key meanwhile: the next request is told
-            self._facts = {**facts, "until": lifetime.expires_at}
-            self._set_clock(now)
+        if not (yield from self._touch(digest, now)):
+            return
         if answered and not self._former and self._is_to_be_renewed(now):
             yield from self._renew(key, now)  # or a parallel request has, and this is an old key
         else:
             self.touched = True
+
+    def _see(self, digest: str, now: int) -> Flow[None]:
+        """Note that the visitor has the new key: the old one is of no use soon, but recognised."""
+        facts = self._facts
+        # The row may not have followed yet, if the renewal broke off.
+        row = UserSession.objects.primary().filter(pk=facts["handle"], digest=facts["previous"])
+        yield (partial(row.update, digest=digest),)
+        yield self.touch, facts["previous"], now, min(now + DAY, self._end(facts, now))
+        self._facts = {k: v for k, v in facts.items() if k != "previous"} | {"seen": now}
+        self.modified = True
+
+    def _touch(self, digest: str, now: int) -> Flow[bool]:
+        """
+        Write the activity. False: the session was ended or given a new key meanwhile, or its time
+        was over before the view was done. The next request is told.
+        """
+        facts = self._facts
+        lifetime = self._lifetime(facts, self._session_cache, now)
+        if not (yield self.touch, digest, now, lifetime.expires_at):
+            return False
+        if self._former and "previous" in facts:  # still all that the visitor has
+            yield self.touch, self._former, now, lifetime.expires_at
+        if row := facts.get("handle"):
+            # Last, because it is the row that knows whether this is still the key.
+            write = UserSession.objects.touch, row, _digests(facts, digest), now
+            if not (yield *write, lifetime, self.client):
+                return False
+            self._facts = {**facts, "until": lifetime.expires_at}
+            self._set_clock(now)
+        return True
 
     def _set_clock(self, now: int) -> None:
         """A clock that was ahead when the user signed in must not make the session live longer."""
@@ -598,28 +626,40 @@ class SessionStore(SessionBase):
         under way come with that, and so does the next one if this answer is lost. What is left
         can be read with the old key only, like everything else, and is not the new key.
         """
-        loaded = cast("bytes", self._loaded)
-        salt, serializer, data = new_salt(), self.serializer(), self._session_cache
+        salt, serializer = new_salt(), self.serializer()
         new_key = successor_of(key, salt)
         old, new = digest_of(key), digest_of(new_key)
-        rows, row = UserSession.objects, self._facts["handle"]
+        rows, row, data = UserSession.objects, self._facts["handle"], self._session_cache
         lifetime = self._lifetime(self._facts, data, now)
-        facts = {k: v for k, v in self._facts.items() if k != "seen"}
-        facts |= {"keyed_at": now, "previous": old}
-        payload = seal((facts, data), new_key, new, serializer)
-        trace = seal(({**self._facts, "successor": salt}, {}), key, old, serializer)
+        base = key, cast("bytes", self._loaded)
         with self.atomic():
             # The row first, which is locked by that, as everywhere else.
             if not (yield rows.touch, row, [old], now, lifetime, self.client):
                 return
-            # Nobody knows of the new key before the old one leads there.
-            yield self.insert, new, payload, now, lifetime.expires_at
-            if not (yield self.replace, old, trace, lifetime.expires_at, version_of(loaded)):
-                yield self.remove, [new]  # somebody has written: the next request will do
-                return
+            while True:
+                facts = {k: v for k, v in self._facts.items() if k != "seen"}
+                facts |= {"keyed_at": now, "previous": old}
+                payload = seal((facts, data), new_key, new, serializer)
+                trace = seal(({**self._facts, "successor": salt}, {}), key, old, serializer)
+                # Nobody knows of the new key before the old one leads there.
+                yield self.insert, new, payload, now, lifetime.expires_at
+                expected = version_of(base[1])
+                if (yield self.replace, old, trace, lifetime.expires_at, expected):
+                    break
+                # A parallel request has written, or was faster.
+                yield self.remove, [new]
+                now_key, stored, merged, data = yield from self._merged(
+                    key, base, self._facts, data
+                )
+                self._written(now_key, merged, data, stored)
+                if now_key != key:
+                    return
+                base = key, stored
             at = now, lifetime, facts["authenticated_at"]
             if not (yield rows.follow, row, [old], new, *at):
-                yield self.remove, [old, new]  # ended meanwhile
+                # Ended meanwhile, or it has followed to a key that a parallel request gives it.
+                if not (yield (rows.primary().filter(pk=row, ended_at=None).exists,)):
+                    yield self.remove, [old, new]
                 return
         self._written(new_key, facts, data, payload)
         self.renewed = True
@@ -944,8 +984,9 @@ class SessionStore(SessionBase):
         age = super().get_expiry_age(expiry=data.get("_session_expiry"))
         idle = facts.get("policy", {}).get("idle")
         idle_at = None if idle is None else since + 1000 * idle
+        start = since if self._is_held(data) else now
         # After 1970: not every store takes a date before it.
-        return Lifetime(max(1, min(now + int(age * 1000), self._end(facts, since))), idle_at)
+        return Lifetime(max(1, min(start + int(age * 1000), self._end(facts, since))), idle_at)
 
     def _end(self, facts: Facts, since: int) -> int:
         """Return when a session ends that was active then, whatever its own expiry says."""
