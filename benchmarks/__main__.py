@@ -40,6 +40,9 @@ class Size(NamedTuple):
     visitors: list[int]  # of the shop, at once
 
 
+PICTURE = "![What an operation takes, in microseconds](performance.svg)\n"
+DOCUMENT, HEADING = servers.PROJECT / "docs" / "performance.md", "## Figures\n\n"
+
 QUICK = Size(5, 0.03, [100_000], (50, 121, 1_000), [10])
 FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (10_000, 121, 1_000_000), [1, 10, 50])
 
@@ -161,39 +164,55 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, if none is named")
     parser.add_argument("--quick", action="store_true", help="under three minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw an SVG of one operation")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw them, as SVG")
+    parser.add_argument("--write", action="store_true", help="put all that in the documents")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"there is no {', '.join(unknown)}")
     size, parts = (QUICK, IN_QUICK) if options.quick else (FULL, list(PARTS))
     parts = [part for part in PARTS if part in (options.parts or parts)]
 
-    begun, cores = time.monotonic(), Cores()
-    tables: list[Table] = []
-    with ExitStack() as stack:
-        with cores.on(cores.servers):
-            postgresql, redis = servers.postgresql(durable=True), servers.redis("redis")
-        databases = {
-            contender.app.name: stack.enter_context(servers.own_database(postgresql))
-            for contender in {contender.app: contender for contender in CONTENDERS}.values()
-        }
-        place = Servers(databases, redis)
-        machine = describe(place)
-        say(", ".join(f"{name} {value}" for name, value in machine.items()) + f"; {cores}.\n")
-        say(f"{size.rounds} rounds, {size.rows[-1]:,} sessions in the tables.\n")
-        bench = Bench(size, place, cores)
-        for part in parts:
-            for table in PARTS[part](bench):
-                say(str(table))
-                tables.append(table)
+    begun = time.monotonic()
+    about, tables = run(size, parts)
     missed = [verdict for table in tables for verdict in table.verdicts if verdict.missed]
     for verdict in missed:
         say(f"Missed: {verdict.what}: {verdict.found:.2f}, not {verdict.bar}")
     say(f"{len(missed)} bars missed, in {(time.monotonic() - begun) / 60:.1f} minutes.")
     if options.json:
-        results = {"machine": machine, "cores": str(cores), "tables": [*map(asdict, tables)]}
+        results = {"about": about, "tables": [asdict(table) for table in tables]}
         options.json.write_text(json.dumps(results, indent=1))
+    figures = {table.title: table.figures for table in tables if table.title in IN_PICTURE}
     if options.picture:
-        draw({t.title: t.figures for t in tables if t.title in IN_PICTURE}, options.picture)
+        draw(figures, options.picture)
+    if options.write:
+        text = DOCUMENT.read_text()
+        before, rest = text.split(HEADING, 1)
+        after = rest[rest.index("\n## ") :]
+        written = "\n".join([about, PICTURE, *map(str, tables)])
+        DOCUMENT.write_text(before + HEADING + written + after)
+        draw(figures, DOCUMENT.with_suffix(".svg"))
     return 1 if missed else 0
+
+
+def run(size: Size, parts: list[str]) -> tuple[str, list[Table]]:
+    """Return what was measured, and on what."""
+    cores, tables = Cores(), []
+    with ExitStack() as stack:
+        with cores.on(cores.servers):
+            postgresql, redis = servers.postgresql(durable=True), servers.redis("redis")
+        databases = {
+            name: stack.enter_context(servers.own_database(postgresql))
+            for name in {contender.app.name for contender in CONTENDERS}
+        }
+        place = Servers(databases, redis)
+        about = f"{describe(place)}; {cores}. {size.rounds} rounds, {size.rows[-1]:,} sessions.\n"
+        say(about)
+        bench = Bench(size, place, cores)
+        for part in parts:
+            for table in PARTS[part](bench):
+                say(str(table))
+                tables.append(table)
+    return about, tables
 
 
 def say(text: str) -> None:

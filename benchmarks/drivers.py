@@ -108,7 +108,7 @@ class Engine(Driver):
         self.user, _created = user.objects.get_or_create(username=self.contender.name)
         self.middleware = import_string(settings.MIDDLEWARE[0])(lambda request: HttpResponse())
         self.keys = [self.signed_in().session_key for _ in range(SESSIONS)]
-        self.fresh_at = -FRESH_FOR
+        self.fresh_at = float("-inf")
         self.bare, self.handler = BaseHandler(), BaseHandler()
         with override_settings(MIDDLEWARE=[]):
             self.bare.load_middleware()

@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psycopg
@@ -47,19 +47,21 @@ class Cores:
         return "clients and servers where the system puts them: bars to the drivers are not judged"
 
 
-def describe(place: Servers) -> dict[str, str]:
+def describe(place: Servers) -> str:
     with psycopg.connect(place.databases["sessionkit"]) as connection:
         postgresql = connection.info.parameter_status("server_version") or ""
     server = redis.Redis.from_url(place.redis).info("server")
     brand = server.get("server_name", "redis")
-    return {
-        "processor": f"{processor()}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.machine()}",
+    programs = {
         "Python": platform.python_version(),
         "PostgreSQL": postgresql.partition(" ")[0],
         brand.capitalize(): server[f"{brand}_version"],
-        **{package: version(package) for package in PACKAGES},
     }
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            programs["redis-py" if package == "redis" else package] = version(package)
+    versions = ", ".join(f"{name} {number}" for name, number in programs.items())
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}; {versions}"
 
 
 def processor() -> str:

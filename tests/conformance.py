@@ -520,7 +520,8 @@ CATALOGUE = {
             "3",
             KIT,
             "a check and what depends on it are one atomic step",
-            "Every write says in the same statement, or script, what has to be so for it to count.",
+            "Writes say in the same statement, or script, what has to be so for them to count. "
+            "Sign-ins that a limit is for wait for each other.",
         ),
         Requirement(
             "ASVS-16.2.5",
@@ -610,7 +611,8 @@ CATALOGUE = {
             "all",
             KIT,
             "a session goes on because of a secret that was issued on authentication",
-            "By the key alone. It may change meanwhile, and the old one is dead then.",
+            "By the key alone. It may change meanwhile, and the old one leads nowhere then: at "
+            "once, or after `renew_grace` of the policy.",
         ),
         Requirement(
             "NIST-SB-4",
@@ -659,7 +661,7 @@ CATALOGUE = {
             "all",
             KIT,
             "the secret is erased or invalid after signing out",
-            "Both: the cookie is deleted, and what it opened is gone.",
+            "The cookie is deleted, and what it opened is gone.",
         ),
         Requirement(
             "NIST-SB-8.3",

@@ -4,19 +4,23 @@ told as stories of Alice, of those who have copied her cookie, and of her teleph
 """
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import OperationalError
+from django.http import HttpResponse
 from django.test import AsyncClient, Client
+from django.urls import path
 
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.signals import session_moved
 from tests import store
 from tests.store import SessionStore, round_trips, travel
+from tests.urls import urlpatterns as site
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 User = get_user_model()
 PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
@@ -38,6 +42,23 @@ IPHONE = (
     "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
 )
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"
+
+
+SEEN: list[Any] = []
+
+
+def look(request):
+    """Tells the test what it has seen of its visitor."""
+    SEEN.append((str(request.user), request.session.get("cart")))
+    return HttpResponse("seen")
+
+
+async def alook(request):
+    SEEN.append((str(await request.auser()), await request.session.aget("cart")))
+    return HttpResponse("seen")
+
+
+urlpatterns = [*site, path("look/", look), path("alook/", alook)]
 
 
 class Browser(Client):
@@ -406,6 +427,17 @@ def test_a_script_with_a_copy_ends_it_as_well(sign_in, copy, policy):
     response = read(copy(browser, FIREFOX, ELSEWHERE), **SCRIPT)
     assert (response.status_code, response.json()["reason"]) == (401, "moved")
     assert not is_in(browser)
+
+
+@pytest.mark.parametrize("on_change", ["ask", "end"])
+@pytest.mark.standard("ASVS-8.2.4")
+def test_no_view_takes_who_has_a_copy_for_alice(sign_in, copy, policy, on_change):
+    policy(bind=ALL, on_change=on_change)
+    thief = copy(sign_in(), IPHONE, ELSEWHERE)
+    SEEN.clear()
+    assert thief.get(f"/{thief.a}look/").status_code == 302
+    thief.post(f"/{thief.a}look/")
+    assert SEEN == [("AnonymousUser", None)] * 2
 
 
 def test_a_store_that_is_down_gives_nothing_away(sign_in, copy, policy, monkeypatch):

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -53,7 +54,7 @@ TEN_YEARS = 10 * 365 * DAY
 
 # Views of a project.
 
-CALL = []
+CALL: list[Any] = []
 
 
 def call(request):
@@ -573,7 +574,7 @@ def hand_made(user):
 # A session that is locked.
 
 LOCK = {"idle": 600, "absolute": HOUR, "lock": True}
-SEEN = []
+SEEN: list[Any] = []
 
 
 def look(request):
@@ -1043,6 +1044,20 @@ def test_nor_is_whatever_else_it_does(sign_in, policy, clock, what, lock):
     assert row().is_locked is lock
 
 
+def test_nor_does_it_prolong_the_age_of_cookies(sign_in, policy, clock, settings):
+    settings.SESSION_COOKIE_AGE = 600
+    policy()
+    browser = sign_in()
+    clock.move(seconds=500)
+    CALL[:] = ["cycle_key"]
+    browser.get(f"/{browser.a}polled/")
+    clock.move(seconds=99)
+    assert browser.get(f"/{browser.a}poll/").content == b"no news"
+    assert SessionStore().exists(key_of(browser))
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
 @pytest.mark.parametrize("rules", [{}, {"idle": 600}, {"idle": 600, "lock": True}])
 def test_it_can_set_an_expiry(sign_in, policy, clock, rules):
     policy(**rules)
@@ -1308,7 +1323,7 @@ def test_what_is_answered_in_time_was_activity(sign_in, policy, clock, lock, ask
         assert is_in(browser)
 
 
-WAITING = []
+WAITING: list[Any] = []
 
 
 def wait(request):
@@ -1328,7 +1343,7 @@ urlpatterns += [path("wait/", wait), path("await/", await_a_long_answer)]
 
 # The policy is asked once.
 
-ASKED = []
+ASKED: list[Any] = []
 
 
 def asked(user, request=None):
