@@ -351,12 +351,16 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
 
         Raises StoreUnavailable.
         """
-        rows = self.primary()
-        with transaction.atomic(rows.db):
-            row = rows.filter(pk=handle, ended_at=None).first()
-            if row is None or len(rows._counted(row.user_id)) >= limit:
-                return False
-            return bool(rows.filter(pk=handle, ended_at=None).update(counts=True))
+        return get_session_store().call(self.primary()._admit, handle, limit)
+
+    def _admit(self, handle: uuid.UUID, limit: int) -> bool:
+        row = self.filter(pk=handle, ended_at=None)
+        for user_id in row.values_list("user_id", flat=True):
+            with transaction.atomic(self.db):
+                # It may count already, if its key could not be changed then.
+                others = [each for each in self._counted(user_id) if each.pk != handle]
+                return len(others) < limit and bool(row.update(counts=True))
+        return False
 
     def _make_room(self, user_id: Any, policy: Policy) -> bool:
         """End what is too much for one more session to be within the limit, or return False."""
@@ -389,7 +393,12 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         else:  # SQLite: whoever writes is alone
             name = user.model.USERNAME_FIELD
             user.update(**{name: models.F(name)})
-        return self.filter(user=user_id, counts=True).order_by("pk").alive()
+        rows = list(self.filter(user=user_id, counts=True).active().order_by("pk"))
+        store = get_session_store()
+        alive = store.call(store.peek, [row.digest for row in rows]) if rows else ()
+        # One may be only being written.
+        fresh = timezone.now() - timedelta(seconds=10)
+        return [row for row in rows if row.digest in alive or row.last_seen_at > fresh]
 
     def verify(self, handle: str, digests: list[str], auth_hash: str) -> "UserSession | None":
         """

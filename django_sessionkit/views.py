@@ -311,6 +311,7 @@ class SessionLimitView(BackMixin, TemplateView):
 
     def get_others(self) -> list[UserSession]:
         rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
+        rows = rows.exclude(pk=self.row.pk)
         return with_activity(rows, self.row.pk).alive()
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:

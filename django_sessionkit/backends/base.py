@@ -495,6 +495,9 @@ class SessionStore(SessionBase):
         # What is not known, now or then, does not count.
         changed = [name for name in then if then[name] and now[name] and then[name] != now[name]]
         if not changed:
+            if any(now[name] and not then[name] for name in then):  # it was signed in by code
+                facts["bound"] = {name: then[name] or now[name] for name in then}
+                self.modified = True
             return None
         handle = uuid.UUID(facts["handle"])
         security_logger.warning("Session %s is used with another %s", handle, ", ".join(changed))
