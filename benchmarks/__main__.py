@@ -43,8 +43,8 @@ class Size(NamedTuple):
 PICTURE = "![What an operation takes, in microseconds](performance.svg)\n"
 DOCUMENT, HEADING = servers.PROJECT / "docs" / "performance.md", "## Figures\n\n"
 
-QUICK = Size(5, 0.03, [100_000], (50, 121, 1_000), [10])
-FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (10_000, 121, 1_000_000), [1, 10, 50])
+QUICK = Size(5, 0.03, [100_000], (100, 61, 1_000), [10])
+FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (10_000, 61, 1_000_000), [1, 10, 50])
 
 
 class Bench:
@@ -80,8 +80,10 @@ class Bench:
 
 
 def last_activity(bench: Bench) -> Iterator[Table]:
-    for contender in (KIT_DB, KIT_REDIS):
-        yield bench.processes[contender].call(activity.measure, *bench.size.polling)
+    sessions, seconds, touches = bench.size.polling
+    yield bench.processes[KIT_DB].call(activity.measure, sessions, seconds, touches)
+    # One of the two tables, written the same way: a tenth shows it.
+    yield bench.processes[KIT_REDIS].call(activity.measure, sessions, seconds, touches // 10)
 
 
 def growth(bench: Bench) -> Iterator[Table]:

@@ -137,8 +137,9 @@ class Engine(Driver):
 
     def freshen(self) -> None:
         if monotonic() - self.fresh_at > FRESH_FOR:
-            for key in self.keys:
-                self.handler.get_response(WSGIRequest(self.environ("write", key)))
+            with override_settings(SESSIONKIT_TOUCH_INTERVAL=0):  # due or not
+                for key in self.keys:
+                    self.handler.get_response(WSGIRequest(self.environ("write", key)))
             self.sessions = [self.request("none", key).session for key in self.keys]
             for session in self.sessions:
                 session.get("cart")
