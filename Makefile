@@ -32,10 +32,8 @@ demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
 test: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory pytest-sqlite
-	@$(MAKE) --no-print-directory pytest-postgresql
-	@$(MAKE) --no-print-directory pytest-redis
-	@$(MAKE) --no-print-directory pytest-valkey
+	@$(MAKE) --no-print-directory -j2 --output-sync=line \
+		pytest-sqlite pytest-postgresql pytest-redis pytest-valkey
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.

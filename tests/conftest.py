@@ -26,6 +26,7 @@ from tests import conformance, policies, servers
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
+    config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
     # Nothing that the shell of a developer says of the kit or of the demo reaches the tests.
     for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
@@ -72,6 +73,16 @@ def own_keys(settings: Any) -> Iterator[None]:
         from tests import store
 
         store.wipe()
+
+
+@pytest.fixture(autouse=True)
+def own_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Answer with the views of a module of tests that says so: ``pytest.mark.site(__name__)``. The
+    marker ``urls`` of pytest-django makes all resolvers anew for every test.
+    """
+    if marker := request.node.get_closest_marker("site"):
+        monkeypatch.setattr(settings, "ROOT_URLCONF", marker.args[0])
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -38,7 +38,7 @@ from tests.servers import PROJECT
 from tests.store import SessionStore, travel
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 User = get_user_model()
 PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

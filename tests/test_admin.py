@@ -27,7 +27,7 @@ from tests import store
 from tests.servers import PROJECT
 from tests.urls import urlpatterns as site_of_the_tests
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
 CHROME = (

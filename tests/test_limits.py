@@ -31,7 +31,7 @@ from tests.test_middleware import PAGE, SCRIPT, AsgiBrowser, deletes_the_cookie,
 from tests.test_races import together
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 TOO_MANY = b"You were signed out because you signed in on too many devices."
 BACKEND = "django.contrib.auth.backends.ModelBackend"
