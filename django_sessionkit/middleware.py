@@ -359,9 +359,10 @@ def is_open_while_locked(request: HttpRequest) -> bool:
 
 def is_background(request: HttpRequest) -> bool:
     """Tell whether a request says, or its path does, that nobody is there: ASVS 7.3.1."""
+    headers = request.META  # request.headers goes through all of them, for every request
     return (
-        "prefetch" in request.headers.get("Sec-Purpose", "")
-        or request.headers.get("X-Background-Request") == "1"
+        "prefetch" in headers.get("HTTP_SEC_PURPOSE", "")
+        or headers.get("HTTP_X_BACKGROUND_REQUEST") == "1"
         or request.path.startswith(tuple(conf.SESSIONKIT_BACKGROUND))
     )
 

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 import zlib
+from functools import lru_cache
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -129,7 +130,11 @@ def unseal(
 
 
 def _derive(session_key: str, secret: str | bytes) -> bytes:
-    root = hashlib.sha256(
+    return hmac.digest(_root(secret), session_key.encode("utf-8", "surrogatepass"), "sha256")
+
+
+@lru_cache(maxsize=8)
+def _root(secret: str | bytes) -> bytes:
+    return hashlib.sha256(
         FORMAT + (secret.encode() if isinstance(secret, str) else secret)
     ).digest()
-    return hmac.digest(root, session_key.encode("utf-8", "surrogatepass"), "sha256")

@@ -879,7 +879,9 @@ def test_two_answers_that_are_lost(signed_in, reused):
             response = read(browse_as(browser, key))
             assert response.json() == {"cart": "teapot"}
             assert given(response) == third
-    with later(2 * DUE + 15 + 2 * GRACE):  # the grace of the first is over
+    with later(2 * DUE + 15 + 2 * GRACE):
+        assert is_in(browser)
+        # The grace of the second begins, and that of the first is over.
         assert is_in(browse_as(browser, second))
         assert not is_in(browse_as(browser, first))
     assert len(reused) == 1

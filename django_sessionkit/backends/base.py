@@ -1005,6 +1005,10 @@ class SessionStore(SessionBase):
         """Tell whether the row is too far from the truth: somebody who reads it acts on it."""
         if self._is_held(data):
             return False
+        kept = self.client is not None and not self._due and self._touched_at is not None
+        if kept and data.get("_session_expiry") == self._expiry:
+            # The row was written with the last activity, less than an interval ago.
+            return False
         lifetime = self._lifetime(facts, data, self._since(facts))
         off = abs(lifetime.expires_at - facts["until"])
         return bool(off >= self._interval(facts, data))
