@@ -32,7 +32,7 @@ demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
 test: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory -j2 --output-sync=line \
+	@$(MAKE) --no-print-directory -j2 \
 		pytest-sqlite pytest-postgresql pytest-redis pytest-valkey
 	@$(MAKE) --no-print-directory coverage
 

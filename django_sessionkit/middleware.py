@@ -284,8 +284,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 url = reverse(f"django_sessionkit:{page}")
             except NoReverseMatch:  # a site without our pages: signing in ends this one
                 url = sign_in_url() or "/"
-            if request.method == "GET":
-                url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: request.get_full_path()})}"
+            # What was sent is not kept: back to the form. The page looks at where that leads.
+            is_get = request.method in ("GET", "HEAD")
+            back = request.get_full_path() if is_get else request.headers.get("Referer")
+            if back:
+                url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
             if is_page(request):
                 response = HttpResponseRedirect(url)
                 add_never_cache_headers(response)

@@ -388,17 +388,23 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         as this user before the transaction ends.
         """
         user = get_user_model()._base_manager.using(self.db).filter(pk=user_id)
-        if connections[self.db].features.has_select_for_update:
-            user.select_for_update().values_list("pk").first()
+        features = connections[self.db].features
+        if features.has_select_for_update:
+            # Without holding up those who write rows that belong to the user.
+            no_key = features.has_select_for_no_key_update
+            user.select_for_update(no_key=no_key).values_list("pk").first()
         else:  # SQLite: whoever writes is alone
             name = user.model.USERNAME_FIELD
             user.update(**{name: models.F(name)})
-        rows = list(self.filter(user=user_id, counts=True).active().order_by("pk"))
-        store = get_session_store()
-        alive = store.call(store.peek, [row.digest for row in rows]) if rows else ()
-        # One may be only being written.
+        rows = self.filter(user=user_id, counts=True).order_by("pk")
+        counted = list(rows.alive())
+        # One that is only being written, or has got another key since its row was read, is not
+        # found, but is there.
         fresh = timezone.now() - timedelta(seconds=10)
-        return [row for row in rows if row.digest in alive or row.last_seen_at > fresh]
+        missed = (
+            rows.active().filter(last_seen_at__gt=fresh).exclude(pk__in=[row.pk for row in counted])
+        )
+        return sorted([*counted, *missed], key=lambda row: row.pk)
 
     def verify(self, handle: str, digests: list[str], auth_hash: str) -> "UserSession | None":
         """
@@ -532,8 +538,8 @@ class UserSession(models.Model):
     """
 
     id = models.UUIDField(_("handle"), primary_key=True, default=uuid7, editable=False)
-    # No constraint: signing in takes no lock on the user's row, and users can be deleted when the
-    # app is long gone.
+    # No constraint: signing in takes no lock on the user's row, but for a limit, and users can be
+    # deleted when the app is long gone.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("user"),

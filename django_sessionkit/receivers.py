@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from django.apps import apps
-from django.contrib.auth import get_user_model
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import SessionBase
@@ -53,8 +53,14 @@ def reauthenticated(request: Any = None, user: Any = None, **kwargs: Any) -> Non
     session: Any = getattr(request, "session", None)
     if isinstance(session, SessionBase):
         session.signing_in = user  # type: ignore[attr-defined]  # spares the engine a query
-    if getattr(session, "handle", None):
+    # Not where somebody has only got a token, say, beside a session that may be another's.
+    if getattr(session, "handle", None) and session.get(SESSION_KEY) == _key_of(user):
         session.reauthenticate()
+
+
+def _key_of(user: Any) -> str | None:
+    key: str | None = user and user._meta.pk.value_to_string(user)
+    return key
 
 
 # An account is saved.
@@ -68,12 +74,15 @@ def remember(
     key = getattr(instance, user._meta.pk.attname)  # a child's own can be another
     if not raw and key is not None and _may_matter(update_fields):
         before = user._base_manager.using(using).filter(pk=key).first()
-    instance._sessionkit_before = before
+    # A receiver can save the user once more before ours is asked.
+    vars(instance).setdefault("_sessionkit_before", []).append(before)
 
 
 def act_on_changes(instance: Any, update_fields: Collection[str] | None, **kwargs: Any) -> None:
     """End the sessions that may not go on with what the save has changed. ASVS 7.4.2, 7.4.3."""
-    before = vars(instance).pop("_sessionkit_before", None)
+    *earlier, before = vars(instance).pop("_sessionkit_before", [None])
+    if earlier:
+        instance._sessionkit_before = earlier
     if before is None:
         return
     # As the database has it now. What the save did not write is as it was, whatever the object

@@ -31,7 +31,7 @@ from django.views.generic import DetailView, FormView, ListView, TemplateView
 from django_sessionkit.conf import conf
 from django_sessionkit.decorators import local_url, proof_url, sent
 from django_sessionkit.devices import device_of
-from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.forms import PasswordForm
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet, policy_of
@@ -298,7 +298,7 @@ class SessionLimitView(BackMixin, TemplateView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not self.locked or self.locked.reason != "limit":
-            return redirect(self.back)
+            return HttpResponseRedirect(self.back)
         row = self.locked_row()
         if row is None:
             self.session.flush()
@@ -331,8 +331,9 @@ class SessionLimitView(BackMixin, TemplateView):
             return self.render_to_response({**context, "chosen": ending, "error": error})
         sessions = UserSession.objects.filter(pk__in=ending)
         sessions.revoke(EndReason.LIMIT, by=cast("AbstractBaseUser", self.row.user))
-        if UserSession.objects.admit(self.row.pk, context["limit"]):
+        try:
             self.session.unlock()
-            return HttpResponseRedirect(self.back)
-        error = gettext("Another device has signed in meanwhile.")
-        return self.render_to_response(self.get_context_data(error=error))
+        except TooManySessions:
+            error = gettext("Another device has signed in meanwhile.")
+            return self.render_to_response(self.get_context_data(error=error))
+        return HttpResponseRedirect(self.back)

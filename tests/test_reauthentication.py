@@ -602,7 +602,7 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
         assert answer["Location"] == f"{PROVE}?next=%2Fread%2F%3Fpage%3D2"
         page = laptop.get(answer["Location"])
         assert "Your session is locked" in words(page)
-        assert "nothing is lost" in words(page)
+        assert "you go on where you were" in words(page)
         assert "Signed in as alice." in words(page)
         assert key(laptop) == old_key
 

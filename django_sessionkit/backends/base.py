@@ -60,7 +60,7 @@ security_logger = logging.getLogger("django.security.SuspiciousSession")
 END_OF_TIME = 253_402_214_400_000
 
 # Milliseconds for which the former key of a session is recognised once its new one was seen.
-DAY = 24 * 60 * 60 * 1000
+RECOGNISED = 24 * 60 * 60 * 1000
 # Milliseconds that somebody has to make room for a sign-in that is over the limit.
 TIME_TO_CHOOSE = 15 * 60 * 1000
 # Where django-hijack and django-loginas note that staff act as somebody else.
@@ -81,7 +81,6 @@ class Locked(NamedTuple):
 
     # "idle" and "moved" ask for a proof of identity, "limit" for other sessions to be ended.
     reason: str
-    key: SessionKey
     handle: uuid.UUID
     user: str
     limit: int | None
@@ -116,6 +115,7 @@ class SessionStore(SessionBase):
         self.refused: int | None = None  # the limit that a sign-in was refused by
         # See locked. None, too, as long as nobody has loaded it.
         self.lock: Locked | None = None
+        self._locked_key: SessionKey | None = None
         self.failed = False  # the store did not answer
         self.lost: str | None = None  # the digest of a session that was not, or is no longer, there
         self._flushed: str | None = None  # the handle of a session that was flushed
@@ -529,7 +529,8 @@ class SessionStore(SessionBase):
         facts, data = contents
         self._forget()
         handle, limit = uuid.UUID(facts["handle"]), facts.get("pending")
-        self.lock = Locked(reason, SessionKey(key), handle, facts["user"], limit)
+        self.lock = Locked(reason, handle, facts["user"], limit)
+        self._locked_key = SessionKey(key)
         self._session_key = None
         # The page that unlocks it has a form.
         return {name: data[name] for name in [CSRF_SESSION_KEY] if name in data}
@@ -543,7 +544,10 @@ class SessionStore(SessionBase):
             self._session_cache = yield from self._load()
         if self.lock is None:
             raise UpdateError("The session is not locked.")
-        self._session_key = self.lock.key
+        limit = self.lock.limit
+        if limit is not None and not (yield UserSession.objects.admit, self.lock.handle, limit):
+            raise TooManySessions(limit)
+        self._session_key = self._locked_key
         self._session_cache = yield from self._load(resuming=True)
         if self._loaded is None:
             raise UpdateError("The session has ended.")
@@ -554,9 +558,11 @@ class SessionStore(SessionBase):
             facts = yield from self._authenticated(facts)
         elif pending is None:
             facts["authenticated_at"] = _now()
-        if "bound" in facts:
+        if "bound" in facts and (full or pending is None):  # to make room proves nothing
             facts["bound"] = self._traits(facts["bound"])
-        yield from self._write(self._session_key, self._loaded, new_session_key(), facts)
+        yield from self._write(
+            cast("str", self._session_key), self._loaded, new_session_key(), facts
+        )
         self.modified = True
 
     def _finish(self, answered: bool) -> Flow[None]:
@@ -582,7 +588,7 @@ class SessionStore(SessionBase):
         # The row may not have followed yet, if the renewal broke off.
         row = UserSession.objects.primary().filter(pk=facts["handle"], digest=facts["previous"])
         yield (partial(row.update, digest=digest),)
-        yield self.touch, facts["previous"], now, min(now + DAY, self._end(facts, now))
+        yield self.touch, facts["previous"], now, min(now + RECOGNISED, self._end(facts, now))
         self._facts = {k: v for k, v in facts.items() if k != "previous"} | {"seen": now}
         self.modified = True
 
@@ -728,6 +734,8 @@ class SessionStore(SessionBase):
         """
         if (key := self.session_key) is None:
             # login() begins with this: who signs in rather than to unlock a session gets another.
+            if self.lock and proved:
+                raise UpdateError("The session is locked: see unlock().")
             return None if self.lock else (yield from self._create())
         try:
             loaded = yield from self._prepare(key)
@@ -749,7 +757,7 @@ class SessionStore(SessionBase):
 
     def _delete(self, session_key: str | None) -> Flow[None]:
         known = session_key in (None, self.session_key) and self._loaded is not None
-        key = session_key or self.session_key or (self.lock.key if self.lock else None)
+        key = session_key or self.session_key or (self._locked_key if self.lock else None)
         if key is None:
             return
         digests, facts, rows = [digest_of(key)], self._facts, UserSession.objects
@@ -998,7 +1006,7 @@ class SessionStore(SessionBase):
         if "idle" in policy and not policy.get("lock"):
             ends.append(since + 1000 * policy["idle"])
         if "pending" in facts:
-            ends.append(since + TIME_TO_CHOOSE)
+            ends.append(since + min(TIME_TO_CHOOSE, 1000 * policy.get("idle", TIME_TO_CHOOSE)))
         return int(min(ends))
 
     def _is_off(self, facts: Facts, data: dict[str, Any]) -> bool:
