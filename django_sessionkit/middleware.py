@@ -175,29 +175,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Slide the cookie with the session, and see to what Django's middleware leaves out."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
-        # Django's middleware has asked for its age before a sign-in was written, and so limited.
-        is_set = name in response.cookies and response.cookies[name].value != ""
-        due = session.touched or session.renewed
-        if is_set and not due and session.has_good_cookie():
+        given = name in response.cookies and response.cookies[name].value != ""
+        slid = session.touched or session.renewed
+        if given and not slid and session.has_good_cookie():
             del response.cookies[name]
-            is_set = False
-        due = (due or is_set) and response.status_code < 500
-        at_close = due and session.get_expire_at_browser_close()
-        # One that the browser forgets needs no new date.
-        due = due and not (at_close and not session.renewed) and not session.is_empty()
-        if due:
-            age = None if at_close else session.get_expiry_age()
-            response.set_cookie(
-                name,
-                str(session.session_key),
-                max_age=age,
-                expires=None if age is None else http_date(time.time() + age),
-                domain=settings.SESSION_COOKIE_DOMAIN,
-                path=settings.SESSION_COOKIE_PATH,
-                secure=settings.SESSION_COOKIE_SECURE,
-                httponly=settings.SESSION_COOKIE_HTTPONLY,
-                samesite=settings.SESSION_COOKIE_SAMESITE,
-            )
+        elif (given or slid) and response.status_code < 500 and not session.is_empty():
+            self.give_cookie(session, response)
         if cookie := response.cookies.get(name):
             # ASVS 14.3.2: no cache on the way keeps a session key.
             patch_cache_control(response, no_store=True, private=True)
@@ -205,6 +188,27 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 # A browser takes only such a deletion; Django's lacks what the prefix demands.
                 cookie["httponly"] = cookie["secure"] = True
         return response
+
+    def give_cookie(self, session: "SessionStore", response: HttpResponse) -> None:
+        """
+        Give the visitor the key, for as long as the session lives. Django's middleware, which may
+        have done so, has asked how long that is before a sign-in was written, and so limited.
+        """
+        at_close = session.get_expire_at_browser_close()
+        if at_close and not session.renewed:
+            return  # one that the browser forgets needs no new date
+        age = None if at_close else session.get_expiry_age()
+        response.set_cookie(
+            settings.SESSION_COOKIE_NAME,
+            str(session.session_key),
+            max_age=age,
+            expires=None if age is None else http_date(time.time() + age),
+            domain=settings.SESSION_COOKIE_DOMAIN,
+            path=settings.SESSION_COOKIE_PATH,
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=settings.SESSION_COOKIE_HTTPONLY,
+            samesite=settings.SESSION_COOKIE_SAMESITE,
+        )
 
     # What a visitor is told.
 

@@ -235,6 +235,21 @@ def test_who_changes_the_password_stays_and_the_others_go(alice, bob, ended):
     assert is_in(sign_in(alice, "better"), alice)
 
 
+def test_the_same_with_the_middleware_of_django(settings, alice, ended):
+    """Nobody says there which request it is: it is the session that was loaded last."""
+    settings.MIDDLEWARE = [
+        name.replace("django_sessionkit.middleware", "django.contrib.sessions.middleware")
+        for name in settings.MIDDLEWARE
+    ]
+    laptop, phone = sign_in(alice), sign_in(alice)
+    here, gone = handle(laptop), handle(phone)
+    assert press(laptop, "/password/", old_password="secret", **BOTH).status_code == 302
+    assert ended == [({gone}, EndReason.PASSWORD_CHANGE, None)]
+    assert is_in(laptop, alice)
+    assert handle(laptop) == here
+    assert not is_in(phone, alice)
+
+
 def test_the_same_in_an_async_view(alice, ended):
     laptop, phone = AsyncClient(headers={"accept": PAGE}), sign_in(alice)
     get = async_to_sync(laptop.get)

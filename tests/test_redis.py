@@ -28,6 +28,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_sessionkit.backends import redis
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import UserSession
 from django_sessionkit.sealing import digest_of
 from tests.redis_servers import FORGETFUL, Proxy, Server, sessions_in, wait_for
 from tests.servers import HOST
@@ -591,3 +592,34 @@ def test_nothing_is_said_to_a_stranger(drive, authority, secure, doubt, tmp_path
     ):
         drive(SessionStore(), "save")
     assert not secure.heard
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.standard("ASVS-16.5.3")
+def test_a_visitor_who_goes_away_leaves_no_half_of_a_new_key(monkeypatch):
+    """A server cancels the request of a client that is gone: between the row and the store."""
+    session = SessionStore()
+    session[SESSION_KEY] = str(get_user_model().objects.create_user("alice").pk)
+    session.save()
+    move = SessionStore.amove
+
+    async def story():
+        written, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*args):
+            written.set()
+            await go_on.wait()
+            return await move(*args)
+
+        monkeypatch.setattr(SessionStore, "amove", staticmethod(slowly))
+        request = asyncio.create_task(session.acycle_key())
+        await written.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        go_on.set()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(story())
+    assert UserSession.objects.get().digest == digest_of(session.session_key)
+    assert SessionStore(session.session_key).handle == session.handle

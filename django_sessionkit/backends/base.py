@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from abc import abstractmethod
+from asyncio import shield
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -214,8 +215,10 @@ class SessionStore(SessionBase):
     def cycle_key(self) -> None:
         self._run(self._cycle())
 
+    # A visitor who goes away in the middle cancels the request. A new key is for the row and the
+    # store, or for none of them.
     async def acycle_key(self) -> None:
-        await self._arun(self._cycle())
+        await shield(self._arun(self._cycle()))
 
     def clear(self) -> None:
         super().clear()
@@ -281,7 +284,7 @@ class SessionStore(SessionBase):
 
     async def areauthenticate(self) -> None:
         """See reauthenticate()."""
-        await self._arun(self._cycle(proved=True))
+        await shield(self._arun(self._cycle(proved=True)))
 
     def unlock(self, full: bool = False) -> None:
         """
@@ -295,7 +298,7 @@ class SessionStore(SessionBase):
 
     async def aunlock(self, full: bool = False) -> None:
         """See unlock()."""
-        await self._arun(self._unlock(full))
+        await shield(self._arun(self._unlock(full)))
 
     def has_good_cookie(self) -> bool:
         """
