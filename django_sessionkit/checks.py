@@ -13,6 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
+from django.db import router
 from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
@@ -71,6 +72,10 @@ MESSAGES = {
     "E013": (
         "SESSIONKIT_POLICY = {policy!r} {wrong}.",
         'Type "django_sessionkit.policy.aal2", say, or the path of a function of (user, request).',
+    ),
+    "E014": (
+        "Users are written to the database {users!r}, and their sessions to {sessions!r}.",
+        "Let DATABASE_ROUTERS send django_sessionkit to {users!r}: rows of the two are joined.",
     ),
     "W001": (
         "With {middleware}, no device is known, and use does not keep a session alive.",
@@ -176,9 +181,17 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def _apps() -> Iterator[checks.CheckMessage]:
-    for app in ("django.contrib.auth", "django.contrib.contenttypes"):
-        if not apps.is_installed(app):
+    needed = ("django.contrib.auth", "django.contrib.contenttypes")
+    if missing := [app for app in needed if not apps.is_installed(app)]:
+        for app in missing:
             yield _message("E011", app=app)
+        return
+    users, sessions = (
+        router.db_for_write(apps.get_model(model))
+        for model in (settings.AUTH_USER_MODEL, "django_sessionkit.UserSession")
+    )
+    if users != sessions:
+        yield _message("E014", users=users, sessions=sessions)
 
 
 def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:

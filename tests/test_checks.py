@@ -41,6 +41,13 @@ class SessionMiddlewareOfASite(middleware.SessionMiddleware):
     pass
 
 
+class SessionsElsewhere:
+    """A database router."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "sessions" if model._meta.app_label == "django_sessionkit" else None
+
+
 class SessionMiddlewareOfAnotherPackage(contrib.SessionMiddleware):
     pass
 
@@ -184,6 +191,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal4"},
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
     ],
+    "E014": [{"DATABASE_ROUTERS": ["tests.test_checks.SessionsElsewhere"]}],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHERS]},
         {"MIDDLEWARE": ["tests.test_checks.SessionMiddlewareOfAnotherPackage", *OTHERS]},

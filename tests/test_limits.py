@@ -22,6 +22,7 @@ from django.http import HttpResponse
 from django.test import Client as Browser
 from django.urls import path
 
+from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended, sign_in_refused
@@ -850,7 +851,7 @@ def test_two_choose_the_same_one(waiting, two_count):
         together(*[lambda browser=browser: choose(browser) for browser in both])
     assert sorted(response.status_code for response in responses) == [200, 302]
     (told,) = [response for response in responses if response.status_code == 200]
-    assert b"Another device has signed in meanwhile." in told.content
+    assert b'name="sign_out"' in told.content  # asked once more
     assert sorted(map(is_in, both)) == [False, True]
     assert sorted(map(is_asked, both)) == [False, True]
     assert is_in(second)
@@ -974,3 +975,18 @@ def test_the_registry_is_down_when_somebody_signs_in(enter, browse, policy, befo
     assert is_in(first)
     assert not is_in(second)
     assert connection.is_usable()
+
+
+def test_a_new_key_is_refused_like_a_save(alice, enter, policy, refused, drive):
+    """To somebody who is signed in by hand."""
+    policy(limit=1, on_limit="refuse")
+    enter()
+    session = SessionStore()
+    session["cart"] = "teapot"
+    session.save()
+    key = session.session_key
+    session[SESSION_KEY] = str(alice.pk)
+    with pytest.raises(TooManySessions):
+        drive(session, "cycle_key")
+    assert len(refused) == 1
+    assert SessionStore(key)["cart"] == "teapot"

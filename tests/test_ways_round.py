@@ -154,6 +154,19 @@ def test_a_lock_is_not_passed_over(alice: User, policy: Callable[..., None], set
         assert not signed_in(browser)
 
 
+def test_a_session_is_locked_where_the_site_has_not_our_pages(
+    alice: User, policy: Callable[..., None], settings: Any
+):
+    """Its user signs in anew."""
+    policy(idle=600, lock=True)
+    browser = sign_in(alice)
+    settings.ROOT_URLCONF = tuple(
+        url for url in site if getattr(url, "app_name", "") != "django_sessionkit"
+    )
+    with travel(timedelta(minutes=20)):
+        assert browser.get("/whoami/").headers["Location"] == "/login/?next=%2Fwhoami%2F"
+
+
 @pytest.fixture
 def saved_again() -> Iterator[None]:
     """A receiver of the site's that comes before the kit's, and saves the user once more."""
