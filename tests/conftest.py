@@ -21,6 +21,7 @@ from django.db import connection
 
 from django_sessionkit.policy import Policy
 from tests import conformance, policies, servers
+from tests.browsers import BROWSERS, PAGE
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,6 +84,17 @@ def own_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """
     if marker := request.node.get_closest_marker("site"):
         monkeypatch.setattr(settings, "ROOT_URLCONF", marker.args[0])
+
+
+@pytest.fixture(params=BROWSERS)
+def browse(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Open a browser that wants pages, on either handler."""
+
+    def browse(**headers: str) -> Any:
+        browser: Any = BROWSERS[request.param]
+        return browser(raise_request_exception=False, headers=PAGE | headers)
+
+    return browse
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -7,24 +7,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import OperationalError
 from django.http import HttpResponse
-from django.test import AsyncClient, Client
+from django.test import Client
 from django.urls import path
 
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.signals import session_moved
 from tests import store
+from tests.browsers import BROWSERS, PAGE, SCRIPT
 from tests.store import SessionStore, round_trips, travel
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 User = get_user_model()
-PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-SCRIPT = {"accept": "application/json"}
 PROVE = "/account/sessions/reauthenticate/"
 ALL = ("browser", "system", "network")
 
@@ -61,27 +59,7 @@ async def alook(request):
 urlpatterns = [*site, path("look/", look), path("alook/", alook)]
 
 
-class Browser(Client):
-    a = ""
-
-
-class AsgiBrowser(AsyncClient):
-    a = "a"
-
-    def __init__(self, headers, **kwargs):
-        super().__init__(**kwargs)
-        self.usual = headers  # the parameter of Django's gets lost
-
-    def get(self, url, headers=(), **kwargs):
-        headers = {**self.usual, **dict(headers)}
-        return async_to_sync(super().get)(url, headers=headers, **kwargs)
-
-    def post(self, url, data=None, headers=(), **kwargs):
-        headers = {**self.usual, **dict(headers)}
-        return async_to_sync(super().post)(url, data, headers=headers, **kwargs)
-
-
-@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
+@pytest.fixture(params=BROWSERS)
 def browse(request, settings):
     """Open a browser of some kind, somewhere: the site is behind a proxy."""
     settings.SESSIONKIT_TRUSTED_PROXIES = 1
@@ -89,7 +67,7 @@ def browse(request, settings):
     def browse(user_agent=FIREFOX, address=HOME):
         headers = PAGE | {"user-agent": user_agent, "x-forwarded-for": address}
         headers = {name: value for name, value in headers.items() if value is not None}
-        return request.param(raise_request_exception=False, headers=headers)
+        return BROWSERS[request.param](raise_request_exception=False, headers=headers)
 
     return browse
 

@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 from django.contrib.auth import (
     SESSION_KEY,
     aupdate_session_auth_hash,
@@ -21,7 +21,6 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.db import OperationalError, connection, connections
 from django.db.models import F
 from django.http import HttpResponse
-from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
@@ -36,14 +35,13 @@ from django_sessionkit.models import (
 from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import digest_of
 from tests import policies, store
+from tests.browsers import PAGE, SCRIPT, Browser
 from tests.store import SessionStore, round_trips, travel
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 User = get_user_model()
-PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-SCRIPT = {"accept": "application/json"}
 PASSWORD = {"username": "alice", "password": "secret"}
 PROVE = "/account/sessions/reauthenticate/"
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
@@ -92,38 +90,6 @@ urlpatterns = [
     path("acall_blindly/", acall_blindly),
     path("awhoami/", awhoami),
 ]
-
-
-class Browser(Client):
-    """On a site of sync views."""
-
-    a = ""
-
-
-class AsgiBrowser(AsyncClient):
-    """On one of async views."""
-
-    a = "a"
-
-    def __init__(self, headers, **kwargs):
-        super().__init__(**kwargs)
-        self.usual = headers  # the parameter of Django's gets lost
-
-    def get(self, url, headers=(), **kwargs):
-        headers = {**self.usual, **dict(headers)}
-        return async_to_sync(super().get)(url, headers=headers, **kwargs)
-
-    def post(self, url, data=None, headers=(), **kwargs):
-        headers = {**self.usual, **dict(headers)}
-        return async_to_sync(super().post)(url, data, headers=headers, **kwargs)
-
-
-@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
-def browse(request):
-    def browse(**headers):
-        return request.param(raise_request_exception=False, headers=PAGE | headers)
-
-    return browse
 
 
 @pytest.fixture

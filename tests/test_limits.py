@@ -19,7 +19,6 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import OperationalError, connection, connections
 from django.http import HttpResponse
-from django.test import Client as Browser
 from django.urls import path
 
 from django_sessionkit.exceptions import TooManySessions
@@ -27,8 +26,9 @@ from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended, sign_in_refused
 from tests import store
+from tests.browsers import PAGE, SCRIPT
 from tests.store import SessionStore, travel
-from tests.test_middleware import PAGE, SCRIPT, AsgiBrowser, deletes_the_cookie, key_of
+from tests.test_middleware import deletes_the_cookie, key_of
 from tests.test_races import together
 from tests.urls import urlpatterns as site
 
@@ -75,14 +75,6 @@ urlpatterns = [
 
 
 # People and their browsers.
-
-
-@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
-def browse(request):
-    def browse(**headers):
-        return request.param(raise_request_exception=False, headers=PAGE | headers)
-
-    return browse
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +156,7 @@ def sign_in(browser, name="alice", **extra):
 
 def view(browser, name):
     """The sync or the async view of this name, as the browser's handler has it."""
-    return f"/a{name}/" if isinstance(browser, AsgiBrowser) else f"/{name}/"
+    return f"/{browser.a}{name}/"
 
 
 def put(browser, **fields):

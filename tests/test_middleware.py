@@ -5,44 +5,22 @@ What a browser sees: the cookie in and out, and what a visitor is told.
 from datetime import timedelta
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.messages import get_messages
 from django.db import OperationalError
 from django.http import HttpResponse
-from django.test import AsyncClient, RequestFactory
-from django.test import Client as Browser
+from django.test import RequestFactory
 from django.utils import timezone
 
 from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests import store
+from tests.browsers import SCRIPT, Browser
 from tests.store import SessionStore, round_trips, travel
 
 pytestmark = pytest.mark.django_db
-
-PAGE = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-SCRIPT = {"accept": "application/json"}
-
-
-class AsgiBrowser(AsyncClient):
-    """Django's client of the ASGI handler, without the await."""
-
-    def get(self, *args, **kwargs):
-        return async_to_sync(super().get)(*args, **kwargs)
-
-    def post(self, *args, **kwargs):
-        return async_to_sync(super().post)(*args, **kwargs)
-
-
-@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
-def browse(request):
-    def browse(**headers):
-        return request.param(raise_request_exception=False, headers=PAGE | headers)
-
-    return browse
 
 
 @pytest.fixture

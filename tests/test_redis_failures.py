@@ -13,7 +13,6 @@ import pytest
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import connection
-from django.test import Client as Browser
 from redis.exceptions import RedisError
 
 from django_sessionkit.backends import redis
@@ -32,7 +31,7 @@ from tests.redis_servers import (
 )
 from tests.servers import HOST, free_port
 from tests.store import travel
-from tests.test_middleware import PAGE, AsgiBrowser, key_of, sets_no_cookie
+from tests.test_middleware import key_of, sets_no_cookie
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 
@@ -85,11 +84,6 @@ def forgetful():
 def proxy(server):
     with Proxy(server) as proxy, sessions_in(proxy.url, PASSWORD=PASSWORD, **TIMEOUTS):
         yield proxy
-
-
-@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
-def browse(request):
-    return lambda: request.param(raise_request_exception=False, headers=PAGE)
 
 
 @pytest.fixture
@@ -231,9 +225,8 @@ READ_ONLY = [writes_paused, a_replica, full]
 
 def send(browser, what):
     """Have a view read or write the session, in the way of the server that the browser talks to."""
-    on_asgi = "a" if isinstance(browser, AsgiBrowser) else ""
     method = browser.get if what == "read" else browser.post
-    return method(f"/{on_asgi}{what}/", {"theme": "dark"})
+    return method(f"/{browser.a}{what}/", {"theme": "dark"})
 
 
 def name_of(function):

@@ -14,7 +14,6 @@ from django.contrib.auth.models import Group
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import OperationalError, connection
 from django.http import HttpResponse
-from django.test import Client as Browser
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.views.debug import ExceptionReporter
@@ -24,15 +23,9 @@ from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import session_key_reused, sessions_ended
 from tests import store
+from tests.browsers import PAGE, SCRIPT
 from tests.store import SessionStore, round_trips, travel
-from tests.test_middleware import (
-    PAGE,
-    SCRIPT,
-    AsgiBrowser,
-    deletes_the_cookie,
-    key_of,
-    sets_no_cookie,
-)
+from tests.test_middleware import deletes_the_cookie, key_of, sets_no_cookie
 from tests.test_races import together
 from tests.urls import urlpatterns as site
 
@@ -82,12 +75,13 @@ urlpatterns = [
 # People and their browsers.
 
 
-@pytest.fixture(params=[Browser, AsgiBrowser], ids=["wsgi", "asgi"])
-def browse(request):
+@pytest.fixture
+def browse(browse):
     """Open a browser; with a key, one that has got it from somewhere."""
+    open_browser = browse
 
     def browse(key=None, **headers):
-        browser = request.param(raise_request_exception=False, headers=PAGE | headers)
+        browser = open_browser(**headers)
         if key:
             browser.cookies["sessionid"] = key
         return browser
@@ -147,7 +141,7 @@ def later(seconds):
 
 def view(browser, name):
     """The sync or the async view of this name, as the browser's handler has it."""
-    return f"/a{name}/" if isinstance(browser, AsgiBrowser) else f"/{name}/"
+    return f"/{browser.a}{name}/"
 
 
 def read(browser):
