@@ -167,8 +167,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if session.ended_at:
             reason = session.get_end_reason_display()
         elif session.expires_at <= timezone.now():
-            idle = session.expires_at == session.idle_at
-            reason = str((EndReason.IDLE if idle else EndReason.EXPIRED).label)
+            reason = str(session.expiry_reason.label)
         else:
             return gettext("Locked") if session.is_locked else gettext("Active")
         return gettext("Ended: %(reason)s") % {"reason": reason}

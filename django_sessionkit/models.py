@@ -191,7 +191,7 @@ class EndReason(models.TextChoices):
     PRIVILEGE_CHANGE = "privilege_change", _("Permissions changed")
 
 
-# It is idleness that ended a session: nothing else was due earlier.
+# As in UserSession.expiry_reason.
 IDLE = models.Q(idle_at=models.F("expires_at"))
 
 
@@ -475,11 +475,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         """
         row = self.primary().filter(digest=digest).first()
         if row and row.ended_at is None:
-            reason = EndReason.LOST
-            if row.expires_at <= timezone.now():
-                is_idle = row.expires_at == row.idle_at
-                reason = EndReason.IDLE if is_idle else EndReason.EXPIRED
-            self.filter(pk=row.pk).close(reason)
+            has_expired = row.expires_at <= timezone.now()
+            self.filter(pk=row.pk).close(row.expiry_reason if has_expired else EndReason.LOST)
             row = self.primary().filter(pk=row.pk).first()
         return row
 
@@ -596,6 +593,11 @@ class UserSession(models.Model):
         if self.ended_at or self.idle_at is None:
             return False
         return self.idle_at <= timezone.now() < self.expires_at
+
+    @property
+    def expiry_reason(self) -> EndReason:
+        """What ends it when its time is over: idleness, if nothing else was due earlier."""
+        return EndReason.IDLE if self.expires_at == self.idle_at else EndReason.EXPIRED
 
     @property
     def device(self) -> Device:

@@ -174,7 +174,7 @@ class SessionStore(SessionBase):
     def policy(self) -> Policy:
         """What of the user's Policy still matters after signing in. See Policy.facts()."""
         self.get("")
-        return Policy.of(self._facts.get("policy", {}))
+        return _policy(self._facts)
 
     # Django's contract.
 
@@ -435,7 +435,7 @@ class SessionStore(SessionBase):
             contents = self._open(key, digest, stored)
             facts = contents[0] if contents else {}
             if former and (seen := facts.get("seen")):
-                grace = Policy.of(former.get("policy", {})).renew_grace
+                grace = _policy(former).renew_grace
                 reused = reused or seen + 1000 * grace <= _now()
             if contents is None or "successor" not in facts:
                 break
@@ -454,7 +454,7 @@ class SessionStore(SessionBase):
         security_logger.warning("A former key of session %s was used again", handle)
         send = session_key_reused.send_robust
         yield (partial(send, UserSession, handle=handle, client=self.client),)
-        if Policy.of(facts.get("policy", {})).on_reuse != "end":
+        if _policy(facts).on_reuse != "end":
             return False
         yield UserSession.objects.filter(pk=handle).revoke, EndReason.REUSED
         return True
@@ -498,23 +498,26 @@ class SessionStore(SessionBase):
         # What is not known, now or then, does not count.
         changed = [name for name in then if then[name] and now[name] and then[name] != now[name]]
         if not changed:
-            if any(now[name] and not then[name] for name in then):  # it was signed in by code
-                facts["bound"] = {name: then[name] or now[name] for name in then}
-                self.modified = True
+            self._bind(facts, now)  # it may have been signed in by code
             return None
         handle = uuid.UUID(facts["handle"])
         security_logger.warning("Session %s is used with another %s", handle, ", ".join(changed))
         send = partial(session_moved.send_robust, UserSession, handle=handle)
         yield (partial(send, changed=changed, client=self.client),)
-        match Policy.of(facts["policy"]).on_change:
+        match _policy(facts).on_change:
             case "ask":
                 return "moved"
             case "end":
                 yield UserSession.objects.filter(pk=handle).revoke, EndReason.MOVED
                 return "ended"
-        facts["bound"] = {name: now[name] or then[name] for name in then}
-        self.modified = True
+        self._bind(facts, now)
         return None
+
+    def _bind(self, facts: Facts, now: dict[str, str]) -> None:
+        bound = {name: now[name] or then for name, then in facts["bound"].items()}
+        if bound != facts["bound"]:
+            facts["bound"] = bound
+            self.modified = True
 
     def _traits(self, names: Iterable[str]) -> dict[str, str]:
         """Return what is known of the client under these names of Policy.bind."""
@@ -1128,6 +1131,10 @@ class SessionStore(SessionBase):
         except self.unavailable as error:
             raise self._no_answer(error) from error
         return answer
+
+
+def _policy(facts: Facts) -> Policy:
+    return Policy.of(facts.get("policy", {}))
 
 
 def _digests(facts: Facts, digest: str) -> list[str]:
