@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from unittest.mock import patch
 
 import redis
 from django.conf import settings
 from django.core.cache import caches
 from django.test import override_settings
+from django_redis.pool import ConnectionFactory
 from redis.exceptions import RedisClusterException
 
-from django_sessionkit.backends.redis import sync_client
+from django_sessionkit.backends.redis import ClusterConnectionFactory, sync_client
 from tests import servers
 from tests.servers import HOST
 
@@ -146,7 +148,11 @@ def sessions_in(
         options = {**timeouts, **options}
     alias = {"BACKEND": backend, "LOCATION": location, "KEY_PREFIX": "cache", "OPTIONS": options}
     name = settings.SESSION_CACHE_ALIAS
-    with override_settings(CACHES={**settings.CACHES, name: alias}):
+    with contextlib.ExitStack() as stack:
+        # They go by the URL alone, and an earlier server may have had this port and no password.
+        for known in (ConnectionFactory._pools, ClusterConnectionFactory._clients):
+            stack.enter_context(patch.dict(known, clear=True))
+        stack.enter_context(override_settings(CACHES={**settings.CACHES, name: alias}))
         yield
         if client := getattr(caches[name], "client", None):
             client.do_close_clients()
