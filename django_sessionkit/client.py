@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from django.http import HttpRequest
 
@@ -57,6 +58,8 @@ def is_page(request: HttpRequest) -> bool:
     return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
 
 
+# A visitor comes more than once, and to parse an address takes as long as to open a session.
+@lru_cache(maxsize=1000)
 def _normalised(text: str) -> str | None:
     text = text.strip()
     if match := WITH_PORT.fullmatch(text):

@@ -197,10 +197,14 @@ class SessionMiddleware(middleware.SessionMiddleware):
         at_close = session.get_expire_at_browser_close()
         if at_close and not session.renewed:
             return  # one that the browser forgets needs no new date
+        name, key = settings.SESSION_COOKIE_NAME, str(session.session_key)
         age = None if at_close else session.get_expiry_age()
+        given = response.cookies.get(name)
+        if given and (given.value, given["max-age"]) == (key, age):
+            return  # to make a cookie takes as long as to open a session
         response.set_cookie(
-            settings.SESSION_COOKIE_NAME,
-            str(session.session_key),
+            name,
+            key,
             max_age=age,
             expires=None if age is None else http_date(time.time() + age),
             domain=settings.SESSION_COOKIE_DOMAIN,

@@ -236,20 +236,22 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         rows = self.primary()
         now = timezone.now()
         found = list(rows.filter(ended_at=None).values_list("pk", "expires_at", "idle_at"))
+        # By their keys, once: PostgreSQL reads the whole table for two lists of 500.
+        everything = self.model.objects.using(rows.db)
         ended, unavailable = 0, None
         for start in range(0, len(found), ROWS):
             batch = found[start : start + ROWS]
-            marked = self.model.objects.using(rows.db).filter(pk__in=[row[0] for row in batch])
-            revoked = marked._end([pk for pk, at, _ in batch if at > now], reason, by)
-            expired = marked._end(
+            revoked = everything._end([pk for pk, at, _ in batch if at > now], reason, by)
+            expired = everything._end(
                 [pk for pk, at, idle_at in batch if at <= now and at != idle_at], EndReason.EXPIRED
             )
-            idle = marked._end(
+            idle = everything._end(
                 [pk for pk, at, idle_at in batch if at <= now and at == idle_at], EndReason.IDLE
             )
             ended += len(revoked)
             # Read after they were marked: a key that is cycled now is refused by the mark, one
             # that was cycled before it is found here under its new digest.
+            marked = everything.filter(pk__in=[row[0] for row in batch])
             digests = list(marked.values_list("digest", flat=True))
             if unavailable is None:
                 # In a transaction of somebody's, a failure must not take the marks back.

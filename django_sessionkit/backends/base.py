@@ -572,11 +572,12 @@ class SessionStore(SessionBase):
         self.modified = True
 
     def _finish(self, answered: bool) -> Flow[None]:
-        key, facts, now = self.session_key, self._facts, _now()
-        if key is None or self._loaded is None:
+        key, facts = self.session_key, self._facts
+        unseen = "previous" in facts and self._former is None
+        if key is None or self._loaded is None or not (unseen or self._due):
             return
-        digest = digest_of(key)
-        if "previous" in facts and self._former is None:
+        digest, now = digest_of(key), _now()
+        if unseen:
             yield from self._see(digest, now)
         if self.background or not self._due:
             return
