@@ -6,9 +6,11 @@ was ended or its store does not answer.
 import logging
 import re
 import time
+from asyncio import shield
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
@@ -16,7 +18,6 @@ from django.contrib.auth.views import redirect_to_login
 from django.contrib.messages.storage import default_storage
 from django.contrib.sessions import middleware
 from django.contrib.sessions.backends.base import UpdateError
-from django.contrib.sessions.exceptions import SessionInterrupted
 from django.http import (
     HttpRequest,
     HttpResponse,
@@ -141,10 +142,43 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 self.leave_cookie(request)
         session.finish(answered=response.status_code < 500)
         try:
-            response = super().process_response(request, response)
-        except SessionInterrupted:
-            response = super().process_response(request, self.interrupted(request))
+            if is_to_be_saved(session, response):
+                session.save()
+        except UpdateError:
+            return self.not_saved(request)
         return self.finish_cookie(request, response)
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponse:
+        """
+        The same without a thread, which costs more than the session does, where nothing but a save
+        is left to do.
+        """
+        self.process_request(request)
+        response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
+        session: Any = request.session
+        ours = isinstance(session, self.SessionStore)
+        if not ours or settings.SESSION_SAVE_EVERY_REQUEST or not session.is_settled():
+            return await sync_to_async(self.process_response)(request, response)
+        try:
+            if is_to_be_saved(session, response):
+                # A visitor who goes away cancels the request, but not half of what is written.
+                await shield(session.asave())
+            return self.finish_cookie(request, response)
+        except UpdateError:
+            return await sync_to_async(self.not_saved)(request)
+        except StoreUnavailable:
+            return self.unavailable(request)
+        finally:
+            current_request.set(None)
+
+    def not_saved(self, request: HttpRequest) -> HttpResponse:
+        """Answer for a session that was ended while the request was under way, and its cookie."""
+        session = cast("SessionStore", request.session)
+        try:
+            response = self.interrupted(request)
+            return response if session.lock else self.finish_cookie(request, response)
+        except StoreUnavailable:
+            return self.unavailable(request)
 
     def leave_cookie(self, request: HttpRequest) -> None:
         """Keep Django's middleware from deleting the cookie of a session that is empty."""
@@ -173,38 +207,41 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return key if SESSION_KEY_PATTERN.fullmatch(key) else None
 
     def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Slide the cookie with the session, and see to what Django's middleware leaves out."""
+        """Give the visitor the cookie of what was saved, or slide it, or take it away."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
-        given = name in response.cookies and response.cookies[name].value != ""
         slid = session.touched or session.renewed
-        if given and not slid and session.has_good_cookie():
-            del response.cookies[name]
-        elif (given or slid) and response.status_code < 500 and not session.is_empty():
+        if session.is_empty():
+            if name in request.COOKIES:
+                response.delete_cookie(
+                    name,
+                    path=settings.SESSION_COOKIE_PATH,
+                    domain=settings.SESSION_COOKIE_DOMAIN,
+                    samesite=settings.SESSION_COOKIE_SAMESITE,
+                )
+        elif response.status_code < 500 and (
+            slid or (is_to_be_saved(session, response) and not session.has_good_cookie())
+        ):
             self.give_cookie(session, response)
         if cookie := response.cookies.get(name):
+            patch_vary_headers(response, ("Cookie",))
             # ASVS 14.3.2: no cache on the way keeps a session key.
             patch_cache_control(response, no_store=True, private=True)
             if name.startswith(("__Http-", "__Host-Http-")):
                 # A browser takes only such a deletion; Django's lacks what the prefix demands.
                 cookie["httponly"] = cookie["secure"] = True
+        elif session.accessed:
+            patch_vary_headers(response, ("Cookie",))
         return response
 
     def give_cookie(self, session: "SessionStore", response: HttpResponse) -> None:
-        """
-        Give the visitor the key, for as long as the session lives. Django's middleware, which may
-        have done so, has asked how long that is before a sign-in was written, and so limited.
-        """
+        """Give the visitor the key, for as long as the session lives."""
         at_close = session.get_expire_at_browser_close()
-        if at_close and not session.renewed:
+        if at_close and not (session.renewed or is_to_be_saved(session, response)):
             return  # one that the browser forgets needs no new date
-        name, key = settings.SESSION_COOKIE_NAME, str(session.session_key)
         age = None if at_close else session.get_expiry_age()
-        given = response.cookies.get(name)
-        if given and (given.value, given["max-age"]) == (key, age):
-            return  # to make a cookie takes as long as to open a session
         response.set_cookie(
-            name,
-            key,
+            settings.SESSION_COOKIE_NAME,
+            str(session.session_key),
             max_age=age,
             expires=None if age is None else http_date(time.time() + age),
             domain=settings.SESSION_COOKIE_DOMAIN,
@@ -262,8 +299,10 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def refused(self, request: HttpRequest, limit: int) -> HttpResponse:
         """Answer for a sign-in that the limit does not allow. What a visitor has is kept."""
-        session = request.session = self.SessionStore(request.session.session_key)
-        session.modified = True  # its key may be new
+        session: Any = self.SessionStore(request.session.session_key)
+        request.session = session
+        session.get("")  # may be gone
+        session.renewed = True  # its key may be new
         text = ngettext(
             "You are already signed in on %(limit)d device, and more are not allowed. Sign out"
             " there first.",
@@ -326,6 +365,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
         )
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
+
+
+def is_to_be_saved(session: "SessionStore", response: HttpResponse) -> bool:
+    """Tell what Django's middleware tells: what a view that failed has done is not kept."""
+    wanted = session.modified or settings.SESSION_SAVE_EVERY_REQUEST
+    return wanted and not session.is_empty() and response.status_code < 500
 
 
 def is_farewell_due(request: HttpRequest, response: HttpResponse) -> bool:

@@ -311,6 +311,14 @@ class SessionStore(SessionBase):
             and self._session_cache.get("_session_expiry") == self._expiry
         )
 
+    def is_settled(self) -> bool:
+        """
+        Tell whether nothing is left to do at the end of a request but to save what was modified:
+        no activity is to be written, the visitor is to be told nothing.
+        """
+        open_ends = self.failed, self.lost, self.lock, self.refused, self._due
+        return not any(open_ends) and "previous" not in self._facts
+
     def finish(self, answered: bool) -> None:
         """
         Write the activity of a request, at its end, outside of the view's transaction; give the
