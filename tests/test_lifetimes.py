@@ -78,6 +78,17 @@ async def acall_blindly(request):
     return HttpResponse("done")
 
 
+def overwrite(request):
+    """Does away with what was there, without a look at it."""
+    request.session.clear()
+    request.session["cart"] = "kettle"
+    return HttpResponse("done")
+
+
+async def aoverwrite(request):
+    return overwrite(request)
+
+
 async def awhoami(request):
     return HttpResponse(str(await request.auser()))
 
@@ -88,6 +99,8 @@ urlpatterns = [
     path("acall/", acall),
     path("call_blindly/", call_blindly),
     path("acall_blindly/", acall_blindly),
+    path("overwrite/", overwrite),
+    path("aoverwrite/", aoverwrite),
     path("awhoami/", awhoami),
 ]
 
@@ -645,13 +658,19 @@ def test_to_look_at_a_locked_session_does_not_open_it(locked, clock):
 
 
 @pytest.mark.parametrize(
-    "act", ["write", "fail", "save", "create", "cycle_key", "set_expiry", "clear", "blindly clear"]
+    "act",
+    [
+        *["write", "overwrite", "fail", "save", "create", "cycle_key", "set_expiry"],
+        *["clear", "blindly clear"],
+    ],
 )
 def test_nothing_of_what_a_view_does_is_kept_while_it_is_locked(locked, act):
     before = store.payloads()
     act, blindly = act.removeprefix("blindly "), "_blindly" if act.startswith("blindly ") else ""
     if act == "write":
         response = locked.post(f"/{locked.a}write/", {"cart": "kettle"})
+    elif act == "overwrite":
+        response = locked.post(f"/{locked.a}overwrite/")
     elif act == "fail":
         response = locked.post("/fail/")
     else:

@@ -2,9 +2,11 @@
 What a browser sees: the cookie in and out, and what a visitor is told.
 """
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.messages import get_messages
@@ -13,11 +15,14 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.utils import timezone
 
+from django_sessionkit import middleware
+from django_sessionkit.backends import base
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests import store
-from tests.browsers import SCRIPT, Browser
+from tests.browsers import SCRIPT, AsgiBrowser, Browser
 from tests.store import SessionStore, round_trips, travel
 
 pytestmark = pytest.mark.django_db
@@ -238,6 +243,32 @@ def test_nothing_is_saved_when_the_server_fails(visitor):
     assert visitor.get("/read/").json() == {"cart": "teapot"}
 
 
+# In a thread is what has to wait for the database.
+
+
+@pytest.mark.parametrize("path", ["/", "/aread/", "/awrite/"])
+def test_an_async_request_takes_no_thread_of_the_middleware(alice, path, monkeypatch):
+    browser = AsgiBrowser()
+    browser.post("/login/", {"username": "alice", "password": "secret"})
+    taken = []
+
+    def counting(function, **kwargs):
+        taken.append(function.__name__)
+        return sync_to_async(function, **kwargs)
+
+    for module in (middleware, base):
+        monkeypatch.setattr(module, "sync_to_async", counting)
+    response = browser.post(path, {"cart": "teapot"})
+    assert response.status_code == 200
+    assert sets_no_cookie(response) is (path != "/awrite/")
+    steps = {"/": 0, "/aread/": 1, "/awrite/": 2}[path]
+    assert taken == ([] if SessionStore.native_async else ["_run"] * steps)
+    with travel(timedelta(seconds=61)):
+        browser.post(path, {"cart": "kettle"})
+    # What is due once a minute is written in one.
+    assert ("process_response" in taken) is (path != "/")
+
+
 # Activity.
 
 
@@ -256,10 +287,20 @@ def test_the_cookie_slides_with_the_session(visitor):
         assert visitor.get("/read/").json() == {"cart": "teapot"}
 
 
-def test_a_cookie_that_goes_with_the_browser_is_not_made_to_last(visitor, settings):
+def test_a_cookie_that_goes_with_the_browser_is_not_made_to_last(browse, settings):
     settings.SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+    visitor = browse()
+    cookie = visitor.post(f"/{visitor.a}write/", {"cart": "teapot"}).cookies["sessionid"]
+    assert (cookie["max-age"], cookie["expires"]) == ("", "")
+    assert visitor.get(f"/{visitor.a}read/").json() == {"cart": "teapot"}
     with travel(timedelta(hours=1)):
-        assert sets_no_cookie(visitor.get("/read/"))
+        assert sets_no_cookie(visitor.get(f"/{visitor.a}read/"))
+
+
+def test_the_cookie_slides_though_the_view_fails(visitor):
+    with travel(timedelta(hours=1)):
+        response = visitor.get("/fail/")
+    assert response.cookies["sessionid"]["max-age"] == django_settings.SESSION_COOKIE_AGE
 
 
 def test_a_touch_of_a_session_that_the_view_then_saves_sets_one_cookie(visitor):
@@ -591,14 +632,18 @@ def test_a_view_that_makes_do_without_the_session_is_503_too(visitor, down):
     down("read")
 
     def view(request):
-        try:
+        with suppress(StoreUnavailable):
             request.session.get("cart")
-        except Exception:
-            return HttpResponse("Hello, stranger")
+        return HttpResponse("Hello, stranger")
 
-    header = f"sessionid={key_of(visitor)}"
-    response = SessionMiddleware(view)(RequestFactory().get("/", headers={"cookie": header}))
-    assert response.status_code == 503
+    async def aview(request):
+        with suppress(StoreUnavailable):
+            await request.session.aget("cart")
+        return HttpResponse("Hello, stranger")
+
+    request = RequestFactory().get("/", headers={"cookie": f"sessionid={key_of(visitor)}"})
+    assert SessionMiddleware(view)(request).status_code == 503
+    assert async_to_sync(SessionMiddleware(aview))(request).status_code == 503
 
 
 def test_a_registry_that_is_down_is_503(signed_in, monkeypatch):

@@ -24,10 +24,13 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
+from django.test import RequestFactory
 
 from django_sessionkit.backends import redis
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import UserSession
 from django_sessionkit.sealing import digest_of
 from tests.redis_servers import FORGETFUL, Proxy, Server, sessions_in, wait_for
@@ -623,3 +626,38 @@ def test_a_visitor_who_goes_away_leaves_no_half_of_a_new_key(monkeypatch):
     asyncio.run(story())
     assert UserSession.objects.get().digest == digest_of(session.session_key)
     assert SessionStore(session.session_key).handle == session.handle
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.standard("ASVS-16.5.3")
+def test_a_visitor_who_goes_away_leaves_no_half_of_a_sign_in(monkeypatch):
+    """The same, where the end of the request writes what a view has done by hand."""
+    user = get_user_model().objects.create_user("alice")
+    session = SessionStore()
+    session.create()
+    key, replace = session.session_key, SessionStore.areplace
+
+    async def view(request):
+        await request.session.aset(SESSION_KEY, str(user.pk))
+        return HttpResponse()
+
+    async def story():
+        written, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*args):
+            written.set()
+            await go_on.wait()
+            return await replace(*args)
+
+        monkeypatch.setattr(SessionStore, "areplace", staticmethod(slowly))
+        answer = SessionMiddleware(view)(RequestFactory(HTTP_COOKIE=f"sessionid={key}").get("/"))
+        request = asyncio.create_task(answer)
+        await written.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        go_on.set()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(story())
+    assert SessionStore(key).handle == UserSession.objects.get().pk

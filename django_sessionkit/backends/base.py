@@ -316,7 +316,7 @@ class SessionStore(SessionBase):
         Tell whether nothing is left to do at the end of a request but to save what was modified:
         no activity is to be written, the visitor is to be told nothing.
         """
-        open_ends = self.failed, self.lost, self.lock, self.refused, self._due
+        open_ends = self.failed, self.lost, self.lock, self._due
         return not any(open_ends) and "previous" not in self._facts
 
     def finish(self, answered: bool) -> None:
