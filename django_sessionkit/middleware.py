@@ -209,7 +209,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Give the visitor the cookie of what was saved, or slide it, or take it away."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
-        slid = session.touched or session.renewed  # also when the view has failed
+        slid = session.touched or session.renewed
         if session.is_empty():
             if name in request.COOKIES:
                 response.delete_cookie(
@@ -218,7 +218,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
                     domain=settings.SESSION_COOKIE_DOMAIN,
                     samesite=settings.SESSION_COOKIE_SAMESITE,
                 )
-        elif slid or (is_to_be_saved(session, response) and not session.has_good_cookie()):
+        elif response.status_code < 500 and (
+            slid or (is_to_be_saved(session, response) and not session.has_good_cookie())
+        ):
             self.give_cookie(session, response)
         if cookie := response.cookies.get(name):
             patch_vary_headers(response, ("Cookie",))

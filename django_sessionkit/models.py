@@ -417,9 +417,9 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         row = self.primary().filter(pk=handle, digest__in=digests, ended_at=None)
         found = row.select_related("user").first()
         if found and is_disabled(found.user):
-            row.close(EndReason.ACCOUNT_DISABLED)
+            self.close_one(handle, EndReason.ACCOUNT_DISABLED)
         elif found and not _is_verified(found.user, auth_hash):
-            row.close(EndReason.PASSWORD_CHANGE)
+            self.close_one(handle, EndReason.PASSWORD_CHANGE)
         elif found:
             return found
         else:
@@ -470,6 +470,10 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
         _announce(rows._end(handles, reason, at=at), reason, None)
 
+    def close_one(self, handle: str, reason: str) -> None:
+        """The same for one row, which need not be asked for then."""
+        _announce(self.primary()._end([uuid.UUID(handle)], reason), reason, None)
+
     def lost(self, digest: str) -> "UserSession | None":
         """
         Return the row of a session that the store does not have, marked ended if it was not, or
@@ -478,7 +482,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         row = self.primary().filter(digest=digest).first()
         if row and row.ended_at is None:
             has_expired = row.expires_at <= timezone.now()
-            self.filter(pk=row.pk).close(row.expiry_reason if has_expired else EndReason.LOST)
+            self.close_one(row.pk.hex, row.expiry_reason if has_expired else EndReason.LOST)
             row = self.primary().filter(pk=row.pk).first()
         return row
 

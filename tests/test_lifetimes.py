@@ -1530,7 +1530,7 @@ def test_what_it_costs_to_end(sign_in, policy, clock):
     policy(idle=600)
     browser = sign_in()
     clock.move(seconds=600)
-    with round_trips(5):
+    with round_trips(4):
         told(browser)
     with round_trips(2):  # the session and the row
         told(browser)

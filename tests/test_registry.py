@@ -434,6 +434,12 @@ def test_revoke_works_in_batches(alice, monkeypatch, ended):
     assert not store.payloads()
 
 
+def test_what_it_costs_to_sign_out(alice, sign_in, drive):
+    session = sign_in(alice).session
+    with round_trips(3):  # the session, its row, and whether that had a new key by then
+        drive(session, "flush")
+
+
 def test_revoke_names_a_row_once_in_a_statement(alice, sign_in):
     """Of two lists of 500 keys PostgreSQL thinks that to read the whole table is cheaper."""
     handle = sign_in(alice).session.handle

@@ -785,10 +785,10 @@ class SessionStore(SessionBase):
         # First, so that whoever is told that the store is down can try again.
         yield self.remove, digests
         if "handle" in facts:
-            row = rows.filter(pk=facts["handle"])
-            yield row.close, EndReason.LOGOUT
+            yield rows.close_one, facts["handle"], EndReason.LOGOUT
             # After it was marked: a parallel request may have given it a new key until then.
-            found = yield (partial(list, row.primary().values_list("digest", flat=True)),)
+            row = rows.primary().filter(pk=facts["handle"])
+            found = yield (partial(list, row.values_list("digest", flat=True)),)
             if left := set(found) - set(digests):
                 yield self.remove, left
         elif not known:
@@ -934,7 +934,7 @@ class SessionStore(SessionBase):
             return facts
         if "handle" in facts:
             reason = EndReason.LOGOUT if user is None else EndReason.REPLACED
-            yield rows.filter(pk=facts["handle"]).close, reason
+            yield rows.close_one, facts["handle"], reason
         if user is None:
             return {}
         if self._flushed:
