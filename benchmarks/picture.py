@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 OURS, DRIVERS, OTHERS = "#2a6f97", "#adb5bd", "#e9a03b"
 
 
 def draw(figures: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
     """Draw a panel for every operation, with a bar for every contender."""
+    import matplotlib as mpl  # not needed where nothing is drawn
+    from matplotlib.figure import Figure
+
     # Text stays text, and the same figures make the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8})
     columns = 2 if len(figures) > 1 else 1

@@ -1,0 +1,76 @@
+"""The benchmarks run, on a machine without the peers as well, and a bar that is missed fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks.contenders import DRIVER, ENGINE, KIT_DB, PSYCOPG, WITH_ALLAUTH
+from benchmarks.report import Bar, Table, Verdict, compare
+from tests.servers import PROJECT
+
+pytestmark = pytest.mark.once
+
+# As much as it takes to do everything once. The shop needs a server that the tests do without.
+EVERYTHING = """
+from benchmarks.__main__ import PARTS, Size, run
+
+run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2]), [part for part in PARTS if part != "shop"])
+"""
+
+
+def test_every_operation_is_measured():
+    command = [sys.executable, "-W", "error::DeprecationWarning:benchmarks", "-c", EVERYTHING]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
+    contests = [*benchmarks.OPERATIONS, *benchmarks.REQUESTS, *benchmarks.REGISTRY]
+    assert {f"### {contest.title}" for contest in contests} < set(titles)
+    assert len(titles) == len(contests) + 5  # twice the activity; growth, payloads, async views
+    ours = [line for line in done.stdout.splitlines() if line.startswith("| django-sessionkit")]
+    assert ours
+    assert not [line for line in ours if "cannot be used here" in line]
+
+
+@pytest.mark.parametrize(
+    ("took", "pinned", "outcomes"),
+    [
+        (1.9, True, ["met", "met"]),
+        (2.1, True, ["**missed**", "met"]),
+        (2.1, False, ["not judged", "met"]),
+        (4.1, False, ["not judged", "**missed**"]),
+    ],
+)
+def test_what_a_bar_says(took: float, pinned: bool, outcomes: list[str]):
+    """Without cores of their own, a round trip takes this long or twice as long."""
+    django = ENGINE[KIT_DB.store]
+    rounds = {PSYCOPG: [1.0, 1.0], KIT_DB: [took, took], django: [8.0, 8.0]}
+    bars = {KIT_DB: [Bar(2.0, DRIVER), Bar(0.5, ENGINE)]}
+    table = compare("Load", rounds, bars, pinned, {WITH_ALLAUTH: "No module named 'allauth'"})
+    assert [str(verdict).split(maxsplit=2)[2] for verdict in table.verdicts] == outcomes
+    assert "| Django db, allauth | cannot be used here: No module named 'allauth' |" in str(table)
+
+
+@pytest.mark.parametrize(("found", "code"), [(1.0, 0), (1.1, 1)])
+def test_a_bar_that_is_missed_fails(
+    found: float,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    table = Table("Load", ["", "µs"], [["ours", "70"]], verdicts=[Verdict("Load", 1.0, found)])
+    document = tmp_path / "performance.md"
+    document.write_text("Before.\n\n## Figures\n\nOld ones.\n\n## After\n")
+    monkeypatch.setattr(benchmarks, "run", lambda size, parts: ("A machine.\n", [table]))
+    monkeypatch.setattr(benchmarks, "draw", lambda figures, path: path.write_text("a picture"))
+    monkeypatch.setattr(benchmarks, "DOCUMENT", document)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "operations", "--write"])
+    assert benchmarks.main() == code
+    assert ("Missed: Load: 1.10, not ≤ 1" in capsys.readouterr().out) is bool(code)
+    written = "A machine.\n\n![What an operation takes, in microseconds](performance.svg)\n\n"
+    written += "### Load\n\n|  | µs |\n| --- | ---: |\n| ours | 70 |\n"
+    assert document.read_text() == f"Before.\n\n## Figures\n\n{written}\n## After\n"
+    assert (tmp_path / "performance.svg").read_text() == "a picture"
