@@ -10,6 +10,8 @@ from django.http import HttpRequest
 # As much of a User-Agent header as is stored and parsed.
 USER_AGENT_LENGTH = 512
 
+# No address is longer, with brackets, a zone and a port.
+ADDRESS_LENGTH = 100
 # What servers and proxies write around an address: [v6], [v6]:port, v4:port.
 WITH_PORT = re.compile(r"\[(?P<v6>[^][]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+", re.ASCII)
 
@@ -48,7 +50,9 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
         entries = forwarded.rsplit(",", trusted_proxies)
         if len(entries) >= trusted_proxies:
             address = entries[-trusted_proxies]
-    return Client(_normalised(address), _printable(request.META.get("HTTP_USER_AGENT", "")))
+    address = address.strip()
+    known = _normalised(address) if len(address) <= ADDRESS_LENGTH else None
+    return Client(known, _printable(request.META.get("HTTP_USER_AGENT", "")))
 
 
 def is_page(request: HttpRequest) -> bool:
@@ -61,7 +65,6 @@ def is_page(request: HttpRequest) -> bool:
 # A visitor comes more than once, and to parse an address takes as long as to open a session.
 @lru_cache(maxsize=1000)
 def _normalised(text: str) -> str | None:
-    text = text.strip()
     if match := WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"]
     try:

@@ -128,8 +128,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if session.failed:
             # Whatever the view made of it, it did not know who was asking.
             return self.unavailable(request)
-        if settings.SESSION_SAVE_EVERY_REQUEST and session.session_key:
-            session.get("")  # else Django's save would be the first to miss it
+        if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
+            session.get("")  # else the save would be the first to miss it
         if session.lock and SESSION_KEY not in session:
             return self.locked(request, response)
         if session.lost and SESSION_KEY not in session:
@@ -142,46 +142,58 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 self.leave_cookie(request)
         session.finish(answered=response.status_code < 500)
         try:
-            if is_to_be_saved(session, response):
-                session.save()
+            return self.settle(request, response)
         except UpdateError:
             return self.not_saved(request)
-        return self.finish_cookie(request, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
         """
         The same without a thread, which costs more than the session does, where nothing but a save
         is left to do.
         """
+        if self.is_overridden():
+            return cast("HttpResponse", await super().__acall__(request))
         self.process_request(request)
         response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
-        session: Any = request.session
+        session: Any = getattr(request, "session", None)
         ours = isinstance(session, self.SessionStore)
         if not ours or settings.SESSION_SAVE_EVERY_REQUEST or not session.is_settled():
             return await sync_to_async(self.process_response)(request, response)
         try:
-            if is_to_be_saved(session, response):
+            if to_be_saved := is_to_be_saved(session, response):
                 # A visitor who goes away cancels the request, but not half of what is written.
                 await shield(session.asave())
-            return self.finish_cookie(request, response)
+            return self.finish_cookie(request, response, to_be_saved)
         except UpdateError:
             return await sync_to_async(self.not_saved)(request)
         except StoreUnavailable:
-            return self.unavailable(request)
+            return await sync_to_async(self.unavailable)(request)
         finally:
             current_request.set(None)
+
+    def is_overridden(self) -> bool:
+        """Tell whether a site has a subclass that wants to be asked, and may block."""
+        names = "process_request", "process_response", "respond", "settle"
+        return any(getattr(type(self), name) != getattr(SessionMiddleware, name) for name in names)
+
+    def settle(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        session = cast("SessionStore", request.session)
+        if to_be_saved := is_to_be_saved(session, response):
+            session.save()
+        return self.finish_cookie(request, response, to_be_saved)
 
     def not_saved(self, request: HttpRequest) -> HttpResponse:
         """Answer for a session that was ended while the request was under way, and its cookie."""
         session = cast("SessionStore", request.session)
         try:
             response = self.interrupted(request)
-            return response if session.lock else self.finish_cookie(request, response)
+            # What a visitor is told may be kept in the session that takes its place.
+            return response if session.lock else self.settle(request, response)
         except StoreUnavailable:
             return self.unavailable(request)
 
     def leave_cookie(self, request: HttpRequest) -> None:
-        """Keep Django's middleware from deleting the cookie of a session that is empty."""
+        """Keep the cookie of a session that is empty from being deleted."""
         request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
 
     def read_cookie(self, request: HttpRequest) -> str | None:
@@ -206,7 +218,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
         key = next(iter(found), "")
         return key if SESSION_KEY_PATTERN.fullmatch(key) else None
 
-    def finish_cookie(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    def finish_cookie(
+        self, request: HttpRequest, response: HttpResponse, saved: bool
+    ) -> HttpResponse:
         """Give the visitor the cookie of what was saved, or slide it, or take it away."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
         slid = session.touched or session.renewed
@@ -218,10 +232,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
                     domain=settings.SESSION_COOKIE_DOMAIN,
                     samesite=settings.SESSION_COOKIE_SAMESITE,
                 )
-        elif response.status_code < 500 and (
-            slid or (is_to_be_saved(session, response) and not session.has_good_cookie())
-        ):
-            self.give_cookie(session, response)
+        elif response.status_code < 500 and (slid or (saved and not session.has_good_cookie())):
+            self.give_cookie(session, response, saved)
         if cookie := response.cookies.get(name):
             patch_vary_headers(response, ("Cookie",))
             # ASVS 14.3.2: no cache on the way keeps a session key.
@@ -233,10 +245,10 @@ class SessionMiddleware(middleware.SessionMiddleware):
             patch_vary_headers(response, ("Cookie",))
         return response
 
-    def give_cookie(self, session: "SessionStore", response: HttpResponse) -> None:
+    def give_cookie(self, session: "SessionStore", response: HttpResponse, saved: bool) -> None:
         """Give the visitor the key, for as long as the session lives."""
         at_close = session.get_expire_at_browser_close()
-        if at_close and not (session.renewed or is_to_be_saved(session, response)):
+        if at_close and not (session.renewed or saved):
             return  # one that the browser forgets needs no new date
         age = None if at_close else session.get_expiry_age()
         response.set_cookie(
@@ -264,9 +276,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
         request.session = self.SessionStore()
         if row:
             return self.signed_out(request, row.end_reason)
-        # A concurrent request, signing in in another tab say, has given it a new key, and its
-        # answer has the new cookie.
-        self.leave_cookie(request)
+        if session.was_found:
+            # A concurrent request, signing in in another tab say, has given it a new key, and its
+            # answer has the new cookie.
+            self.leave_cookie(request)
+        # Else it was overwritten unread, and would be again: to begin anew, the cookie has to go.
         if request.method in ("GET", "HEAD") and is_page(request):
             return HttpResponseRedirect(request.get_full_path())
         return answer(
@@ -301,8 +315,10 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """Answer for a sign-in that the limit does not allow. What a visitor has is kept."""
         session: Any = self.SessionStore(request.session.session_key)
         request.session = session
-        session.get("")  # may be gone
+        session.get("")
         session.renewed = True  # its key may be new
+        if session.lost:
+            self.leave_cookie(request)
         text = ngettext(
             "You are already signed in on %(limit)d device, and more are not allowed. Sign out"
             " there first.",

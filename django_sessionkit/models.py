@@ -417,9 +417,9 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         row = self.primary().filter(pk=handle, digest__in=digests, ended_at=None)
         found = row.select_related("user").first()
         if found and is_disabled(found.user):
-            self.close_one(handle, EndReason.ACCOUNT_DISABLED)
+            row.close_one(handle, EndReason.ACCOUNT_DISABLED)
         elif found and not _is_verified(found.user, auth_hash):
-            self.close_one(handle, EndReason.PASSWORD_CHANGE)
+            row.close_one(handle, EndReason.PASSWORD_CHANGE)
         elif found:
             return found
         else:

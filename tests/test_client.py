@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from django_sessionkit.client import USER_AGENT_LENGTH, Client, client_of
+from django_sessionkit.client import USER_AGENT_LENGTH, Client, _normalised, client_of
 
 
 def client(trusted_proxies: int = 0, **meta: Any) -> Client:
@@ -80,6 +80,13 @@ def test_addresses_are_written_in_one_way(written: str, meant: str):
 )
 def test_what_is_no_address_is_unknown(garbage: str):
     assert address(garbage) is None
+
+
+def test_a_long_address_is_not_remembered():
+    before = _normalised.cache_info().currsize
+    assert address(" " * 60_000 + "192.0.2.1") == "192.0.2.1"
+    assert address("1" * 60_000) is None
+    assert _normalised.cache_info().currsize <= before + 1
 
 
 def test_a_server_that_says_nothing_of_the_peer_leaves_it_unknown():

@@ -321,7 +321,9 @@ def test_the_new_one_is_refused_and_told(enter, browse, policy, ended, refused, 
     assert len(refused) == 1
 
 
-def test_a_limit_of_one_is_told_in_the_singular(enter, browse, policy):
+@pytest.mark.parametrize("storage", ["cookie.CookieStorage", "session.SessionStorage"])
+def test_a_limit_of_one_is_told_in_the_singular(enter, browse, policy, settings, storage):
+    settings.MESSAGE_STORAGE = f"django.contrib.messages.storage.{storage}"
     policy(limit=1, on_limit="refuse")
     enter()
     browser = browse()

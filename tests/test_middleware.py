@@ -2,13 +2,14 @@
 What a browser sees: the cookie in and out, and what a visitor is told.
 """
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.messages import get_messages
 from django.db import OperationalError
 from django.http import HttpResponse
@@ -17,12 +18,12 @@ from django.utils import timezone
 
 from django_sessionkit import middleware
 from django_sessionkit.backends import base
-from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.middleware import SessionMiddleware
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from tests import store
-from tests.browsers import SCRIPT, AsgiBrowser, Browser
+from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser
 from tests.store import SessionStore, round_trips, travel
 
 pytestmark = pytest.mark.django_db
@@ -264,6 +265,8 @@ def test_an_async_request_takes_no_thread_of_the_middleware(alice, path, monkeyp
     steps = {"/": 0, "/aread/": 1, "/awrite/": 2}[path]
     assert taken == ([] if SessionStore.native_async else ["_run"] * steps)
     with travel(timedelta(seconds=61)):
+        browser.post(path, {"cart": "kettle"}, headers={"X-Background-Request": "1"})
+        assert "process_response" not in taken
         browser.post(path, {"cart": "kettle"})
     # What is due once a minute is written in one.
     assert ("process_response" in taken) is (path != "/")
@@ -462,11 +465,15 @@ def test_a_site_without_messages_is_told_as_well(signed_in, browse, settings):
     assert "messages" not in response.cookies
 
 
-def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings):
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings, meanwhile):
     settings.MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
     browser = signed_in()
-    UserSession.objects.revoke()
-    response = browser.get("/read/")
+    if meanwhile:
+        response = browser.get("/end_here/")
+    else:
+        UserSession.objects.revoke()
+        response = browser.get("/read/")
     assert b"ended from another device" in browser.get(response.headers["Location"]).content
 
 
@@ -659,12 +666,115 @@ def test_a_registry_that_is_down_is_503(signed_in, monkeypatch):
 # Beside others.
 
 
-def test_a_view_that_takes_the_session_away_gets_its_way():
-    def view(request):
+def test_a_view_that_takes_the_session_away_gets_its_way(answers):
+    def act(request):
         del request.session
         return HttpResponse("done")
 
-    assert SessionMiddleware(view)(RequestFactory().get("/")).content == b"done"
+    assert answers(act, RequestFactory().get("/")).content == b"done"
+
+
+# What views do without a look at the session that the cookie names, which may be gone.
+
+
+@pytest.fixture(params=["sync", "async"])
+def answers(request):
+    """Have a view, which does not wait for anything, answer a request, with its session."""
+
+    def answers(act, request, middleware=SessionMiddleware):
+        return middleware(act)(request)
+
+    def async_answers(act, request, middleware=SessionMiddleware):
+        async def view(request):
+            return act(request)
+
+        return async_to_sync(middleware(view))(request)
+
+    return answers if request.param == "sync" else async_answers
+
+
+def mark(request):
+    request.session.modified = True
+    return HttpResponse("done")
+
+
+def begin_anew(request):
+    request.session.clear()
+    request.session["cart"] = "kettle"
+    return HttpResponse("done")
+
+
+@pytest.mark.parametrize("act", [mark, begin_anew])
+def test_who_comes_with_the_cookie_of_a_session_that_is_gone_gets_somewhere(answers, act):
+    """Not to the same page again and again."""
+    headers = {**PAGE, "cookie": "sessionid=abcdefghijklmnopqrstuvwxyz234567"}
+    response = answers(act, RequestFactory().get("/", headers=headers))
+    if act is begin_anew:
+        assert response.headers["Location"] == "/"
+        assert deletes_the_cookie(response)
+        response = answers(act, RequestFactory().get("/", headers=PAGE))
+        assert len(response.cookies["sessionid"].value) == 32
+    assert response.content == b"done"
+
+
+def test_who_is_refused_while_another_tab_changes_the_key_keeps_that(
+    answers, visitor, alice, monkeypatch
+):
+    def act(request):
+        request.session.clear()
+        request.session[SESSION_KEY] = str(alice.pk)
+        return HttpResponse("done")
+
+    def refuse(*args):
+        raise TooManySessions(1)
+
+    class Slow(SessionMiddleware):
+        def refused(self, request, limit):
+            SessionStore(key_of(visitor)).cycle_key()
+            return super().refused(request, limit)
+
+    monkeypatch.setattr(UserSessionQuerySet, "open", refuse)
+    headers = {**PAGE, "cookie": f"sessionid={key_of(visitor)}"}
+    response = answers(act, RequestFactory().get("/", headers=headers), Slow)
+    assert response.headers["Location"] == "/login/"
+    assert sets_no_cookie(response)
+
+
+def test_a_middleware_of_a_site_is_asked(answers):
+    class Own(SessionMiddleware):
+        def process_response(self, request, response):
+            response = super().process_response(request, response)
+            response.headers["X-Own"] = str(get_user_model().objects.count())  # blocks
+            return response
+
+    class Closed(SessionMiddleware):
+        def process_request(self, request):
+            return super().process_request(request) or HttpResponse("closed")
+
+    response = answers(begin_anew, RequestFactory().get("/"), Own)
+    assert response.headers["X-Own"] == "0"
+    assert response.cookies["sessionid"].value
+    assert answers(begin_anew, RequestFactory().get("/"), Closed).content == b"closed"
+
+
+def test_the_page_that_says_that_a_store_is_down_may_wait(visitor, down, monkeypatch):
+    """A site has one of its own, with a tag that asks the database, say."""
+    down("areplace" if SessionStore.native_async else "replace")
+
+    def render(*args):
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return "down"
+
+    monkeypatch.setattr(middleware, "render_to_string", render)
+    headers = {**PAGE, "cookie": f"sessionid={key_of(visitor)}"}
+
+    async def view(request):
+        await request.session.aset("cart", "kettle")
+        return HttpResponse("done")
+
+    response = async_to_sync(SessionMiddleware(view))(RequestFactory().get("/", headers=headers))
+    assert (response.status_code, response.content) == (503, b"down")
 
 
 def test_a_session_of_another_engine_is_left_to_its_own():

@@ -434,6 +434,22 @@ def test_revoke_works_in_batches(alice, monkeypatch, ended):
     assert not store.payloads()
 
 
+def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_stays(
+    alice, sign_in, monkeypatch
+):
+    """A due request of another tab looks at the row while the password is changed."""
+    session = sign_in(alice).session
+    digest = digest_of(session.session_key)
+
+    def is_verified(user, auth_hash):
+        session.cycle_key()
+        return False
+
+    monkeypatch.setattr(models, "_is_verified", is_verified)
+    assert UserSession.objects.verify(session.handle.hex, [digest], "an old one") is None
+    assert UserSession.objects.get().ended_at is None
+
+
 def test_what_it_costs_to_sign_out(alice, sign_in, drive):
     session = sign_in(alice).session
     with round_trips(3):  # the session, its row, and whether that had a new key by then

@@ -311,12 +311,19 @@ class SessionStore(SessionBase):
             and self._session_cache.get("_session_expiry") == self._expiry
         )
 
+    @property
+    def was_found(self) -> bool:
+        """Whether what is stored under its key has been read, or written."""
+        return self._loaded is not None
+
     def is_settled(self) -> bool:
         """
         Tell whether nothing is left to do at the end of a request but to save what was modified:
         no activity is to be written, the visitor is to be told nothing.
         """
-        open_ends = self.failed, self.lost, self.lock, self._due
+        due = self._due and not self.background
+        unread = self.modified and not hasattr(self, "_session_cache")
+        open_ends = self.failed, self.lost, self.lock, due, unread
         return not any(open_ends) and "previous" not in self._facts
 
     def finish(self, answered: bool) -> None:
