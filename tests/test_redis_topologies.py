@@ -4,6 +4,7 @@ The Redis engine on more than one server: a primary that Sentinels watch over, a
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
@@ -55,6 +56,16 @@ def stored(topology, drive):
 
 def again(session):
     return SessionStore(session.session_key)
+
+
+def connections_of(client):
+    return getattr(client, "nodes_manager", None) or client.connection_pool
+
+
+def test_threads_have_their_connections_in_common(topology):
+    with ThreadPoolExecutor(1) as executor:
+        there = executor.submit(redis.sync_client).result()
+    assert connections_of(there) is connections_of(redis.sync_client())
 
 
 # The contract, in short: the whole of it is tested on one server.
