@@ -89,3 +89,6 @@ match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
         }
     case unknown:
         raise ImproperlyConfigured(f"SESSIONKIT_TEST_ENGINE: db, redis or valkey, not {unknown}")
+
+# Django 6.1 wants to be told; tests keep their mails whatever it says.
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
