@@ -104,7 +104,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         current_request.set(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        session: Any = request.session
+        session: Any = getattr(request, "session", None)
         states = [getattr(session, name, None) for name in ("lost", "refused", "lock")]
         if isinstance(exception, UpdateError) and any(states):
             try:
