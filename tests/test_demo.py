@@ -78,6 +78,8 @@ def test_a_store_that_is_not_there_is_one_line(
 def test_redis_of_the_demo_stops_with_it(
     demo: Callable[..., subprocess.Popen[bytes]], log: Path, by: signal.Signals
 ):
+    # Tests that a shell has started in the background ignore it, and so would the demo.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     shop = demo(**ON_REDIS)
     assert servers._came_up(shop, lambda: "Quit the server" in log.read_text()), log.read_text()
     (line,) = re.findall(r"^  Sessions +(.*)$", log.read_text(), re.MULTILINE)
