@@ -131,7 +131,7 @@ def async_views(bench: Bench) -> Iterator[Table]:
 def account_page(bench: Bench) -> Iterator[Table]:
     contenders = [c for c in bench.processes if serves(c) and c != KIT_PREPARED]
     keys = [bench.processes[c].call(attrgetter("keys")) for c in contenders]
-    seconds = max(1.0, 20 * bench.size.seconds)
+    seconds = max(1.0, 10 * bench.size.seconds)
     with ExitStack() as stack:
         with bench.cores.on(bench.cores.all):
             ports = [stack.enter_context(shop.serve(c, bench.place)) for c in contenders]
@@ -139,7 +139,7 @@ def account_page(bench: Bench) -> Iterator[Table]:
         figures = {
             visitors: take_turns(
                 [(*site, visitors, seconds) for site in sites],
-                bench.size.rounds // 2,
+                max(2, bench.size.rounds // 3),
                 lambda site: shop.ask(*site),
             )
             for visitors in bench.size.visitors

@@ -42,7 +42,8 @@ def serve(contender: Contender, servers: Servers) -> Iterator[int]:
     """Serve the shop, and yield the port."""
     port = free_port()
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", str(WORKERS)]
-    command += ["--blocking-threads", "4", "--no-ws", "--log-level", "error"]
+    # All contenders are up at once, and a thread has a connection to the database.
+    command += ["--blocking-threads", "2", "--no-ws", "--log-level", "error"]
     command += ["--host", HOST, "--port", str(port), "example_project.wsgi:application"]
     environment = {
         **os.environ,
