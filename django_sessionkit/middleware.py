@@ -28,6 +28,7 @@ from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers, patch_cache_control, patch_vary_headers
+from django.utils.functional import cached_property
 from django.utils.http import http_date, urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -151,7 +152,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         The same without a thread, which costs more than the session does, where nothing but a save
         is left to do.
         """
-        if self.is_overridden():
+        if self.is_overridden:
             return cast("HttpResponse", await super().__acall__(request))
         self.process_request(request)
         response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
@@ -171,8 +172,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
         finally:
             current_request.set(None)
 
+    @cached_property
     def is_overridden(self) -> bool:
-        """Tell whether a site has a subclass that wants to be asked, and may block."""
+        """Whether a site has a subclass that wants to be asked, and may block."""
         names = "process_request", "process_response", "respond", "settle"
         return any(getattr(type(self), name) != getattr(SessionMiddleware, name) for name in names)
 
@@ -234,15 +236,15 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 )
         elif response.status_code < 500 and (slid or (saved and not session.has_good_cookie())):
             self.give_cookie(session, response, saved)
-        if cookie := response.cookies.get(name):
+        cookie = response.cookies.get(name)
+        if cookie or session.accessed:
             patch_vary_headers(response, ("Cookie",))
+        if cookie:
             # ASVS 14.3.2: no cache on the way keeps a session key.
             patch_cache_control(response, no_store=True, private=True)
             if name.startswith(("__Http-", "__Host-Http-")):
                 # A browser takes only such a deletion; Django's lacks what the prefix demands.
                 cookie["httponly"] = cookie["secure"] = True
-        elif session.accessed:
-            patch_vary_headers(response, ("Cookie",))
         return response
 
     def give_cookie(self, session: "SessionStore", response: HttpResponse, saved: bool) -> None:

@@ -597,67 +597,61 @@ def test_nothing_is_said_to_a_stranger(drive, authority, secure, doubt, tmp_path
     assert not secure.heard
 
 
+@pytest.fixture
+def go_away_in(monkeypatch):
+    """Cancel what a function begins while a verb is under way, as a server does with the request of
+    a client that is gone; and wait for what goes on all the same."""
+
+    def go_away_in(name, begin):
+        verb = getattr(SessionStore, name)
+
+        async def story():
+            begun, go_on = asyncio.Event(), asyncio.Event()
+
+            async def slowly(*args):
+                begun.set()
+                await go_on.wait()
+                return await verb(*args)
+
+            monkeypatch.setattr(SessionStore, name, staticmethod(slowly))
+            request = asyncio.create_task(begin())
+            await begun.wait()
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            go_on.set()
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+        asyncio.run(story())
+
+    return go_away_in
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-16.5.3")
-def test_a_visitor_who_goes_away_leaves_no_half_of_a_new_key(monkeypatch):
-    """A server cancels the request of a client that is gone: between the row and the store."""
+def test_a_visitor_who_goes_away_leaves_no_half_of_a_new_key(go_away_in):
+    """Between the row and the store."""
     session = SessionStore()
     session[SESSION_KEY] = str(get_user_model().objects.create_user("alice").pk)
     session.save()
-    move = SessionStore.amove
-
-    async def story():
-        written, go_on = asyncio.Event(), asyncio.Event()
-
-        async def slowly(*args):
-            written.set()
-            await go_on.wait()
-            return await move(*args)
-
-        monkeypatch.setattr(SessionStore, "amove", staticmethod(slowly))
-        request = asyncio.create_task(session.acycle_key())
-        await written.wait()
-        request.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await request
-        go_on.set()
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
-
-    asyncio.run(story())
+    go_away_in("amove", session.acycle_key)
     assert UserSession.objects.get().digest == digest_of(session.session_key)
     assert SessionStore(session.session_key).handle == session.handle
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-16.5.3")
-def test_a_visitor_who_goes_away_leaves_no_half_of_a_sign_in(monkeypatch):
+def test_a_visitor_who_goes_away_leaves_no_half_of_a_sign_in(go_away_in):
     """The same, where the end of the request writes what a view has done by hand."""
     user = get_user_model().objects.create_user("alice")
     session = SessionStore()
     session.create()
-    key, replace = session.session_key, SessionStore.areplace
+    key = session.session_key
 
     async def view(request):
         await request.session.aset(SESSION_KEY, str(user.pk))
         return HttpResponse()
 
-    async def story():
-        written, go_on = asyncio.Event(), asyncio.Event()
-
-        async def slowly(*args):
-            written.set()
-            await go_on.wait()
-            return await replace(*args)
-
-        monkeypatch.setattr(SessionStore, "areplace", staticmethod(slowly))
-        answer = SessionMiddleware(view)(RequestFactory(HTTP_COOKIE=f"sessionid={key}").get("/"))
-        request = asyncio.create_task(answer)
-        await written.wait()
-        request.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await request
-        go_on.set()
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
-
-    asyncio.run(story())
+    request = RequestFactory(HTTP_COOKIE=f"sessionid={key}").get("/")
+    go_away_in("areplace", lambda: SessionMiddleware(view)(request))
     assert SessionStore(key).handle == UserSession.objects.get().pk
