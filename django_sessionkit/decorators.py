@@ -24,9 +24,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
 
-from django_sessionkit.client import is_page
 from django_sessionkit.conf import conf
 from django_sessionkit.forms import PasswordForm
+from django_sessionkit.visit.client import is_page
 
 # As many characters of a form that was sent are carried along.
 LONGEST = 100_000

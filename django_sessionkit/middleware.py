@@ -33,11 +33,11 @@ from django.utils.http import http_date, urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_sessionkit.client import client_of, is_page
 from django_sessionkit.conf import conf
-from django_sessionkit.current import current_request
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.visit.client import client_of, is_page
+from django_sessionkit.visit.current import current_request
 
 if TYPE_CHECKING:
     from django_sessionkit.backends.base import Locked, SessionStore

@@ -4,81 +4,46 @@ The two tables, and the verbs on them. One verb ends sessions: ``UserSession.obj
 
 import logging
 import os
-import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.auth import get_backends, get_user_model
+from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
-from django.db import connections, models, router, transaction
-from django.db.models.expressions import RawSQL
+from django.db import connections, models, transaction
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.crypto import constant_time_compare
-from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
-from django_sessionkit.client import Client
+from django_sessionkit import clock, walking
+from django_sessionkit.accounts import has_password_of, is_disabled
+from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
-from django_sessionkit.devices import Device, device_of
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
-from django_sessionkit.places import place_of
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended, sign_in_refused
+from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.devices import Device, device_of
+from django_sessionkit.visit.places import place_of
+from django_sessionkit.walking import Progress, WalkableQuerySet
 
 if TYPE_CHECKING:
     from django_sessionkit.backends.base import SessionStore
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
-# Rows that one statement of revoke() or purge() handles, and blocks of 8 KB that one statement of
-# a purge looks at on PostgreSQL: a few milliseconds each, which is how long it can hold others up.
-ROWS, BLOCKS = 500, 100
-
-# Called by a purge with (parts done, parts in all).
-Progress = Callable[[int, int], None]
-
-Row = TypeVar("Row", bound=models.Model)
-
 
 def get_session_store() -> "type[SessionStore]":
     """Return the engine that SESSION_ENGINE names, at call time, as contrib.sessions does."""
     store: type[SessionStore] = import_module(settings.SESSION_ENGINE).SessionStore
     return store
-
-
-def policy_of(user: AbstractBaseUser, request: HttpRequest | None = None) -> Policy:
-    """
-    Return what SESSIONKIT_POLICY says of this user. Raises TypeError if that is no Policy.
-    """
-    policy = import_string(conf.SESSIONKIT_POLICY)(user, request)
-    if not isinstance(policy, Policy):
-        raise TypeError(f"{conf.SESSIONKIT_POLICY} has to return a Policy, not {policy!r}.")
-    return policy
-
-
-def user_of(pk: str) -> AbstractBaseUser | None:
-    """Return the user whom a session names."""
-    users = get_user_model()._base_manager
-    user: AbstractBaseUser | None = users.filter(pk=pk).first()
-    return user
-
-
-def is_disabled(user: AbstractBaseUser) -> bool:
-    """Tell whether a user may have no session: inactive, where no backend lets such users in."""
-    if getattr(user, "is_active", True):
-        return False
-    checks = [getattr(backend, "user_can_authenticate", None) for backend in get_backends()]
-    return not any(check(user) for check in checks if check)
 
 
 def uuid7() -> uuid.UUID:
@@ -92,85 +57,6 @@ def uuid7() -> uuid.UUID:
     version, variant = 7 << 76, 0b10 << 62
     noise = int.from_bytes(os.urandom(8)) >> 2
     return uuid.UUID(int=milliseconds << 80 | version | fraction << 64 | variant | noise)
-
-
-def as_datetime(milliseconds: int) -> datetime:
-    """Return milliseconds since the epoch as a datetime, aware or naive as USE_TZ says."""
-    value = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return value if settings.USE_TZ else timezone.make_naive(value)
-
-
-class Lifetime(NamedTuple):
-    """Until when a session lives, in milliseconds since the epoch."""
-
-    expires_at: int
-    # When it goes idle: that is its end, or, by Policy.lock, it is locked. None: it does not.
-    idle_at: int | None = None
-
-    def as_columns(self) -> dict[str, datetime | None]:
-        idle_at = None if self.idle_at is None else as_datetime(self.idle_at)
-        return {"expires_at": as_datetime(self.expires_at), "idle_at": idle_at}
-
-
-class WalkableQuerySet(models.QuerySet[Row]):
-    def primary(self) -> Self:
-        """Return the same rows on the database that is written to, never a replica that lags."""
-        return self.using(router.db_for_write(self.model))
-
-    def walk(self, progress: Progress | None = None) -> Iterator[Self]:
-        """
-        Yield the table in small parts, for statements that are each a short transaction.
-
-        Neither table has an index on its expiry, so that a touch stays cheap; looking at every row
-        in physical order costs about as much as one big DELETE, and holds nobody up. On PostgreSQL
-        the walk begins at a random place: runs that are cut short still get everywhere in time.
-        """
-        rows = self.primary()
-        if connections[rows.db].vendor == "postgresql":
-            parts, total = rows._parts_by_block()
-        else:
-            parts, total = rows._parts_by_key(), rows.count() // ROWS + 1
-        for done, part in enumerate(parts, start=1):
-            yield part
-            if progress:
-                progress(done, max(done, total))
-
-    def delete_now(self) -> int:
-        """
-        Delete these rows in one statement, and return how many. delete() would read them first
-        where a site has a receiver for deletions, and not look again whether they still match.
-        """
-        deleted: int = self._raw_delete(self.db)
-        return deleted
-
-    def _parts_by_block(self) -> tuple[Iterator[Self], int]:
-        with connections[self.db].cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int",
-                [self.model._meta.db_table],
-            )
-            (blocks,) = cursor.fetchone()
-        starts = list(range(0, blocks, BLOCKS))
-        cut = random.randrange(len(starts)) if starts else 0  # noqa: S311
-        in_part = "ctid >= %s::tid AND ctid < %s::tid"
-        parts = (
-            self.filter(
-                RawSQL(  # noqa: S611 (a constant, with its parameters)
-                    in_part,
-                    [f"({start},0)", f"({start + BLOCKS},0)"],
-                    output_field=models.BooleanField(),
-                )
-            )
-            for start in starts[cut:] + starts[:cut]
-        )
-        return parts, len(starts)
-
-    def _parts_by_key(self) -> Iterator[Self]:
-        rows = rest = self.order_by("pk")
-        while last := rest.values_list("pk", flat=True)[ROWS - 1 : ROWS].first():
-            yield rest.filter(pk__lte=last)
-            rest = rows.filter(pk__gt=last)
-        yield rest
 
 
 class EndReason(models.TextChoices):
@@ -239,8 +125,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         # By their keys, once: PostgreSQL reads the whole table for two lists of 500.
         everything = self.model.objects.using(rows.db)
         ended, unavailable = 0, None
-        for start in range(0, len(found), ROWS):
-            batch = found[start : start + ROWS]
+        for start in range(0, len(found), walking.ROWS):
+            batch = found[start : start + walking.ROWS]
             revoked = everything._end([pk for pk, at, _ in batch if at > now], reason, by)
             expired = everything._end(
                 [pk for pk, at, idle_at in batch if at <= now and at != idle_at], EndReason.EXPIRED
@@ -418,7 +304,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         found = row.select_related("user").first()
         if found and is_disabled(found.user):
             row.close_one(handle, EndReason.ACCOUNT_DISABLED)
-        elif found and not _is_verified(found.user, auth_hash):
+        elif found and not has_password_of(found.user, auth_hash):
             row.close_one(handle, EndReason.PASSWORD_CHANGE)
         elif found:
             return found
@@ -518,14 +404,6 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         return list(ended.filter(ended_at=when).values_list("pk", flat=True))
 
 
-def _is_verified(user: AbstractBaseUser, auth_hash: str) -> bool:
-    """Tell what django.contrib.auth.get_user() tells by the hash that a sign-in has left."""
-    if not auth_hash or not hasattr(user, "get_session_auth_hash"):
-        return True
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return any(constant_time_compare(auth_hash, each) for each in hashes)
-
-
 def _announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
     # Robust: a receiver that fails must not keep the next batch alive. Django logs it.
     if handles:
@@ -622,8 +500,7 @@ class StoredSessionQuerySet(WalkableQuerySet["StoredSession"]):
         session that is renewed meanwhile survives.
         """
         return sum(
-            part.filter(expires_at__lte=time.time_ns() // 1_000_000).delete_now()
-            for part in self.walk(progress)
+            part.filter(expires_at__lte=clock.now()).delete_now() for part in self.walk(progress)
         )
 
 

@@ -28,13 +28,14 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import DetailView, FormView, ListView, TemplateView
 
+from django_sessionkit.accounts import policy_of
 from django_sessionkit.conf import conf
 from django_sessionkit.decorators import local_url, proof_url, sent
-from django_sessionkit.devices import device_of
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.forms import PasswordForm
 from django_sessionkit.mixins import RecentAuthenticationMixin
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet, policy_of
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.visit.devices import device_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

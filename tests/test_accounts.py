@@ -29,7 +29,7 @@ from django.test import AsyncClient, Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
-from django_sessionkit import receivers
+from django_sessionkit import walking
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended
@@ -928,7 +928,7 @@ def test_a_group_with_many_members_costs_little(place, settings, monkeypatch, en
     assert ended == [({his}, EndReason.PRIVILEGE_CHANGE, None)]
     assert len([query for query in queries if '"renew" = ' in query["sql"]]) == 1
 
-    monkeypatch.setattr(receivers, "ROWS", 2)
+    monkeypatch.setattr(walking, "ROWS", 2)
     UserSession.objects.update(renew=False)
     ASKED.clear()
     place.others.permissions.clear()

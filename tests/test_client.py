@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from django_sessionkit.client import USER_AGENT_LENGTH, Client, _normalised, client_of
+from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client, _normalised, client_of
 
 
 def client(trusted_proxies: int = 0, **meta: Any) -> Client:

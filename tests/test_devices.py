@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from django.utils import translation
 
-from django_sessionkit import devices
-from django_sessionkit.devices import Device, device_of
+from django_sessionkit.visit import devices
+from django_sessionkit.visit.devices import Device, device_of
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 WINDOWS = f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {WEBKIT}"

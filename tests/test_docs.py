@@ -28,7 +28,6 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 
 import django_sessionkit
-from django_sessionkit import client as clients
 from django_sessionkit import tasks, urls
 from django_sessionkit.checks import MESSAGES
 from django_sessionkit.conf import Settings, conf
@@ -39,6 +38,7 @@ from django_sessionkit.models import (
     get_session_store,
 )
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.visit import client as clients
 from tests import servers
 from tests.servers import PROJECT
 from tests.store import travel

@@ -12,9 +12,9 @@ from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.views.debug import ExceptionReporter
 
 from django_sessionkit.backends import base
-from django_sessionkit.client import Client
 from django_sessionkit.models import UserSession
 from django_sessionkit.sealing import digest_of
+from django_sessionkit.visit.client import Client
 from tests import store
 from tests.store import SessionStore, round_trips, travel
 

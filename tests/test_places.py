@@ -3,9 +3,9 @@ from django.contrib.gis import geoip2
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from django_sessionkit import places
 from django_sessionkit.models import UserSession
-from django_sessionkit.places import place_of
+from django_sessionkit.visit import places
+from django_sessionkit.visit.places import place_of
 
 # Of the ranges that are set aside for documentation. The answers are made up.
 BERLIN = {"country": {"iso_code": "DE", "names": {"en": "Germany"}}}

@@ -26,13 +26,13 @@ from django.db.models.signals import post_delete
 from django.test import override_settings
 from django.utils import timezone
 
-from django_sessionkit import models
+from django_sessionkit import walking
 from django_sessionkit.backends import db
-from django_sessionkit.client import Client
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
 from django_sessionkit.models import EndReason, StoredSession, UserSession
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.visit.client import Client
 from tests.servers import PROJECT
 from tests.store import SessionStore, travel
 
@@ -74,8 +74,8 @@ def alice():
 @pytest.fixture
 def parts(monkeypatch):
     """Parts so small that a few rows are many of them."""
-    monkeypatch.setattr(models, "ROWS", 5)
-    monkeypatch.setattr(models, "BLOCKS", 1)
+    monkeypatch.setattr(walking, "ROWS", 5)
+    monkeypatch.setattr(walking, "BLOCKS", 1)
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def walked():
 def test_parts_are_the_whole_table(parts, number):
     stored(number)
     found = walked()
-    assert all(len(part) <= models.ROWS for part in found)
+    assert all(len(part) <= walking.ROWS for part in found)
     rows = [row for part in found for row in part]
     assert sorted(rows) == sorted(StoredSession.objects.values_list("pk", flat=True))
 
@@ -266,7 +266,7 @@ def test_walk_on_postgresql_begins_anywhere_and_goes_round(parts, monkeypatch):
     asked = []
 
     def begin_at(start):
-        monkeypatch.setattr(models.random, "randrange", lambda stop: asked.append(stop) or start)
+        monkeypatch.setattr(walking.random, "randrange", lambda stop: asked.append(stop) or start)
         return walked()
 
     from_start = begin_at(0)
@@ -282,7 +282,7 @@ def test_walk_on_postgresql_begins_anywhere_and_goes_round(parts, monkeypatch):
 
 
 def test_statements_do_not_grow_with_the_table(monkeypatch):
-    monkeypatch.setattr(models, "ROWS", 1)
+    monkeypatch.setattr(walking, "ROWS", 1)
     stored(1100)
     with statements() as seen:
         for part in StoredSession.objects.walk():
@@ -300,7 +300,7 @@ def test_statements_are_small_and_one_for_each_part(parts):
     deletes = [met for sql, met in seen if sql.startswith("DELETE")]
     assert len(deletes) == number >= 5
     assert sum(deletes) == 12
-    assert max(deletes) <= models.ROWS
+    assert max(deletes) <= walking.ROWS
     others = [sql for sql, _ in seen if not sql.startswith("DELETE")]
     # How large the table is and, but for PostgreSQL, where each part ends. No BEGIN, no COMMIT.
     assert len(others) == (1 if connection.vendor == "postgresql" else 1 + number)
@@ -317,7 +317,7 @@ def test_statements_on_the_registry_are_small(parts, alice):
     writes = [met for sql, met in seen if sql.startswith(("UPDATE", "DELETE"))]
     assert sum(writes) == 10 + 10 + 10  # closed, confirmed, deleted
     # Ten of these rows are all that a block of PostgreSQL's can hold.
-    assert max(writes) <= (10 if connection.vendor == "postgresql" else models.ROWS)
+    assert max(writes) <= (10 if connection.vendor == "postgresql" else walking.ROWS)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -19,13 +19,13 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_sessionkit import models
-from django_sessionkit.client import Client
-from django_sessionkit.current import current_request
+from django_sessionkit import models, walking
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.current import current_request
 from tests import store
 from tests.store import SessionStore, round_trips, travel
 
@@ -425,7 +425,7 @@ def test_ending_an_ended_one_changes_nothing(alice, sign_in, ended):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-7.4.5")
 def test_revoke_works_in_batches(alice, monkeypatch, ended):
-    monkeypatch.setattr(models, "ROWS", 2)
+    monkeypatch.setattr(walking, "ROWS", 2)
     for _ in range(5):
         Browser().force_login(alice)
     with round_trips(1 + 3 * 3):
@@ -445,7 +445,7 @@ def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_sta
         session.cycle_key()
         return False
 
-    monkeypatch.setattr(models, "_is_verified", is_verified)
+    monkeypatch.setattr(models, "has_password_of", is_verified)
     assert UserSession.objects.verify(session.handle.hex, [digest], "an old one") is None
     assert UserSession.objects.get().ended_at is None
 
@@ -574,7 +574,7 @@ def store_down(monkeypatch):
 def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
     alice, sign_in, store_down, monkeypatch, ended
 ):
-    monkeypatch.setattr(models, "ROWS", 1)
+    monkeypatch.setattr(walking, "ROWS", 1)
     first, second = sign_in(alice), sign_in(alice)
     with pytest.raises(StoreUnavailable):
         UserSession.objects.revoke()

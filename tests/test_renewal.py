@@ -18,10 +18,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.views.debug import ExceptionReporter
 
-from django_sessionkit.client import Client
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import session_key_reused, sessions_ended
+from django_sessionkit.visit.client import Client
 from tests import store
 from tests.browsers import PAGE, SCRIPT
 from tests.store import SessionStore, round_trips, travel

@@ -7,7 +7,6 @@ logic is written once, and driven twice, sync and async.
 """
 
 import logging
-import time
 import uuid
 from abc import abstractmethod
 from asyncio import shield
@@ -26,19 +25,14 @@ from django.db import InterfaceError, InternalError, OperationalError
 from django.middleware.csrf import CSRF_SESSION_KEY
 from django.utils import timezone
 
-from django_sessionkit.client import Client
+from django_sessionkit import clock
+from django_sessionkit.accounts import policy_of, user_of
+from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
-from django_sessionkit.current import current_request, loaded_session
-from django_sessionkit.devices import device_of
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.models import (
     EndReason,
-    Lifetime,
-    Progress,
     UserSession,
-    as_datetime,
-    policy_of,
-    user_of,
 )
 from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import (
@@ -53,6 +47,10 @@ from django_sessionkit.sealing import (
     version_of,
 )
 from django_sessionkit.signals import session_key_reused, session_moved
+from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.current import current_request, loaded_session
+from django_sessionkit.visit.devices import device_of
+from django_sessionkit.walking import Progress
 
 logger = logging.getLogger("django_sessionkit")
 security_logger = logging.getLogger("django.security.SuspiciousSession")
@@ -243,12 +241,12 @@ class SessionStore(SessionBase):
         return self._capped_date(await super().aget_expiry_date(**kwargs))
 
     def _capped(self, age: int) -> int:
-        now = _now()
+        now = clock.now()
         age = min(age, max(0, (self._end(self._facts, now) - now) // 1000))
         return max(age, -now // 1000)  # after 1970, as in _lifetime()
 
     def _capped_date(self, date: datetime) -> datetime:
-        end = self._end(self._facts, _now())
+        end = self._end(self._facts, clock.now())
         at = datetime.fromtimestamp(end / 1000, UTC)
         at = at if timezone.is_aware(date) else timezone.make_naive(at)
         return min(date, at)
@@ -420,7 +418,7 @@ class SessionStore(SessionBase):
         facts, data = contents
         reason = None if resuming else self._lock_of(facts, stored.touched_at)
         if self.client is not None and reason is None:
-            self._due = abs(_now() - stored.touched_at) >= self._interval(facts, data)
+            self._due = abs(clock.now() - stored.touched_at) >= self._interval(facts, data)
             if "handle" in facts:
                 reason = yield from self._check(key, stored, contents, resuming)
         if reason == "renewed":
@@ -451,7 +449,7 @@ class SessionStore(SessionBase):
             facts = contents[0] if contents else {}
             if former and (seen := facts.get("seen")):
                 grace = _policy(former).renew_grace
-                reused = reused or seen + 1000 * grace <= _now()
+                reused = reused or seen + 1000 * grace <= clock.now()
             if contents is None or "successor" not in facts:
                 break
             self._former = self._former or digest
@@ -479,7 +477,7 @@ class SessionStore(SessionBase):
         if "pending" in facts:
             return "limit"
         policy = facts.get("policy", {})
-        if policy.get("lock") and touched_at + 1000 * policy["idle"] <= _now():
+        if policy.get("lock") and touched_at + 1000 * policy["idle"] <= clock.now():
             return "idle"
         return None
 
@@ -578,7 +576,7 @@ class SessionStore(SessionBase):
         if full:
             facts = yield from self._authenticated(facts)
         elif pending is None:
-            facts["authenticated_at"] = _now()
+            facts["authenticated_at"] = clock.now()
         if "bound" in facts and (full or pending is None):  # to make room proves nothing
             facts["bound"] = self._traits(facts["bound"])
         yield from self._write(
@@ -591,7 +589,7 @@ class SessionStore(SessionBase):
         unseen = "previous" in facts and self._former is None
         if key is None or self._loaded is None or not (unseen or self._due):
             return
-        digest, now = digest_of(key), _now()
+        digest, now = digest_of(key), clock.now()
         if unseen:
             yield from self._see(digest, now)
         if self.background or not self._due:
@@ -720,7 +718,7 @@ class SessionStore(SessionBase):
         try:
             with self._transaction({}, data):
                 facts = yield from self._enrol({}, data, digest)
-                now = _now()
+                now = clock.now()
                 expires_at = self._lifetime(facts, data, now).expires_at
                 payload = seal((facts, data), key, digest, self.serializer())
                 if not (yield self.insert, digest, payload, now, expires_at):
@@ -766,7 +764,7 @@ class SessionStore(SessionBase):
                 self._touched_at = None
                 facts = yield from self._authenticated(facts)
             if "keyed_at" in facts:
-                facts = {**facts, "keyed_at": _now()}
+                facts = {**facts, "keyed_at": clock.now()}
             key = cast("str", self.session_key)
             yield from self._write(key, loaded, new_session_key(), facts)
             self.modified = True
@@ -935,7 +933,7 @@ class SessionStore(SessionBase):
                 lifetime = self._lifetime(facts, data, self._since(facts, moving))
                 if not moving:
                     client = None if self.background else self.client
-                    at = _digests(facts, digest), _now(), lifetime, client
+                    at = _digests(facts, digest), clock.now(), lifetime, client
                     yield rows.touch, facts["handle"], *at
                 facts = {**facts, "until": lifetime.expires_at}
             return facts
@@ -990,7 +988,7 @@ class SessionStore(SessionBase):
         return self._proved(rest, policy)
 
     def _proved(self, facts: Facts, policy: Policy) -> Facts:
-        now = _now()
+        now = clock.now()
         facts["authenticated_at"] = now
         if kept := policy.facts():
             facts["policy"] = kept
@@ -1008,12 +1006,12 @@ class SessionStore(SessionBase):
         if self.client is None and not moving:
             # What locks a session is in the store, and a save leaves it alone there.
             still = still or "lock" in facts.get("policy", {})
-        now = _now()
+        now = clock.now()
         return min(self._touched_at, now) if still and self._touched_at else now
 
     def _lifetime(self, facts: Facts, data: dict[str, Any], since: int) -> Lifetime:
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
-        now = _now()
+        now = clock.now()
         age = super().get_expiry_age(expiry=data.get("_session_expiry"))
         idle = facts.get("policy", {}).get("idle")
         idle_at = None if idle is None else since + 1000 * idle
@@ -1156,10 +1154,6 @@ def _policy(facts: Facts) -> Policy:
 def _digests(facts: Facts, digest: str) -> list[str]:
     """Return what the row can have as the digest: it follows a renewal last."""
     return [digest, facts["previous"]] if "previous" in facts else [digest]
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _merge(base: Facts, mine: Facts, theirs: Facts) -> Facts:

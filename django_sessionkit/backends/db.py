@@ -5,7 +5,6 @@ instance in between (measured on PostgreSQL: a cursor costs 1.6 times the bare d
 # ruff: noqa: S608 (the statements are put together from constants; values are parameters)
 
 import logging
-import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,10 +13,12 @@ from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
+from django_sessionkit import clock
 from django_sessionkit.backends import base
 from django_sessionkit.backends.base import Stored
-from django_sessionkit.models import Progress, StoredSession
+from django_sessionkit.models import StoredSession
 from django_sessionkit.sealing import NONCE
+from django_sessionkit.walking import Progress
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -41,7 +42,7 @@ class SessionStore(base.SessionStore):
     @classmethod
     def read(cls, digest: str) -> Stored | None:
         with _connection().cursor() as cursor:
-            cursor.execute(READ, [digest, _now()])
+            cursor.execute(READ, [digest, clock.now()])
             row = cursor.fetchone()
         return Stored(bytes(row[0]), row[1]) if row else None
 
@@ -55,14 +56,14 @@ class SessionStore(base.SessionStore):
     @classmethod
     def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
         if expires_at is None:
-            return _execute(REPLACE_ONLY, [payload, digest, _now(), expected])
-        return _execute(REPLACE, [payload, expires_at, digest, _now(), expected])
+            return _execute(REPLACE_ONLY, [payload, digest, clock.now(), expected])
+        return _execute(REPLACE, [payload, expires_at, digest, clock.now(), expected])
 
     @classmethod
     def move(
         cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
     ) -> bool:
-        return _execute(MOVE, [new, payload, now, expires_at, old, _now(), expected])
+        return _execute(MOVE, [new, payload, now, expires_at, old, clock.now(), expected])
 
     @classmethod
     def touch(cls, digest: str, now: int, expires_at: int) -> bool:
@@ -76,7 +77,7 @@ class SessionStore(base.SessionStore):
     @classmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
         with _connection().cursor() as cursor:
-            cursor.execute(f"{PEEK} ({_marks(digests)})", [_now(), *digests])
+            cursor.execute(f"{PEEK} ({_marks(digests)})", [clock.now(), *digests])
             return {digest for (digest,) in cursor.fetchall()}
 
     @classmethod
@@ -103,7 +104,3 @@ def _execute(statement: str, params: list[Any]) -> bool:
 
 def _marks(values: Collection[str]) -> str:
     return ", ".join(["%s"] * len(values))
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,8 +8,8 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from django_sessionkit.accounts import policy_of
 from django_sessionkit.conf import conf
-from django_sessionkit.models import policy_of
 from django_sessionkit.policy import DAY, HOUR, MINUTE, Policy
 
 WIDTH = 79

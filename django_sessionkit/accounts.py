@@ -1,0 +1,49 @@
+"""What a site says of a user: the policy, whether the account is disabled, the password hash."""
+
+from django.contrib.auth import get_backends, get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
+from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
+
+from django_sessionkit.conf import conf
+from django_sessionkit.policy import Policy
+
+
+def policy_of(user: AbstractBaseUser, request: HttpRequest | None = None) -> Policy:
+    """
+    Return what SESSIONKIT_POLICY says of a user. Raises TypeError if the answer is no Policy.
+    """
+    policy = import_string(conf.SESSIONKIT_POLICY)(user, request)
+    if not isinstance(policy, Policy):
+        raise TypeError(f"{conf.SESSIONKIT_POLICY} has to return a Policy, not {policy!r}.")
+    return policy
+
+
+def user_of(pk: str) -> AbstractBaseUser | None:
+    """Return the user whose primary key a session names, or None if there is no such user."""
+    users = get_user_model()._base_manager
+    user: AbstractBaseUser | None = users.filter(pk=pk).first()
+    return user
+
+
+def is_disabled(user: AbstractBaseUser) -> bool:
+    """
+    Tell whether a user may have no session: the user is inactive, and no authentication backend of
+    the site lets inactive users in.
+    """
+    if getattr(user, "is_active", True):
+        return False
+    checks = [getattr(backend, "user_can_authenticate", None) for backend in get_backends()]
+    return not any(check(user) for check in checks if check)
+
+
+def has_password_of(user: AbstractBaseUser, auth_hash: str) -> bool:
+    """
+    Tell whether a session was signed in with the password that its user has now, by the hash that
+    the sign-in has left. django.contrib.auth.get_user() tells the same.
+    """
+    if not auth_hash or not hasattr(user, "get_session_auth_hash"):
+        return True
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return any(constant_time_compare(auth_hash, each) for each in hashes)
