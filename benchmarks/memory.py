@@ -51,10 +51,10 @@ def main(number: int) -> None:
     from django.contrib.sessions.backends.cache import SessionStore as DjangoStore
     from django.core.management import call_command
 
-    from django_sessionkit.backends import redis
+    from django_sessionkit.backends import redis, redis_clients
 
     call_command("migrate", verbosity=0)
-    client = redis.sync_client()
+    client = redis_clients.sync_client()
 
     @contextmanager
     def measured(name: str) -> Iterator[None]:

@@ -40,7 +40,7 @@ def pytest_report_header() -> str:
         with psycopg.connect(servers.postgresql()) as server:
             database = f"PostgreSQL {server.info.parameter_status('server_version')}"
     if settings.SESSION_ENGINE.endswith(".redis"):
-        from django_sessionkit.backends.redis import sync_client
+        from django_sessionkit.backends.redis_clients import sync_client
 
         server = sync_client().info("server")
         brand = server.get("server_name", "redis")

@@ -26,7 +26,7 @@ from django.test import override_settings
 from django_redis.pool import ConnectionFactory
 from redis.exceptions import RedisClusterException
 
-from django_sessionkit.backends.redis import ClusterConnectionFactory, sync_client
+from django_sessionkit.backends.redis_clients import ClusterConnectionFactory, sync_client
 from tests import servers
 from tests.servers import HOST
 
@@ -312,7 +312,7 @@ def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
             wait_for(partial(node.client.execute_command, "CLUSTER REPLICATE", name))
         wait_for(lambda: all(map(_follows, replicas)))
         wait_for(lambda: all(map(_is_complete, nodes)))
-        factory = "django_sessionkit.backends.redis.ClusterConnectionFactory"
+        factory = "django_sessionkit.backends.redis_clients.ClusterConnectionFactory"
         yield Topology(nodes, f"redis://{HOST}:{nodes[0].port}", {"CONNECTION_FACTORY": factory})
 
 

@@ -22,7 +22,7 @@ SessionStore = get_session_store()
 ON_REDIS = settings.SESSION_ENGINE.endswith(".redis")
 
 if ON_REDIS:
-    from django_sessionkit.backends import redis
+    from django_sessionkit.backends import redis, redis_clients
 
 
 def payloads() -> dict[str, bytes]:
@@ -51,7 +51,7 @@ def wipe() -> None:
 
 
 def client():
-    return redis.sync_client()
+    return redis_clients.sync_client()
 
 
 def _keys() -> dict[str, bytes]:
@@ -71,13 +71,13 @@ def round_trips(count: int) -> Iterator[None]:
         if ON_REDIS:
             for script in (redis.REPLACE, redis.TOUCH):
                 client().script_load(script.text)  # once in the life of a server
-            enter = redis.Line.__enter__
+            take = redis_clients.Line.take
 
-            def count_and_enter(line):
+            def count_and_take(line):
                 asked.append("Redis")
-                return enter(line)
+                return take(line)
 
-            with mock.patch.object(redis.Line, "__enter__", count_and_enter):
+            with mock.patch.object(redis_clients.Line, "take", count_and_take):
                 yield
         else:
             yield

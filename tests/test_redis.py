@@ -27,7 +27,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from django_sessionkit.backends import redis
+from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.middleware import SessionMiddleware
@@ -57,7 +57,7 @@ def server(own_server):
 
 @pytest.fixture(autouse=True)
 def own_line(monkeypatch):
-    monkeypatch.setattr(redis, "_line", redis.Line())
+    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
 
 
 @pytest.fixture
@@ -352,15 +352,15 @@ def test_a_client_is_closed_with_its_event_loop(server, run):
     for _ in range(20):
         assert run(story) == {"cart": ["teapot"]}
     wait_for(lambda: connections(server) == before)
-    assert not redis._async_clients
+    assert not redis_clients._async_clients
 
 
 def test_an_event_loop_has_one_client(server):
     async def stories():
-        first = (await redis.async_client()).client
+        first = (await redis_clients.async_client()).client
         await story()
         await story()
-        assert (await redis.async_client()).client is first
+        assert (await redis_clients.async_client()).client is first
 
     before = connections_ever(server)
     asyncio.run(stories())
@@ -373,7 +373,7 @@ def test_two_hundred_tasks_wait_for_fifty_connections(server):
 
     before = connections_ever(server)
     assert asyncio.run(stories()) == [{"cart": ["teapot"]}] * 200
-    assert 1 < connections_ever(server) - before <= redis.CONNECTIONS
+    assert 1 < connections_ever(server) - before <= redis_clients.CONNECTIONS
 
 
 # Nobody is left who could close it.
@@ -384,9 +384,9 @@ def test_the_client_of_a_loop_that_is_just_closed_goes_with_the_next_one(server)
         loop = asyncio.new_event_loop()
         loop.run_until_complete(story())
         loop.close()
-        assert list(redis._async_clients) == [loop]
+        assert list(redis_clients._async_clients) == [loop]
     asyncio.run(story())
-    assert not redis._async_clients
+    assert not redis_clients._async_clients
     del loop
     gc.collect()
     wait_for(lambda: connections(server) == before)
@@ -400,7 +400,7 @@ def test_another_thread_opens_and_closes_loops_meanwhile(server, monkeypatch):
             return True
 
     clients = {Loop(): None, Loop(): None}
-    monkeypatch.setattr(redis, "_async_clients", clients)
+    monkeypatch.setattr(redis_clients, "_async_clients", clients)
     assert asyncio.run(story()) == {"cart": ["teapot"]}
     assert not any(isinstance(loop, Loop) for loop in clients)
 
@@ -565,7 +565,7 @@ def secure_cluster(authority):
 
 
 def test_tls_with_a_cluster(drive, authority, secure_cluster):
-    factory = "django_sessionkit.backends.redis.ClusterConnectionFactory"
+    factory = "django_sessionkit.backends.redis_clients.ClusterConnectionFactory"
     certificate, key = authority.issue("client")
     options = {
         "ssl_ca_certs": str(authority.certificate),

@@ -15,7 +15,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.db import connection
 from redis.exceptions import RedisError
 
-from django_sessionkit.backends import redis
+from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
@@ -52,14 +52,14 @@ class Clock:
 
     def tick(self):
         """Let the moment pass for which nobody knocks again."""
-        self.now += redis.HOLD
+        self.now += redis_clients.HOLD
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(redis, "time", clock)
-    monkeypatch.setattr(redis, "_line", redis.Line())
+    monkeypatch.setattr(redis_clients, "time", clock)
+    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
     return clock
 
 
@@ -476,7 +476,7 @@ def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, browse, po
     browser = sign_in(browse())
     # Another URL: django-redis has a pool for each.
     with sessions_in(f"{server.url}?", PASSWORD=PASSWORD, **TIMEOUTS, **pool):
-        with redis.sync_client().monitor():  # has the one that there is
+        with redis_clients.sync_client().monitor():  # has the one that there is
             assert is_asked_to_try_again(browser.get("/whoami/"))
         assert is_signed_in(browser)  # without a tick
 

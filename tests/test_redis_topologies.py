@@ -14,7 +14,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from redis.exceptions import RedisError
 
-from django_sessionkit.backends import redis
+from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession
@@ -31,7 +31,7 @@ TOPOLOGIES = [redis_servers.sentinels, redis_servers.cluster]
 
 @pytest.fixture(autouse=True)
 def own_line(monkeypatch):
-    monkeypatch.setattr(redis, "_line", redis.Line())
+    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
 
 
 @pytest.fixture(scope="module", params=TOPOLOGIES, ids=["sentinels", "cluster"])
@@ -64,8 +64,8 @@ def connections_of(client):
 
 def test_threads_have_their_connections_in_common(topology):
     with ThreadPoolExecutor(1) as executor:
-        there = executor.submit(redis.sync_client).result()
-    assert connections_of(there) is connections_of(redis.sync_client())
+        there = executor.submit(redis_clients.sync_client).result()
+    assert connections_of(there) is connections_of(redis_clients.sync_client())
 
 
 # The contract, in short: the whole of it is tested on one server.
@@ -238,7 +238,7 @@ def test_nobody_knocks_for_a_moment_when_all_are_gone(doomed, monkeypatch):
     for node in doomed.nodes:
         node.kill()
     for load in (again(session).load, async_to_sync(again(session).aload)):
-        monkeypatch.setattr(redis, "_line", redis.Line())
+        monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
         with pytest.raises(StoreUnavailable):
             load()
         with pytest.raises(StoreUnavailable) as failure:
@@ -256,7 +256,7 @@ def test_a_node_that_hangs_costs_two_timeouts(monkeypatch):
         digest = digest_of(session.session_key)
         holder_of(session, topology).freeze()
         for ask in (SessionStore.aread, sync_to_async(SessionStore.read)):
-            monkeypatch.setattr(redis, "_line", redis.Line())
+            monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
             for seconds in (8, 1):  # then nobody even knocks
                 started = time.monotonic()
                 with pytest.raises(RedisError):

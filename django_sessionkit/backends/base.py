@@ -10,7 +10,7 @@ import logging
 import uuid
 from abc import abstractmethod
 from asyncio import shield
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from django.utils import timezone
 
 from django_sessionkit import clock
 from django_sessionkit.accounts import policy_of, user_of
+from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
@@ -66,7 +67,6 @@ TIME_TO_CHOOSE = 15 * 60 * 1000
 IMPERSONATION = ("hijack_history", "loginas_from_session")
 
 T = TypeVar("T")
-Flow = Generator[tuple[Any, ...], Any, T]
 Facts = dict[str, Any]
 
 
@@ -1098,21 +1098,11 @@ class SessionStore(SessionBase):
             security_logger.warning("A stored session could not be opened, and was ignored")
         return contents
 
-    # The two drivers.
+    # The two drivers of flows, whose questions are calls: a function, then its arguments.
 
     def _run(self, flow: Flow[T]) -> T:
         try:
-            call = next(flow)
-            while True:
-                try:
-                    answer = self.call(*call)
-                except Exception as error:
-                    call = flow.throw(error)  # so that the flow leaves its transaction
-                else:
-                    call = flow.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+            return run(flow, self._ask)
         except StoreUnavailable:
             self.failed = True
             raise
@@ -1121,30 +1111,23 @@ class SessionStore(SessionBase):
         if not self.native_async:
             return await sync_to_async(self._run)(flow)
         try:
-            call = next(flow)
-            while True:
-                try:
-                    answer = await self._acall(*call)
-                except Exception as error:
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+            return await arun(flow, self._aask)
         except StoreUnavailable:
             self.failed = True
             raise
 
-    async def _acall(self, function: Callable[..., T], *args: Any) -> T:
+    def _ask(self, question: tuple[Any, ...]) -> Any:
+        return self.call(*question)
+
+    async def _aask(self, question: tuple[Any, ...]) -> Any:
         """Call the async twin of a verb; whatever else there is to call works on the registry."""
+        function, *args = question
         if getattr(function, "__self__", None) is not type(self):
             return await sync_to_async(self.call)(function, *args)
         try:
-            answer: T = await getattr(self, f"a{function.__name__}")(*args)
+            return await getattr(self, f"a{function.__name__}")(*args)
         except self.unavailable as error:
             raise self._no_answer(error) from error
-        return answer
 
 
 def _policy(facts: Facts) -> Policy:

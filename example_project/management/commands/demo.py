@@ -71,7 +71,7 @@ class Command(BaseCommand):
     def name_of_server(self, url: str) -> str:
         from redis.exceptions import RedisError
 
-        from django_sessionkit.backends.redis import sync_client
+        from django_sessionkit.backends.redis_clients import sync_client
 
         shown = re.sub("//.*@", "//", url.partition("?")[0])  # without a password
         try:

@@ -1,0 +1,281 @@
+"""
+The Redis behind SESSION_CACHE_ALIAS: its client and the async twin of that, alone, behind Sentinel
+or as a Cluster; and the line to it, which is left alone for a moment when it is dead.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from threading import Lock
+from typing import Any, ClassVar, NamedTuple
+
+import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from django.conf import settings
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# Seconds for which requests leave a Redis alone that did not answer. Then one of them tries again.
+HOLD = 1.0
+NO_ANSWER = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.RedisClusterException,
+)
+# The texts of the errors of an empty pool, which not always is a MaxConnectionsError.
+POOL_IS_EMPTY = ("Too many connections", "No connection available.")
+# A Cluster is asked once more, for another node may have taken over. redis-py would ask ten times
+# more, and wait for as many timeouts.
+RETRIES = 1
+# Connections of one event loop; in a Cluster, of one event loop to each node.
+CONNECTIONS = 50
+# The options of a sync connection that an async connection has, too.
+SAME_FOR_BOTH = [
+    *["host", "port", "path", "db", "username", "password", "client_name", "credential_provider"],
+    *["socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options"],
+    *["health_check_interval", "protocol"],
+    *["ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path"],
+    *["ssl_check_hostname", "ssl_min_version", "ssl_ciphers", "ssl_password"],
+    *["ssl_include_verify_flags", "ssl_exclude_verify_flags"],
+]
+NOT_IN_CLUSTER = ["host", "port", "path", "db", "ssl_ca_path", "ssl_password"]
+
+
+# What a verb asks of Redis: a function of the client, which is a sync or an async one.
+Question = Callable[[Any], Any]
+
+
+def ask(question: Question) -> Any:
+    """Return what the sync client answers. Raises an error of redis-py."""
+    line.take()
+    try:
+        answer = question(_client or sync_client())
+    except Exception as error:
+        line.failed(error)
+        if _was_demoted(error):
+            sync_client().connection_pool.disconnect(inuse_connections=False)
+        raise
+    line.dead_until = 0.0
+    return answer
+
+
+async def aask(question: Question) -> Any:
+    """Return what the async client of this event loop answers. See ask()."""
+    client, room, _keeper = await async_client()
+    async with room:
+        line.take()
+        try:
+            answer = await question(client)
+        except Exception as error:
+            line.failed(error)
+            if _was_demoted(error):
+                await client.connection_pool.disconnect(inuse_connections=False)
+            raise
+        line.dead_until = 0.0
+        return answer
+
+
+def _was_demoted(error: Exception) -> bool:
+    """
+    Tell whether an error is the answer of a Redis that is no primary any more. Its address may lead
+    to the new primary by now, but only new connections do. Redis 6.2 hides the word in the error
+    of a script.
+    """
+    return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error)
+
+
+class Line:
+    """
+    The line to Redis. When the line is dead, requests fail at once for a moment, rather than that
+    each waits for a timeout and all knock together. Then one of them tries.
+    """
+
+    def __init__(self) -> None:
+        self.dead_until = 0.0
+
+    def take(self) -> None:
+        """Raise ConnectionError while the line is dead."""
+        if self.dead_until:
+            if time.monotonic() < self.dead_until:
+                raise exceptions.ConnectionError("Redis did not answer a moment ago")
+            self.dead_until = time.monotonic() + HOLD  # the others wait for this request
+
+    def failed(self, error: Exception) -> None:
+        """Take note of an error: of a dead line, or the answer of a Redis that is there."""
+        if isinstance(error, exceptions.ResponseError):
+            self.dead_until = 0.0
+        elif isinstance(error, NO_ANSWER) and str(error) not in POOL_IS_EMPTY:
+            self.dead_until = time.monotonic() + HOLD
+        # Any other error says nothing of the line: the question was never sent.
+
+
+line = Line()
+
+# Clients.
+
+
+# Of the process, kept until CACHES changes: redis-py's clients are made for all threads, and
+# Django's way to a cache takes longer than to open a session.
+_client: Any = None
+
+
+def sync_client() -> Any:
+    """
+    Return the client of the primary behind SESSION_CACHE_ALIAS: the client of django-redis (plain,
+    Sentinel, or with ClusterConnectionFactory), or that of Django's own Redis cache.
+
+    Raises ImproperlyConfigured or InvalidCacheBackendError where the alias names no such cache.
+    """
+    global _client
+    if _client is None:
+        _client = source().get_client(write=True)
+    return _client
+
+
+def _forget_client(*, setting: str, **kwargs: object) -> None:
+    global _client
+    if setting in ("CACHES", "SESSION_CACHE_ALIAS"):
+        _client = None
+
+
+setting_changed.connect(_forget_client)
+
+
+def source() -> Any:
+    """Return what makes the client, without asking Redis for anything. Raises as sync_client()."""
+    cache = caches[settings.SESSION_CACHE_ALIAS]
+    source = getattr(cache, "client", None) or getattr(cache, "_cache", None)
+    # A ShardClient has many primaries, and wants to know which by a key of the cache's own.
+    if not hasattr(source, "get_client") or hasattr(source, "get_server_name"):
+        raise ImproperlyConfigured(
+            f"CACHES[{settings.SESSION_CACHE_ALIAS!r}] has not one Redis behind it: see E012."
+        )
+    return source
+
+
+class AsyncClient(NamedTuple):
+    client: Any
+    # Has commands wait where the pools of redis.asyncio would fail: one connection for a command.
+    room: asyncio.Semaphore
+    keeper: AsyncGenerator[None, None]
+
+
+_async_clients: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
+
+
+async def async_client() -> AsyncClient:
+    """
+    Return the client of this event loop, with the same connection as sync_client()'s. The client is
+    closed with its loop, for redis.asyncio cannot be used from another loop.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _async_clients:
+        # Other threads do the same with theirs.
+        for closed in [other for other in list(_async_clients) if other.is_closed()]:
+            _async_clients.pop(closed, None)  # without the warning that _keep() relies on
+        client = _twin_of(sync_client())
+        keeper = _keep(loop, client)
+        _async_clients[loop] = AsyncClient(client, asyncio.Semaphore(CONNECTIONS), keeper)
+        await anext(keeper)
+    return _async_clients[loop]
+
+
+async def _keep(loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None, None]:
+    # A loop that shuts down, as asyncio.run() and servers have it do, closes the asynchronous
+    # generators that run on it. Nothing else tells of the loop's end.
+    try:
+        yield
+    finally:
+        _async_clients.pop(loop, None)
+        await client.aclose()
+        if isinstance(client, redis.asyncio.cluster.RedisCluster):
+            # After an error, aclose() alone leaves connections open.
+            await client.nodes_manager.aclose()
+            await client.nodes_manager.aclose("startup_nodes")
+        elif manager := getattr(client.connection_pool, "sentinel_manager", None):
+            for sentinel in manager.sentinels:
+                await sentinel.aclose()
+
+
+def _twin_of(client: Any) -> Any:
+    """Return an async client with the connection of a sync one."""
+    if isinstance(client, redis.cluster.RedisCluster):
+        nodes = client.nodes_manager.startup_nodes.values()
+        given = client.nodes_manager.connection_kwargs
+        return redis.asyncio.cluster.RedisCluster(
+            startup_nodes=[redis.asyncio.cluster.ClusterNode(n.host, n.port) for n in nodes],
+            max_connections=CONNECTIONS,
+            retry=redis.asyncio.retry.Retry(NoBackoff(), RETRIES),
+            ssl=issubclass(given.get("connection_class", redis.Connection), redis.SSLConnection),
+            **_options(given, NOT_IN_CLUSTER),
+        )
+    pool = client.connection_pool
+    options = {"max_connections": CONNECTIONS, **_options(pool.connection_kwargs)}
+    secure = issubclass(pool.connection_class, redis.SSLConnection)
+    if isinstance(pool, redis.sentinel.SentinelConnectionPool):
+        manager = pool.sentinel_manager
+        places = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+        sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            [(place["host"], place["port"]) for place in places],
+            sentinel_kwargs=manager.sentinel_kwargs,
+        )
+        return sentinel.master_for(pool.service_name, ssl=secure, **options)
+    connection: Any = redis.asyncio.SSLConnection if secure else redis.asyncio.Connection
+    if "path" in options:
+        connection = redis.asyncio.UnixDomainSocketConnection
+    return redis.asyncio.Redis.from_pool(
+        redis.asyncio.ConnectionPool(connection_class=connection, **options)
+    )
+
+
+def _options(given: Mapping[str, Any], but_for: Collection[str] = ()) -> dict[str, Any]:
+    names = [name for name in SAME_FOR_BOTH if name in given and name not in but_for]
+    return {name: given[name] for name in names}
+
+
+class ClusterConnectionFactory:
+    """
+    Redis Cluster for the sessions' alias of django-redis, which has no support of its own::
+
+        CACHES = {
+            "sessions": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": "redis://10.0.0.1:6379",  # any node
+                "OPTIONS": {
+                    "CONNECTION_FACTORY":
+                        "django_sessionkit.backends.redis_clients.ClusterConnectionFactory",
+                    "SOCKET_TIMEOUT": 1,
+                },
+            },
+        }
+
+    PASSWORD, USERNAME, SOCKET_TIMEOUT and SOCKET_CONNECT_TIMEOUT (seconds) are those of
+    django-redis; REDIS_CLIENT_KWARGS go to redis.cluster.RedisCluster.
+    """
+
+    # Of the process: django-redis has a factory for every thread.
+    _clients: ClassVar[dict[str, redis.cluster.RedisCluster]] = {}
+    _lock: ClassVar = Lock()
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        names = ["USERNAME", "PASSWORD", "SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"]
+        self.options = {name.lower(): options[name] for name in names if name in options}
+        self.options["retry"] = Retry(NoBackoff(), RETRIES)
+        self.options |= options.get("REDIS_CLIENT_KWARGS", {})
+
+    def connect(self, url: str) -> redis.cluster.RedisCluster:
+        with self._lock:
+            if url not in self._clients:
+                self._clients[url] = redis.cluster.RedisCluster.from_url(url, **self.options)
+            return self._clients[url]
+
+    def disconnect(self, connection: redis.cluster.RedisCluster) -> None:
+        connection.disconnect_connection_pools()  # type: ignore[no-untyped-call]
