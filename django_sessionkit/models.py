@@ -9,7 +9,7 @@ import uuid
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -29,20 +29,18 @@ from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended, sign_in_refused
+from django_sessionkit.storage import Storage
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.devices import Device, device_of
 from django_sessionkit.visit.places import place_of
 from django_sessionkit.walking import Progress, WalkableQuerySet
 
-if TYPE_CHECKING:
-    from django_sessionkit.backends.base import SessionStore
-
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
-def get_session_store() -> "type[SessionStore]":
+def get_session_store() -> type[Storage]:
     """Return the engine that SESSION_ENGINE names, at call time, as contrib.sessions does."""
-    store: type[SessionStore] = import_module(settings.SESSION_ENGINE).SessionStore
+    store: type[Storage] = import_module(settings.SESSION_ENGINE).SessionStore
     return store
 
 

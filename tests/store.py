@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 from unittest import mock
 
 import time_machine
@@ -18,7 +19,7 @@ from django.utils import timezone
 from django_sessionkit.conf import conf
 from django_sessionkit.models import StoredSession, get_session_store
 
-SessionStore = get_session_store()
+SessionStore: Any = get_session_store()
 ON_REDIS = settings.SESSION_ENGINE.endswith(".redis")
 
 if ON_REDIS:

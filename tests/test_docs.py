@@ -35,11 +35,10 @@ from django_sessionkit.models import (
     EndReason,
     UserSession,
     UserSessionQuerySet,
-    get_session_store,
 )
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.visit import client as clients
-from tests import servers
+from tests import servers, store
 from tests.servers import PROJECT
 from tests.store import travel
 from tests.test_tasks import CELERY_BEAT_SCHEDULE
@@ -595,7 +594,7 @@ def test_request_that_writes_the_activity_costs_what_the_docs_say(client: Client
     (count,) = re.findall(
         r"writes the activity, of a visitor .*\n\| the same, signed in \| (\d) \|", table
     )
-    session = get_session_store()(client.session.session_key)
+    session = store.SessionStore(client.session.session_key)
     session.client = clients.Client("203.0.113.7", FIREFOX)
     with (
         override_settings(SESSIONKIT_TOUCH_INTERVAL=0),

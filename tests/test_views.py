@@ -96,8 +96,8 @@ def signed_in(device: Client) -> bool:
 def handle(device: Client) -> uuid.UUID:
     found = device.session
     assert isinstance(found, store.SessionStore)
-    assert found.handle
-    return found.handle
+    handle: uuid.UUID = found.handle
+    return handle
 
 
 def end_url(device: Client) -> str:

@@ -11,7 +11,8 @@ from django.views.decorators.csrf import csrf_exempt
 
 from django_sessionkit.decorators import background_request, recent_authentication_required
 from django_sessionkit.mixins import RecentAuthenticationMixin
-from django_sessionkit.models import UserSession, get_session_store
+from django_sessionkit.models import UserSession
+from tests import store
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -63,7 +64,7 @@ def end_here_and_save(request: HttpRequest) -> HttpResponse:
 def cycle_elsewhere(request: HttpRequest) -> HttpResponse:
     """Is under way while another tab gives its session a new key, and writes it then."""
     request.session["cart"] = []
-    get_session_store()(request.session.session_key).cycle_key()
+    store.SessionStore(request.session.session_key).cycle_key()
     return HttpResponse("written")
 
 
@@ -92,7 +93,7 @@ def forbidden(request: HttpRequest) -> HttpResponse:
 
 def own_session(request: HttpRequest) -> HttpResponse:
     """Has a session beside that of the visitor, which is gone when it is saved."""
-    session = get_session_store()()
+    session = store.SessionStore()
     session.create()
     session.delete()
     session.save()

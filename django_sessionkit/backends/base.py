@@ -8,20 +8,18 @@ logic is written once, and driven twice, sync and async.
 
 import logging
 import uuid
-from abc import abstractmethod
 from asyncio import shield
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import ref
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
-from django.db import InterfaceError, InternalError, OperationalError
 from django.middleware.csrf import CSRF_SESSION_KEY
 from django.utils import timezone
 
@@ -48,6 +46,7 @@ from django_sessionkit.sealing import (
     version_of,
 )
 from django_sessionkit.signals import session_key_reused, session_moved
+from django_sessionkit.storage import Storage, Stored, no_answer
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.current import current_request, loaded_session
 from django_sessionkit.visit.devices import device_of
@@ -70,11 +69,6 @@ T = TypeVar("T")
 Facts = dict[str, Any]
 
 
-class Stored(NamedTuple):
-    payload: bytes
-    touched_at: int
-
-
 class Locked(NamedTuple):
     """What is known of a session that is there, but not for whoever holds its cookie."""
 
@@ -85,18 +79,7 @@ class Locked(NamedTuple):
     limit: int | None
 
 
-class SessionStore(SessionBase):
-    # Errors of the store, or of the registry's database, that mean "no answer": it is down, a
-    # standby that takes no writes (InternalError), or closed its connection.
-    unavailable: ClassVar[tuple[type[Exception], ...]] = (
-        OperationalError,
-        InternalError,
-        InterfaceError,
-    )
-
-    # The verbs have async twins, called aread(), areplace() and so on.
-    native_async: ClassVar[bool] = False
-
+class SessionStore(Storage, SessionBase):
     # Set by the middleware. None where there is no request (tests, a shell, Channels): a session
     # that is used there is not touched, and what is known about its device is kept.
     client: Client | None = None
@@ -262,14 +245,6 @@ class SessionStore(SessionBase):
 
     # What this kit adds.
 
-    @classmethod
-    def check(cls, ask: bool) -> Iterable[tuple[str, dict[str, Any]]]:
-        """
-        Return the ids and values of the system checks that are the engine's own. It may ``ask``
-        the store only where it is told to.
-        """
-        return []
-
     def reauthenticate(self) -> None:
         """
         Note that the user has proved again, now, who they are, under a new session key. Both
@@ -336,71 +311,6 @@ class SessionStore(SessionBase):
             self.failed = False
         except UpdateError:
             pass  # ended meanwhile: the next request is told, or what writes the session now
-
-    @classmethod
-    def call(cls, function: Callable[..., T], *args: Any) -> T:
-        """Return ``function(*args)``. Raises StoreUnavailable where the store did not answer."""
-        try:
-            return function(*args)
-        except cls.unavailable as error:
-            raise cls._no_answer(error) from error
-
-    @staticmethod
-    def _no_answer(error: Exception) -> StoreUnavailable:
-        # Not the command of a pipeline, which redis-py quotes with its arguments.
-        reason = str(error).rpartition(" caused error: ")[2]
-        logger.error("The session store did not answer: %s", reason)
-        return StoreUnavailable("The session store did not answer.")
-
-    # What an engine is: these verbs. They take digests, never session keys, and times in
-    # milliseconds since the epoch, and are class methods: ending a session needs neither its
-    # cookie nor an instance.
-
-    @classmethod
-    @abstractmethod
-    def read(cls, digest: str) -> Stored | None:
-        """Return what is stored, or None if it is unknown or has expired. One round trip."""
-
-    @classmethod
-    @abstractmethod
-    def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
-        """Return False if the digest is taken."""
-
-    @classmethod
-    @abstractmethod
-    def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
-        """
-        Write over the version ``expected``. False, and nothing is written, if the session is gone
-        or has another version by now. Never creates. One atomic statement. None leaves the expiry
-        as it is.
-        """
-
-    @classmethod
-    @abstractmethod
-    def move(
-        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
-    ) -> bool:
-        """Replace, under another digest. The old one is dead when this returns True."""
-
-    @classmethod
-    @abstractmethod
-    def touch(cls, digest: str, now: int, expires_at: int) -> bool:
-        """Slide the expiry and leave the payload alone. False if the session is gone."""
-
-    @classmethod
-    @abstractmethod
-    def remove(cls, digests: Collection[str]) -> None:
-        """Remove these sessions. Unknown ones are no error."""
-
-    @classmethod
-    @abstractmethod
-    def peek(cls, digests: Collection[str]) -> set[str]:
-        """Return those that are alive. One round trip."""
-
-    @classmethod
-    def atomic(cls) -> AbstractContextManager[object]:
-        """Return a transaction around a payload and its row, where the store can have one."""
-        return nullcontext()
 
     # The operations.
 
@@ -1127,7 +1037,7 @@ class SessionStore(SessionBase):
         try:
             return await getattr(self, f"a{function.__name__}")(*args)
         except self.unavailable as error:
-            raise self._no_answer(error) from error
+            raise no_answer(error) from error
 
 
 def _policy(facts: Facts) -> Policy:

@@ -15,9 +15,9 @@ from django.db.models.constants import OnConflict
 
 from django_sessionkit import clock
 from django_sessionkit.backends import base
-from django_sessionkit.backends.base import Stored
 from django_sessionkit.models import StoredSession
 from django_sessionkit.sealing import NONCE
+from django_sessionkit.storage import Stored
 from django_sessionkit.walking import Progress
 
 logger = logging.getLogger("django_sessionkit")

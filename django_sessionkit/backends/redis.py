@@ -20,11 +20,11 @@ from django.core.exceptions import ImproperlyConfigured
 from redis import exceptions
 
 from django_sessionkit.backends import base
-from django_sessionkit.backends.base import Stored
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import aask, ask, source, sync_client
 from django_sessionkit.conf import conf
 from django_sessionkit.sealing import NONCE
+from django_sessionkit.storage import Stored
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 

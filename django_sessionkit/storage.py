@@ -1,0 +1,161 @@
+"""
+What an engine is: a few verbs on sealed payloads, and what each of them means by its answer.
+
+A storage knows digests, never session keys, and payloads, never what is in them. Moments are
+milliseconds since the epoch. The verbs are class methods: to end a session takes neither its cookie
+nor an instance. To write an engine of your own, inherit from ``backends.base.SessionStore`` and
+implement the abstract verbs.
+
+Four words are used as they are meant here:
+
+- *unknown*: nothing is stored under this digest. That is an answer and never an error.
+- *expired*: ``expires_at`` is not later than now. What has expired counts as unknown, for every
+  verb, whether or not it was removed yet.
+- *malformed*: something is stored under the digest that this storage cannot have written. It counts
+  as unknown for reading, and is never an error.
+- *unavailable*: the storage cannot tell, for it does not answer, or refuses to write. Only then a
+  verb raises, namely one of the classes in ``unavailable``, and nobody may conclude anything about
+  the session from that.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from django.db import InterfaceError, InternalError, OperationalError
+
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.walking import Progress
+
+logger = logging.getLogger("django_sessionkit")
+
+T = TypeVar("T")
+
+
+class Stored(NamedTuple):
+    payload: bytes
+    touched_at: int
+
+
+class Storage(ABC):
+    # The errors that mean "unavailable". Those of the registry's database belong to them: it is
+    # down (OperationalError), a standby that takes no writes (InternalError), or has closed its
+    # connection (InterfaceError).
+    unavailable: ClassVar[tuple[type[Exception], ...]] = (
+        OperationalError,
+        InternalError,
+        InterfaceError,
+    )
+
+    # Do the verbs have async twins of their own, called aread(), areplace() and so on? Otherwise
+    # a thread runs the sync ones.
+    native_async: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def read(cls, digest: str) -> Stored | None:
+        """
+        Return what is stored under a digest, or None if it is unknown, expired or malformed.
+
+        One round trip.
+        """
+
+    @classmethod
+    @abstractmethod
+    def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
+        """
+        Store a new session, with ``now`` as its last activity. Return False, and change nothing, if
+        the digest is taken, also by what has expired and was not removed yet.
+
+        One round trip.
+        """
+
+    @classmethod
+    @abstractmethod
+    def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
+        """
+        Put another payload in the place of the one whose version, its first 12 bytes, is
+        ``expected``. An ``expires_at`` of None leaves the expiry as it is; the last activity always
+        stays. Return False, and change nothing, if the digest is unknown, expired, or stores
+        another version by now. Never create a session.
+
+        One round trip, and atomic: of two calls that expect the same version, one returns True.
+        """
+
+    @classmethod
+    @abstractmethod
+    def move(
+        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+    ) -> bool:
+        """
+        Do what replace() does, with ``now`` as the last activity, and under another digest. When
+        this returns True, the old digest is unknown. When this returns False, nothing is stored
+        under the new one.
+
+        One round trip, or two where the digests are on two servers.
+        """
+
+    @classmethod
+    @abstractmethod
+    def touch(cls, digest: str, now: int, expires_at: int) -> bool:
+        """
+        Write the last activity and the expiry, and leave the payload alone. Return False, and
+        change nothing, if the digest is unknown or expired.
+
+        One round trip.
+        """
+
+    @classmethod
+    @abstractmethod
+    def remove(cls, digests: Collection[str]) -> None:
+        """
+        Remove these sessions, in one round trip. Unknown digests are no error. When this returns,
+        no request that is under way can write any of the sessions back.
+        """
+
+    @classmethod
+    @abstractmethod
+    def peek(cls, digests: Collection[str]) -> set[str]:
+        """Return the digests that are neither unknown nor expired. One round trip."""
+
+    @classmethod
+    @abstractmethod
+    def clear_expired(cls, progress: Progress | None = None) -> None:
+        """
+        Remove what has expired, in small parts that hold nobody up, and tell ``progress`` of each.
+        ``backends.base`` looks after the registry; a storage that forgets expired sessions by
+        itself has nothing to add.
+
+        Raises StoreUnavailable.
+        """
+
+    @classmethod
+    def atomic(cls) -> AbstractContextManager[object]:
+        """Return a transaction around a payload and its row, where the storage can have one."""
+        return nullcontext()
+
+    @classmethod
+    def check(cls, ask: bool) -> Iterable[tuple[str, dict[str, Any]]]:
+        """
+        Return the ids and values of the system checks that are the engine's own. Ask no server
+        unless ``ask`` is true.
+        """
+        return []
+
+    @classmethod
+    def call(cls, function: Callable[..., T], *args: Any) -> T:
+        """Return ``function(*args)``. Raises StoreUnavailable where the storage is unavailable."""
+        try:
+            return function(*args)
+        except cls.unavailable as error:
+            raise no_answer(error) from error
+
+
+def no_answer(error: Exception) -> StoreUnavailable:
+    """Log an error that means "unavailable", and return what to raise instead."""
+    # Without the command of a pipeline, which redis-py quotes with its arguments.
+    reason = str(error).rpartition(" caused error: ")[2]
+    logger.error("The session store did not answer: %s", reason)
+    return StoreUnavailable("The session store did not answer.")
