@@ -33,9 +33,10 @@ from django.utils.http import http_date, urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from django_sessionkit import registry
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.models import EndReason
 from django_sessionkit.visit.client import client_of, is_page
 from django_sessionkit.visit.current import current_request
 
@@ -134,7 +135,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if session.lock and SESSION_KEY not in session:
             return self.locked(request, response)
         if session.lost and SESSION_KEY not in session:
-            row = session.call(UserSession.objects.lost, session.lost)
+            row = session.call(registry.row_of_missing, session.lost)
             if row and is_farewell_due(request, response):
                 response = self.signed_out(request, row.end_reason, response)
             elif not (row and is_sign_in_page(request)):
@@ -274,7 +275,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return self.refused(request, session.refused)
         if session.lock:
             return self.locked(request)
-        row = session.call(UserSession.objects.lost, session.lost or "")
+        row = session.call(registry.row_of_missing, session.lost or "")
         request.session = self.SessionStore()
         if row:
             return self.signed_out(request, row.end_reason)

@@ -25,7 +25,7 @@ from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_sav
 from django.dispatch import receiver
 from django.utils.functional import LazyObject
 
-from django_sessionkit import walking
+from django_sessionkit import ranges
 from django_sessionkit.accounts import is_disabled, policy_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
@@ -158,9 +158,9 @@ def change_privileges(
         rows = _rows(groups, using).filter(**{f"{groups.m2m_reverse_field_name()}__in": users})
         users = rows.values_list(groups.m2m_field_name(), flat=True)
     found = list(users.distinct())
-    for start in range(0, len(found), walking.ROWS):
+    for start in range(0, len(found), ranges.ROWS):
         sessions = UserSession.objects.primary().active()
-        signed_in = sessions.filter(user__in=found[start : start + walking.ROWS])
+        signed_in = sessions.filter(user__in=found[start : start + ranges.ROWS])
         keys = set(signed_in.values_list("user", flat=True))
         people = get_user_model()._base_manager.using(using).filter(pk__in=keys)
         _change_privileges({user.pk: policy_of(user).on_privilege_change for user in people})

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from django.db import InterfaceError, InternalError, OperationalError
 
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.walking import Progress
+from django_sessionkit.ranges import Progress
 
 logger = logging.getLogger("django_sessionkit")
 

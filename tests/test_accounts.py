@@ -29,9 +29,10 @@ from django.test import AsyncClient, Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
-from django_sessionkit import walking
+from django_sessionkit import ranges
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
+from django_sessionkit.purging import purge_rows
 from django_sessionkit.signals import sessions_ended
 from tests import store
 from tests.servers import PROJECT
@@ -617,7 +618,7 @@ def test_a_site_that_lets_disabled_users_in_keeps_their_sessions(alice, ended, s
     User.objects.update(is_active=False)
     with travel(timedelta(minutes=2)):
         assert is_in(laptop, alice)
-        UserSession.objects.purge()
+        purge_rows()
         assert is_in(laptop, alice)
     assert not ended
 
@@ -928,7 +929,7 @@ def test_a_group_with_many_members_costs_little(place, settings, monkeypatch, en
     assert ended == [({his}, EndReason.PRIVILEGE_CHANGE, None)]
     assert len([query for query in queries if '"renew" = ' in query["sql"]]) == 1
 
-    monkeypatch.setattr(walking, "ROWS", 2)
+    monkeypatch.setattr(ranges, "ROWS", 2)
     UserSession.objects.update(renew=False)
     ASKED.clear()
     place.others.permissions.clear()

@@ -534,15 +534,10 @@ def test_every_field_is_documented():
     assert documented == names - {"digest"} | {"device", "place", "is_locked"}
 
 
-# Of the engines, the pages and the purge.
-NOT_FOR_SITES = {"open", "admit", "verify", "follow", "touch", "close", "close_one"}
-NOT_FOR_SITES |= {"lost", "purge"}
-
-
 def test_every_verb_is_documented():
     verbs = {name for name in vars(UserSessionQuerySet) if not name.startswith("_")}
     documented = first_column(section("docs/code.md", "Verbs"))
-    assert {name.partition("(")[0] for name in documented} == verbs - NOT_FOR_SITES
+    assert {name.partition("(")[0] for name in documented} == verbs
 
 
 @pytest.mark.django_db

@@ -12,7 +12,8 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django.utils import translation
 
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit import limits
+from django_sessionkit.models import EndReason, UserSession
 from tests.store import SessionStore, travel
 from tests.test_reauthentication import IDLE, TOO_LONG, fields_of, key
 from tests.test_views import (
@@ -171,13 +172,13 @@ def test_whoever_was_faster_has_the_room(
     alice: User, laptop: Client, phone: Client, tablet: Client
 ):
     page = tablet.get(LIMIT)
-    admit = UserSessionQuerySet.admit
+    admit = limits.admit
 
-    def admit_after_somebody_else(self: Any, *args: Any) -> bool:
+    def admit_after_somebody_else(*args: Any) -> bool:
         sign_in(alice, "faster")
-        return admit(self, *args)
+        return admit(*args)
 
-    with mock.patch.object(UserSessionQuerySet, "admit", admit_after_somebody_else):
+    with mock.patch.object(limits, "admit", admit_after_somebody_else):
         page = choose(tablet, page, handle(phone))
     assert page.status_code == 200
     assert "Another device has signed in meanwhile." in words(page)

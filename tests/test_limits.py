@@ -21,8 +21,9 @@ from django.db import OperationalError, connection, connections
 from django.http import HttpResponse
 from django.urls import path
 
+from django_sessionkit import limits, registry
 from django_sessionkit.exceptions import TooManySessions
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended, sign_in_refused
 from tests import store
@@ -456,7 +457,7 @@ def test_one_that_waits_does_so_for_a_quarter_of_an_hour(waiting):
 def let_in(browser, drive):
     session = SessionStore(key_of(browser))
     drive(session, "get", "")
-    admitted = UserSession.objects.admit(session.locked.handle, session.locked.limit)
+    admitted = limits.admit(session.locked.handle, session.locked.limit)
     if admitted:
         drive(session, "unlock")
         browser.cookies["sessionid"] = session.session_key
@@ -533,15 +534,15 @@ def test_who_is_let_in_counts_once(waiting, drive):
     first, _second, third, fourth = waiting
     first.post("/logout/")
     handle = row_of(third).pk
-    assert UserSession.objects.admit(handle, 2)
-    assert UserSession.objects.admit(handle, 2)
-    assert not UserSession.objects.admit(row_of(fourth).pk, 2)
+    assert limits.admit(handle, 2)
+    assert limits.admit(handle, 2)
+    assert not limits.admit(row_of(fourth).pk, 2)
 
 
 def test_who_has_ended_meanwhile_is_not_let_in(waiting):
     handle = row_of(waiting[2]).pk
     UserSession.objects.revoke()
-    assert not UserSession.objects.admit(handle, 2)
+    assert not limits.admit(handle, 2)
     for browser in waiting:
         assert not is_in(browser)
         assert not is_asked(browser)
@@ -714,16 +715,16 @@ def test_staff_do_count_as_themselves(enter, policy):
 def test_twenty_sign_ins_at_once(enter, browse, policy, monkeypatch, refused, mode, caplog):
     policy(limit=3, on_limit=mode)
     before = [enter(), enter()]
-    open_, everybody = UserSessionQuerySet.open, threading.Barrier(20)
+    enter_row, everybody = registry.enter, threading.Barrier(20)
 
-    def all_at_once(self, *args):
+    def all_at_once(*args):
         everybody.wait(30)
-        return open_(self, *args)
+        return enter_row(*args)
 
     browsers = [browse() for _ in range(20)]
     responses = []
     with monkeypatch.context() as patch:
-        patch.setattr(UserSessionQuerySet, "open", all_at_once)
+        patch.setattr(registry, "enter", all_at_once)
         together(*[lambda b=browser: responses.append(sign_in(b)) for browser in browsers])
     assert {response.status_code for response in responses} == {302}
     assert "did not answer" not in caplog.text
@@ -798,16 +799,16 @@ def test_who_is_pushed_out_is_about_to_write(enter, policy, before):
 @pytest.fixture
 def two_count(monkeypatch):
     """Have two wait for each other before they count what there is."""
-    count, both = UserSessionQuerySet._counted, threading.Barrier(2)
+    count, both = limits._counted, threading.Barrier(2)
 
-    def at_once(self, user_id):
+    def at_once(rows, user_id):
         both.wait(10)
-        return count(self, user_id)
+        return count(rows, user_id)
 
     @contextmanager
     def two_count():
         with monkeypatch.context() as patch:
-            patch.setattr(UserSessionQuerySet, "_counted", at_once)
+            patch.setattr(limits, "_counted", at_once)
             yield
 
     return two_count
@@ -822,7 +823,7 @@ def test_two_wait_for_one_place(waiting, two_count):
     admitted = []
 
     def admit(handle):
-        admitted.append(UserSession.objects.admit(handle, 2))
+        admitted.append(limits.admit(handle, 2))
 
     with two_count():
         together(*[lambda handle=handle: admit(handle) for handle in handles])
@@ -860,7 +861,7 @@ def test_a_sign_in_and_one_that_waits_want_the_same_place(waiting, browse, two_c
     handle, fifth, admitted = row_of(third).pk, browse(), []
     with two_count():
         together(
-            lambda: admitted.append(UserSession.objects.admit(handle, 2)),
+            lambda: admitted.append(limits.admit(handle, 2)),
             lambda: sign_in(fifth),
         )
     assert [is_in(fifth), *admitted] in ([True, False], [False, True])
@@ -962,7 +963,7 @@ def test_the_registry_is_down_when_somebody_signs_in(enter, browse, policy, befo
 
     policy(limit=2, on_limit=mode)
     first, second = enter(), browse()
-    pending = before(UserSessionQuerySet, "open", fail)
+    pending = before(registry, "enter", fail)
     assert sign_in(second).status_code == 503
     assert not pending
     assert UserSession.objects.count() == 1

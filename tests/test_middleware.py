@@ -16,11 +16,11 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.utils import timezone
 
-from django_sessionkit import middleware
+from django_sessionkit import middleware, registry
 from django_sessionkit.backends import base
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.middleware import SessionMiddleware
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser
@@ -654,12 +654,12 @@ def test_a_registry_that_is_down_is_503(signed_in, monkeypatch):
     def fail(*args):
         raise OperationalError("no route to host")
 
-    monkeypatch.setattr("django_sessionkit.models.UserSessionQuerySet.lost", fail)
+    monkeypatch.setattr("django_sessionkit.registry.row_of_missing", fail)
     assert browser.get("/whoami/").status_code == 503
     for path in ("/end_here/", "/end_here_and_save/"):
         monkeypatch.undo()
         browser = signed_in()
-        monkeypatch.setattr("django_sessionkit.models.UserSessionQuerySet.lost", fail)
+        monkeypatch.setattr("django_sessionkit.registry.row_of_missing", fail)
         assert browser.get(path).status_code == 503
 
 
@@ -733,7 +733,7 @@ def test_who_is_refused_while_another_tab_changes_the_key_keeps_that(
             SessionStore(key_of(visitor)).cycle_key()
             return super().refused(request, limit)
 
-    monkeypatch.setattr(UserSessionQuerySet, "open", refuse)
+    monkeypatch.setattr(registry, "enter", refuse)
     headers = {**PAGE, "cookie": f"sessionid={key_of(visitor)}"}
     response = answers(act, RequestFactory().get("/", headers=headers), Slow)
     assert response.headers["Location"] == "/login/"

@@ -26,11 +26,13 @@ from django.db.models.signals import post_delete
 from django.test import override_settings
 from django.utils import timezone
 
-from django_sessionkit import walking
+from django_sessionkit import ranges
+from django_sessionkit.backends import base as backends_base
 from django_sessionkit.backends import db
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
-from django_sessionkit.models import EndReason, StoredSession, UserSession
+from django_sessionkit.models import EndReason, StoredSession, UserSession, mark_ended
+from django_sessionkit.purging import purge_payloads, purge_rows
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.visit.client import Client
 from tests.servers import PROJECT
@@ -74,8 +76,8 @@ def alice():
 @pytest.fixture
 def parts(monkeypatch):
     """Parts so small that a few rows are many of them."""
-    monkeypatch.setattr(walking, "ROWS", 5)
-    monkeypatch.setattr(walking, "BLOCKS", 1)
+    monkeypatch.setattr(ranges, "ROWS", 5)
+    monkeypatch.setattr(ranges, "BLOCKS", 1)
 
 
 @pytest.fixture
@@ -224,8 +226,8 @@ def test_purge_says_how_many_rows_it_deleted(alice):
     stored(2, expires_in=60)
     history(alice, 4)
     register(alice, 2)
-    assert StoredSession.objects.purge() == 3
-    assert UserSession.objects.purge() == 4
+    assert purge_payloads() == 3
+    assert purge_rows() == 4
     assert StoredSession.objects.count() == UserSession.objects.count() == 2
 
 
@@ -237,9 +239,9 @@ def test_purge_of_nothing_is_nothing(ended):
 def test_session_expires_to_the_millisecond(clock):
     stored(1, expires_in=60)
     clock.shift(timedelta(seconds=60, milliseconds=-1))
-    assert StoredSession.objects.purge() == 0
+    assert purge_payloads() == 0
     clock.shift(timedelta(milliseconds=1))
-    assert StoredSession.objects.purge() == 1
+    assert purge_payloads() == 1
 
 
 # The walk.
@@ -254,7 +256,7 @@ def walked():
 def test_parts_are_the_whole_table(parts, number):
     stored(number)
     found = walked()
-    assert all(len(part) <= walking.ROWS for part in found)
+    assert all(len(part) <= ranges.ROWS for part in found)
     rows = [row for part in found for row in part]
     assert sorted(rows) == sorted(StoredSession.objects.values_list("pk", flat=True))
 
@@ -266,7 +268,7 @@ def test_walk_on_postgresql_begins_anywhere_and_goes_round(parts, monkeypatch):
     asked = []
 
     def begin_at(start):
-        monkeypatch.setattr(walking.random, "randrange", lambda stop: asked.append(stop) or start)
+        monkeypatch.setattr(ranges.random, "randrange", lambda stop: asked.append(stop) or start)
         return walked()
 
     from_start = begin_at(0)
@@ -282,7 +284,7 @@ def test_walk_on_postgresql_begins_anywhere_and_goes_round(parts, monkeypatch):
 
 
 def test_statements_do_not_grow_with_the_table(monkeypatch):
-    monkeypatch.setattr(walking, "ROWS", 1)
+    monkeypatch.setattr(ranges, "ROWS", 1)
     stored(1100)
     with statements() as seen:
         for part in StoredSession.objects.walk():
@@ -296,11 +298,11 @@ def test_statements_are_small_and_one_for_each_part(parts):
     stored(11, expires_in=60)
     number = len(walked())
     with statements() as seen:
-        assert StoredSession.objects.purge() == 12
+        assert purge_payloads() == 12
     deletes = [met for sql, met in seen if sql.startswith("DELETE")]
     assert len(deletes) == number >= 5
     assert sum(deletes) == 12
-    assert max(deletes) <= walking.ROWS
+    assert max(deletes) <= ranges.ROWS
     others = [sql for sql, _ in seen if not sql.startswith("DELETE")]
     # How large the table is and, but for PostgreSQL, where each part ends. No BEGIN, no COMMIT.
     assert len(others) == (1 if connection.vendor == "postgresql" else 1 + number)
@@ -313,11 +315,11 @@ def test_statements_on_the_registry_are_small(parts, alice):
     register(alice, 10, ended_at=timezone.now())
     history(alice, 10)
     with statements() as seen:
-        assert UserSession.objects.purge() == 10
+        assert purge_rows() == 10
     writes = [met for sql, met in seen if sql.startswith(("UPDATE", "DELETE"))]
     assert sum(writes) == 10 + 10 + 10  # closed, confirmed, deleted
     # Ten of these rows are all that a block of PostgreSQL's can hold.
-    assert max(writes) <= (10 if connection.vendor == "postgresql" else walking.ROWS)
+    assert max(writes) <= (10 if connection.vendor == "postgresql" else ranges.ROWS)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -329,7 +331,7 @@ def test_rows_that_nothing_happens_to_are_looked_at_and_not_written(parts, alice
     register(alice, 20)
     register(alice, 20, last_seen_at=yesterday, ended_at=yesterday, expires_at=yesterday)
     with statements() as seen:
-        assert UserSession.objects.purge() == 0
+        assert purge_rows() == 0
     assert not [met for sql, met in seen if sql.startswith("UPDATE")]
     assert not any(met for sql, met in seen if sql.startswith("DELETE"))
     assert not asked.called
@@ -340,14 +342,14 @@ def test_every_part_is_a_transaction_of_its_own(parts, alice):
     """What is done stays done, and locks are held for a part and no longer."""
     stored(23)
     history(alice, 23)
-    for rows in (StoredSession.objects, UserSession.objects):
+    for rows, purge in ((StoredSession.objects, purge_payloads), (UserSession.objects, purge_rows)):
         left = [23]
 
         def look(done, total, rows=rows, left=left):
             assert not connection.in_atomic_block
             left.append(elsewhere(rows.count))
 
-        rows.purge(look)
+        purge(look)
         assert left == sorted(left, reverse=True)
         assert len(set(left)) >= 4
         assert left[-1] == 0
@@ -401,7 +403,7 @@ def test_session_that_is_renewed_just_before_the_delete_survives(parts, receiver
         post_delete.connect(receiver)
     try:
         with before("DELETE", lambda: renew(first)):
-            assert StoredSession.objects.purge() == 1
+            assert purge_payloads() == 1
     finally:
         post_delete.disconnect(receiver)
     assert StoredSession.objects.get() == first
@@ -433,7 +435,7 @@ def test_session_whose_renewal_is_under_way_survives():
         renewal = pool.submit(request)
         assert locked.wait(60)
         with before("DELETE", deleting.set):
-            assert StoredSession.objects.purge() == 1
+            assert purge_payloads() == 1
         renewal.result(60)
     assert StoredSession.objects.get() == first
 
@@ -447,10 +449,10 @@ def test_session_that_is_renewed_elsewhere_between_two_parts_survives(parts):
         if done == 2:
             elsewhere(lambda: [renew(row) for row in rows])
 
-    StoredSession.objects.purge(look)
+    purge_payloads(look)
     left = set(StoredSession.objects.values_list("pk", flat=True))
     assert 10 <= len(left) < 23
-    StoredSession.objects.purge()
+    purge_payloads()
     assert set(StoredSession.objects.values_list("pk", flat=True)) == left
 
 
@@ -463,7 +465,7 @@ def test_nothing_is_said_of_rows_that_are_all_renewed_before_they_are_closed(clo
         UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
 
     with before('UPDATE "django_sessionkit_usersession"', renew):
-        UserSession.objects.purge()
+        purge_rows()
     assert ended == []
 
 
@@ -481,7 +483,7 @@ def test_row_that_is_renewed_before_it_is_closed_stays_open(clock, alice, ended)
         row.update(last_seen_at=now, expires_at=now + AGE)
 
     with before('UPDATE "django_sessionkit_usersession"', touch):
-        UserSession.objects.purge()
+        purge_rows()
     assert UserSession.objects.active().get().pk == session.handle
     assert ended == [([other.handle], "expired", None)]
 
@@ -495,7 +497,7 @@ def test_nobody_is_told_of_nobody(clock, alice, ended):
         UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
 
     with before('UPDATE "django_sessionkit_usersession"', touch):
-        UserSession.objects.purge()
+        purge_rows()
     assert ended == []
 
 
@@ -508,7 +510,7 @@ def test_row_that_is_ended_before_it_is_closed_keeps_its_reason(clock, alice, en
         row.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
 
     with before('UPDATE "django_sessionkit_usersession"', revoke):
-        UserSession.objects.purge()
+        purge_rows()
     assert row.get().end_reason == EndReason.REVOKED
     assert ended == [([other.handle], "expired", None)]
 
@@ -577,10 +579,10 @@ def test_session_that_the_store_has_lost_is_closed(clock, alice, ended):
     row = UserSession.objects.get(pk=session.handle)
     SessionStore.remove([row.digest])
     clock.shift(timedelta(seconds=59))
-    UserSession.objects.purge()
+    purge_rows()
     assert ended == []  # too fresh: it might be a sign-in that is only being written
     clock.shift(timedelta(seconds=1))
-    UserSession.objects.purge()
+    purge_rows()
     assert ended == [([row.pk], "lost", None)]
     row.refresh_from_db()
     assert (row.end_reason, row.ended_at) == (EndReason.LOST, timezone.now())
@@ -592,7 +594,7 @@ def test_nobody_is_lost_because_the_store_does_not_answer(clock, alice, ended, m
     clock.shift(timedelta(hours=1))
     monkeypatch.setattr(SessionStore, "peek", mock.Mock(side_effect=OperationalError))
     with pytest.raises(StoreUnavailable):
-        UserSession.objects.purge()
+        purge_rows()
     assert UserSession.objects.active().count() == 1
     assert ended == []
 
@@ -611,7 +613,7 @@ def test_session_that_is_written_meanwhile_is_not_lost(clock, alice, ended, verb
 
     peek = SessionStore.peek
     with mock.patch.object(SessionStore, "peek", lambda digests: [request(), peek(digests)][1]):
-        UserSession.objects.purge()
+        purge_rows()
     assert ended == []
     assert len(UserSession.objects.alive()) == 1
 
@@ -620,7 +622,7 @@ def test_session_that_is_written_meanwhile_is_not_lost(clock, alice, ended, verb
 def test_everyone_who_expires_is_announced_wherever_the_row_moves(parts, alice, ended):
     """On PostgreSQL a row that is written moves, out of the part of the table that is looked at."""
     rows = overdue(alice, 40)
-    UserSession.objects.purge()
+    purge_rows()
     assert not UserSession.objects.filter(ended_at=None).exists()
     announced = [handle for handles, _, _ in ended for handle in handles]
     assert sorted(announced) == sorted(row.pk for row in rows)
@@ -631,7 +633,7 @@ def test_active_rows_are_left_alone(parts, alice):
     overdue(alice, 20)
     before = list(UserSession.objects.active().order_by("pk").values())
     assert len(before) == 20
-    UserSession.objects.purge()
+    purge_rows()
     assert list(UserSession.objects.active().order_by("pk").values()) == before
 
 
@@ -641,18 +643,18 @@ def test_history_is_kept_for_the_time_of_retention(clock, alice, reason):
     at = timezone.now()
     register(alice, 1, ended_at=at, end_reason=reason, expires_at=at + AGE)
     clock.shift(RETENTION)
-    assert UserSession.objects.purge() == 0
+    assert purge_rows() == 0
     clock.shift(timedelta(seconds=1))
-    assert UserSession.objects.purge() == 1
+    assert purge_rows() == 1
 
 
 def test_time_of_retention_is_a_setting(clock, alice, settings):
     settings.SESSIONKIT_RETENTION = 60
     register(alice, 1, ended_at=timezone.now())
     clock.shift(timedelta(seconds=60))
-    assert UserSession.objects.purge() == 0
+    assert purge_rows() == 0
     clock.shift(timedelta(seconds=1))
-    assert UserSession.objects.purge() == 1
+    assert purge_rows() == 1
 
 
 def test_expired_row_is_history_from_the_time_when_it_expired(clock, alice):
@@ -680,7 +682,7 @@ def removed(monkeypatch):
 def lose_the_removal(session):
     """End a session in the registry, and crash before the store hears of it."""
     row = UserSession.objects.get(pk=session.handle)
-    UserSession.objects.filter(pk=row.pk).close(EndReason.REVOKED)
+    mark_ended(UserSession.objects.filter(pk=row.pk), EndReason.REVOKED)
     assert is_stored(session)
     return row
 
@@ -689,7 +691,7 @@ def test_payload_of_an_ended_session_is_removed_once(clock, alice, removed):
     session, live = visit(alice), visit(alice)
     row = lose_the_removal(session)
     clock.shift(timedelta(minutes=1))
-    UserSession.objects.purge()
+    purge_rows()
     assert not is_stored(session)
     assert is_stored(live)
     assert removed == [[row.digest]]
@@ -698,7 +700,7 @@ def test_payload_of_an_ended_session_is_removed_once(clock, alice, removed):
     assert row.end_reason == EndReason.REVOKED
 
     clock.shift(timedelta(minutes=1))
-    UserSession.objects.purge()
+    purge_rows()
     assert removed == [[row.digest]]
 
 
@@ -712,7 +714,7 @@ def test_store_that_is_down_is_asked_again_by_the_next_purge(alice, removed, mon
     with monkeypatch.context() as down:
         down.setattr(SessionStore, "remove", fail)
         with pytest.raises(StoreUnavailable):
-            UserSession.objects.purge()
+            purge_rows()
     assert is_stored(session)
     SessionStore.clear_expired()
     assert not is_stored(session)
@@ -741,7 +743,7 @@ def test_many_lost_removals_are_one_call_for_each_part(parts, alice, removed):
     sessions = [visit(alice) for _ in range(12)]
     for session in sessions:
         lose_the_removal(session)
-    UserSession.objects.purge()
+    purge_rows()
     assert not any(map(is_stored, sessions))
     assert sum(map(len, removed)) == 12
     assert len(removed) <= 4
@@ -797,10 +799,10 @@ def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
             raise Killed
 
     with pytest.raises(Killed):
-        StoredSession.objects.purge(kill)
+        purge_payloads(kill)
     assert 0 < elsewhere(StoredSession.objects.count) < 23
     with pytest.raises(Killed):
-        UserSession.objects.purge(kill)
+        purge_rows(kill)
     assert 30 <= elsewhere(UserSession.objects.count) < 60
 
     db.SessionStore.clear_expired()
@@ -900,9 +902,7 @@ def test_command_that_is_stopped_ends_its_line(parts, monkeypatch, verbosity):
     stored(12)
     stdout = Terminal()
     with (
-        mock.patch.object(
-            UserSession.objects._queryset_class, "purge", side_effect=KeyboardInterrupt
-        ),
+        mock.patch.object(backends_base, "purge_rows", side_effect=KeyboardInterrupt),
         pytest.raises(CommandError, match="Stopped") as stopped,
     ):
         run_command(stdout, verbosity=verbosity)
@@ -916,7 +916,7 @@ def test_command_says_so_when_the_store_does_not_answer(monkeypatch):
     def fail(*args):
         raise OperationalError("no route to host")
 
-    monkeypatch.setattr(StoredSession.objects.all().__class__, "purge", fail)
+    monkeypatch.setattr(db, "purge_payloads", fail)
     with pytest.raises(CommandError, match="did not answer"):
         call_command(clearsessions.Command())
 

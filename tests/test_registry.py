@@ -19,7 +19,7 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_sessionkit import models, walking
+from django_sessionkit import models, ranges, registry
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.sealing import digest_of
@@ -425,7 +425,7 @@ def test_ending_an_ended_one_changes_nothing(alice, sign_in, ended):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-7.4.5")
 def test_revoke_works_in_batches(alice, monkeypatch, ended):
-    monkeypatch.setattr(walking, "ROWS", 2)
+    monkeypatch.setattr(ranges, "ROWS", 2)
     for _ in range(5):
         Browser().force_login(alice)
     with round_trips(1 + 3 * 3):
@@ -445,8 +445,8 @@ def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_sta
         session.cycle_key()
         return False
 
-    monkeypatch.setattr(models, "has_password_of", is_verified)
-    assert UserSession.objects.verify(session.handle.hex, [digest], "an old one") is None
+    monkeypatch.setattr(registry, "has_password_of", is_verified)
+    assert registry.may_go_on(session.handle.hex, [digest], "an old one") is None
     assert UserSession.objects.get().ended_at is None
 
 
@@ -508,13 +508,13 @@ def test_a_reason_is_one_of_those_that_there_are(alice, sign_in):
 
 def test_nobody_is_told_twice(alice, sign_in, ended, monkeypatch):
     sign_in(alice)
-    end = models.UserSessionQuerySet._end
+    end = models.UserSessionQuerySet._mark
 
     def somebody_is_faster(self, *args):
         UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.LOGOUT)
         return end(self, *args)
 
-    monkeypatch.setattr(models.UserSessionQuerySet, "_end", somebody_is_faster)
+    monkeypatch.setattr(models.UserSessionQuerySet, "_mark", somebody_is_faster)
     assert UserSession.objects.revoke() == 0
     assert ended == []
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
@@ -574,7 +574,7 @@ def store_down(monkeypatch):
 def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
     alice, sign_in, store_down, monkeypatch, ended
 ):
-    monkeypatch.setattr(walking, "ROWS", 1)
+    monkeypatch.setattr(ranges, "ROWS", 1)
     first, second = sign_in(alice), sign_in(alice)
     with pytest.raises(StoreUnavailable):
         UserSession.objects.revoke()
@@ -645,14 +645,14 @@ def before(monkeypatch, owner, name, act):
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
     request = sign_in(alice)
-    follow = models.UserSessionQuerySet.follow
+    rekey = registry.rekey
 
-    def revoked_first(self, *args):
+    def revoked_first(*args):
         # In a connection of its own: a new key may be written in a transaction.
         elsewhere(UserSession.objects.revoke)
-        return follow(self, *args)
+        return rekey(*args)
 
-    monkeypatch.setattr(models.UserSessionQuerySet, "follow", revoked_first)
+    monkeypatch.setattr(registry, "rekey", revoked_first)
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
     assert not store.payloads()
@@ -691,7 +691,7 @@ def test_the_old_key_does_not_lead_to_the_row_while_a_new_one_is_written(
 
     def missed(*args):
         moved = move(*args)
-        assert UserSession.objects.lost(old) is None
+        assert registry.row_of_missing(old) is None
         return moved
 
     monkeypatch.setattr(SessionStore, "move", staticmethod(missed))
@@ -701,14 +701,14 @@ def test_the_old_key_does_not_lead_to_the_row_while_a_new_one_is_written(
 
 def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, sign_in, monkeypatch):
     request = sign_in(alice)
-    end = models.UserSessionQuerySet._end
+    end = models.UserSessionQuerySet._mark
 
     def cycled_first(self, handles, *args):
         if handles:
             again(request).cycle_key()
         return end(self, handles, *args)
 
-    monkeypatch.setattr(models.UserSessionQuerySet, "_end", cycled_first)
+    monkeypatch.setattr(models.UserSessionQuerySet, "_mark", cycled_first)
     UserSession.objects.revoke()
     assert not store.payloads()
 

@@ -18,7 +18,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.views.debug import ExceptionReporter
 
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit import registry
+from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import session_key_reused, sessions_ended
 from django_sessionkit.visit.client import Client
@@ -195,13 +196,13 @@ def row_of(browser):
 
 STEPS = {
     "read": (SessionStore, "read"),
-    "verify": (UserSessionQuerySet, "verify"),
-    "note": (UserSessionQuerySet, "touch"),
+    "verify": (registry, "may_go_on"),
+    "note": (registry, "touch"),
     "touch": (SessionStore, "touch"),
     "begin": (SessionStore, "atomic"),
     "insert": (SessionStore, "insert"),
     "replace": (SessionStore, "replace"),
-    "follow": (UserSessionQuerySet, "follow"),
+    "follow": (registry, "rekey"),
     "move": (SessionStore, "move"),
     "remove": (SessionStore, "remove"),
 }

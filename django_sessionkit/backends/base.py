@@ -23,7 +23,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from django.middleware.csrf import CSRF_SESSION_KEY
 from django.utils import timezone
 
-from django_sessionkit import clock
+from django_sessionkit import clock, limits, registry
 from django_sessionkit.accounts import policy_of, user_of
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.clock import Lifetime, as_datetime
@@ -34,6 +34,8 @@ from django_sessionkit.models import (
     UserSession,
 )
 from django_sessionkit.policy import Policy
+from django_sessionkit.purging import purge_rows
+from django_sessionkit.ranges import Progress
 from django_sessionkit.sealing import (
     Contents,
     SessionKey,
@@ -50,7 +52,6 @@ from django_sessionkit.storage import Storage, Stored, no_answer
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.current import current_request, loaded_session
 from django_sessionkit.visit.devices import device_of
-from django_sessionkit.walking import Progress
 
 logger = logging.getLogger("django_sessionkit")
 security_logger = logging.getLogger("django.security.SuspiciousSession")
@@ -240,7 +241,7 @@ class SessionStore(Storage, SessionBase):
         Remove what has expired, in small parts. Takes minutes for ten million rows, and holds
         nobody up. Raises StoreUnavailable.
         """
-        deleted = cls.call(UserSession.objects.purge, progress)
+        deleted = cls.call(purge_rows, progress)
         logger.info("Purged %d rows of sessions that ended long ago", deleted)
 
     # What this kit adds.
@@ -402,7 +403,7 @@ class SessionStore(Storage, SessionBase):
         facts, data = contents
         digest = digest_of(key)
         if self._due:
-            ask = UserSession.objects.verify, facts["handle"], _digests(facts, digest)
+            ask = registry.may_go_on, facts["handle"], _digests(facts, digest)
             # Who has just proved who they are may have got a stronger hash by that.
             row = yield *ask, "" if resuming else data.get(HASH_SESSION_KEY, "")
             if row is None:
@@ -474,7 +475,7 @@ class SessionStore(Storage, SessionBase):
         if self.lock is None:
             raise UpdateError("The session is not locked.")
         limit = self.lock.limit
-        if limit is not None and not (yield UserSession.objects.admit, self.lock.handle, limit):
+        if limit is not None and not (yield limits.admit, self.lock.handle, limit):
             raise TooManySessions(limit)
         self._session_key = self._locked_key
         self._session_cache = yield from self._load(resuming=True)
@@ -516,8 +517,7 @@ class SessionStore(Storage, SessionBase):
         """Note that the visitor has the new key: the old one is of no use soon, but recognised."""
         facts = self._facts
         # The row may not have followed yet, if the renewal broke off.
-        row = UserSession.objects.primary().filter(pk=facts["handle"], digest=facts["previous"])
-        yield (partial(row.update, digest=digest),)
+        yield registry.catch_up, facts["handle"], facts["previous"], digest
         yield self.touch, facts["previous"], now, min(now + RECOGNISED, self._end(facts, now))
         self._facts = {k: v for k, v in facts.items() if k != "previous"} | {"seen": now}
         self.modified = True
@@ -535,7 +535,7 @@ class SessionStore(Storage, SessionBase):
             yield self.touch, self._former, now, lifetime.expires_at
         if row := facts.get("handle"):
             # Last, because it is the row that knows whether this is still the key.
-            write = UserSession.objects.touch, row, _digests(facts, digest), now
+            write = registry.touch, row, _digests(facts, digest), now
             if not (yield *write, lifetime, self.client):
                 return False
             self._facts = {**facts, "until": lifetime.expires_at}
@@ -568,12 +568,12 @@ class SessionStore(Storage, SessionBase):
         salt, serializer = new_salt(), self.serializer()
         new_key = successor_of(key, salt)
         old, new = digest_of(key), digest_of(new_key)
-        rows, row, data = UserSession.objects, self._facts["handle"], self._session_cache
+        row, data = self._facts["handle"], self._session_cache
         lifetime = self._lifetime(self._facts, data, now)
         base = key, cast("bytes", self._loaded)
         with self.atomic():
             # The row first, which is locked by that, as everywhere else.
-            if not (yield rows.touch, row, [old], now, lifetime, self.client):
+            if not (yield registry.touch, row, [old], now, lifetime, self.client):
                 return
             while True:
                 facts = {k: v for k, v in self._facts.items() if k != "seen"}
@@ -595,9 +595,9 @@ class SessionStore(Storage, SessionBase):
                     return
                 base = key, stored
             at = now, lifetime, facts["authenticated_at"]
-            if not (yield rows.follow, row, [old], new, *at):
+            if not (yield registry.rekey, row, [old], new, *at):
                 # Ended meanwhile, or it has followed to a key that a parallel request gives it.
-                if not (yield (rows.primary().filter(pk=row, ended_at=None).exists,)):
+                if not (yield registry.is_open, row):
                     yield self.remove, [old, new]
                 return
         self._written(new_key, facts, data, payload)
@@ -690,7 +690,7 @@ class SessionStore(Storage, SessionBase):
         key = session_key or self.session_key or (self._locked_key if self.lock else None)
         if key is None:
             return
-        digests, facts, rows = [digest_of(key)], self._facts, UserSession.objects
+        digests, facts = [digest_of(key)], self._facts
         if not known:
             lost, former = self.lost, self._former
             found = yield from self._find(key)
@@ -700,14 +700,13 @@ class SessionStore(Storage, SessionBase):
         # First, so that whoever is told that the store is down can try again.
         yield self.remove, digests
         if "handle" in facts:
-            yield rows.close_one, facts["handle"], EndReason.LOGOUT
+            yield registry.mark_ended, facts["handle"], EndReason.LOGOUT
             # After it was marked: a parallel request may have given it a new key until then.
-            row = rows.primary().filter(pk=facts["handle"])
-            found = yield (partial(list, row.values_list("digest", flat=True)),)
+            found = yield registry.digests_of, facts["handle"]
             if left := set(found) - set(digests):
                 yield self.remove, left
         elif not known:
-            yield rows.filter(digest=digests[0]).close, EndReason.LOGOUT
+            yield registry.sign_out, digests[0]
 
     def _flush(self) -> Flow[None]:
         yield from self._delete(None)
@@ -781,7 +780,7 @@ class SessionStore(Storage, SessionBase):
                 since = self._since(self._facts, moving)
                 back = [new], old, since, self._lifetime(self._facts, data, since)
                 was = self._facts["authenticated_at"]
-                yield UserSession.objects.follow, row, *back, was
+                yield registry.rekey, row, *back, was
             raise
         self._written(new_key, facts, data, payload)
 
@@ -791,7 +790,7 @@ class SessionStore(Storage, SessionBase):
             since = self._since(facts, moving=True)
             at = since, self._lifetime(facts, data, since), facts["authenticated_at"]
             digests = _digests(facts, digest_of(key))
-            if (yield UserSession.objects.follow, facts["handle"], digests, new, *at):
+            if (yield registry.rekey, facts["handle"], digests, new, *at):
                 return key
             found = yield from self._find(key)
             if found is None or found[0] == key:
@@ -824,11 +823,9 @@ class SessionStore(Storage, SessionBase):
         Look whether a row that was written before its session is still alive: a revocation in
         between has not found the session, for it was not there yet.
         """
-        if "handle" in facts:
-            rows = UserSession.objects.filter(pk=facts["handle"], digest=digest, ended_at=None)
-            if not (yield (rows.exists,)):
-                yield self.remove, [digest]
-                raise self._gone(digest)
+        if "handle" in facts and not (yield registry.is_open, facts["handle"], digest):
+            yield self.remove, [digest]
+            raise self._gone(digest)
 
     def _enrol(
         self, facts: Facts, data: dict[str, Any], digest: str, moving: bool = False
@@ -837,32 +834,30 @@ class SessionStore(Storage, SessionBase):
         Keep the registry true to the dictionary that is about to be written, and return the facts
         to write with it. Here, and not in a receiver: every way to sign in ends in a save.
         """
-        rows, user = UserSession.objects, data.get(SESSION_KEY)
+        user = data.get(SESSION_KEY)
         if user == facts.get("user"):
             if user is not None and self._is_off(facts, data):
                 lifetime = self._lifetime(facts, data, self._since(facts, moving))
                 if not moving:
                     client = None if self.background else self.client
                     at = _digests(facts, digest), clock.now(), lifetime, client
-                    yield rows.touch, facts["handle"], *at
+                    yield registry.touch, facts["handle"], *at
                 facts = {**facts, "until": lifetime.expires_at}
             return facts
         if "handle" in facts:
             reason = EndReason.LOGOUT if user is None else EndReason.REPLACED
-            yield rows.close_one, facts["handle"], reason
+            yield registry.mark_ended, facts["handle"], reason
         if user is None:
             return {}
         if self._flushed:
             # By login(), which flushes the session of another user. Not a logout after all.
-            replaced = rows.filter(pk=self._flushed, end_reason=EndReason.LOGOUT)
-            yield (partial(replaced.update, end_reason=EndReason.REPLACED),)
+            yield registry.call_replaced, self._flushed
         return (yield from self._signed_in(user, data, digest))
 
     def _signed_in(self, user: str, data: dict[str, Any], digest: str) -> Flow[Facts]:
-        rows = UserSession.objects
         if self.lock:
             # Its user, or somebody else, has signed in rather than to unlock it.
-            yield rows.filter(pk=self.lock.handle).revoke, EndReason.LOGOUT
+            yield UserSession.objects.filter(pk=self.lock.handle).revoke, EndReason.LOGOUT
             self.lock = None
         policy = yield from self._policy_of(user)
         facts = self._proved({"user": user}, policy)
@@ -870,7 +865,7 @@ class SessionStore(Storage, SessionBase):
         lifetime = self._lifetime(facts, data, now)
         counts = not any(data.get(name) for name in IMPERSONATION)
         try:
-            opened = yield rows.open, user, digest, now, lifetime, self.client, policy, counts
+            opened = yield registry.enter, user, digest, now, lifetime, self.client, policy, counts
         except TooManySessions as refusal:
             self.refused = refusal.args[0]
             raise
@@ -878,7 +873,7 @@ class SessionStore(Storage, SessionBase):
         if counts and not is_in:
             facts["pending"] = policy.limit
             lifetime = self._lifetime(facts, data, now)
-            yield rows.touch, facts["handle"], [digest], now, lifetime, None
+            yield registry.touch, facts["handle"], [digest], now, lifetime, None
         return {**facts, "until": lifetime.expires_at}
 
     def _policy_of(self, user: str) -> Flow[Policy]:
@@ -973,8 +968,7 @@ class SessionStore(Storage, SessionBase):
     def _withdraw(self, facts: Facts) -> Flow[None]:
         """Take back the row of a sign-in whose session was not written, unless it has ended."""
         if "handle" in facts and facts["handle"] != self._facts.get("handle"):
-            rows = UserSession.objects.filter(pk=facts["handle"], ended_at=None)
-            yield (rows.delete,)
+            yield registry.take_back, facts["handle"]
 
     def _transaction(
         self, facts: Facts, data: dict[str, Any], moving: bool = False

@@ -16,9 +16,10 @@ from django.db.models.constants import OnConflict
 from django_sessionkit import clock
 from django_sessionkit.backends import base
 from django_sessionkit.models import StoredSession
+from django_sessionkit.purging import purge_payloads
+from django_sessionkit.ranges import Progress
 from django_sessionkit.sealing import NONCE
 from django_sessionkit.storage import Stored
-from django_sessionkit.walking import Progress
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -82,7 +83,7 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
-        deleted = cls.call(StoredSession.objects.purge, progress)
+        deleted = cls.call(purge_payloads, progress)
         logger.info("Purged %d expired sessions", deleted)
         super().clear_expired(progress)
 

@@ -1,0 +1,84 @@
+"""
+What is over goes away, range by range: payloads that have expired, and rows whose sessions have
+ended long ago. On the way, what a lost request or a change behind Django's back has left is mended.
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Exists, F, OuterRef
+from django.utils import timezone
+
+from django_sessionkit import clock
+from django_sessionkit.accounts import is_disabled
+from django_sessionkit.conf import conf
+from django_sessionkit.models import (
+    IDLE,
+    EndReason,
+    StoredSession,
+    UserSession,
+    UserSessionQuerySet,
+    get_session_store,
+    mark_ended,
+)
+from django_sessionkit.ranges import Progress
+
+
+def purge_payloads(progress: Progress | None = None) -> int:
+    """
+    Delete the stored sessions that have expired, and return how many there were. Each DELETE looks
+    at the expiry itself, so that a session which is touched meanwhile survives.
+    """
+    return sum(
+        part.filter(expires_at__lte=clock.now()).delete_now()
+        for part in StoredSession.objects.walk(progress)
+    )
+
+
+def purge_rows(progress: Progress | None = None) -> int:
+    """
+    Mark the rows ended of sessions that have expired or that the store has lost, end the sessions
+    of users who were disabled or deleted behind Django's back (``QuerySet.update()``, SQL), confirm
+    the removal of sessions that were ended, and delete the rows of sessions that ended
+    SESSIONKIT_RETENTION seconds ago. Return how many were deleted.
+
+    Raises StoreUnavailable.
+    """
+    store = get_session_store()
+    deleted = 0
+    for part in UserSession.objects.walk(progress):
+        now = timezone.now()
+        # Skip rows that were active within the last interval: their next touch checks them, and
+        # the session of a new one may not be stored yet.
+        quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
+        silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
+        if digests := list(silent.values_list("digest", flat=True)):
+            gone = silent.filter(digest__in=set(digests) - store.call(store.peek, digests))
+            expired = gone.filter(expires_at__lte=now)
+            mark_ended(expired.filter(IDLE), EndReason.IDLE, at=F("expires_at"))
+            mark_ended(expired, EndReason.EXPIRED, at=F("expires_at"))
+            mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
+        if disabled := _disabled_users(part.filter(ended_at=None)):
+            part.filter(user__in=disabled).revoke(EndReason.ACCOUNT_DISABLED)
+        unconfirmed = part.filter(expires_at__gt=F("ended_at"))
+        if digests := list(unconfirmed.values_list("digest", flat=True)):
+            store.call(store.remove, digests)
+            unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
+        kept_from = now - timedelta(seconds=conf.SESSIONKIT_RETENTION)
+        deleted += part.filter(ended_at__lt=kept_from).delete_now()
+    return deleted
+
+
+def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:
+    """Return the users of these rows who may have no session, or are not there any more."""
+    users = get_user_model()._base_manager.all()
+    there = users.filter(pk=OuterRef("user_id"))
+    with suppress(FieldDoesNotExist):  # is_active is True for everybody then
+        users.model._meta.get_field("is_active")
+        there = there.filter(is_active=True)
+    found = set(rows.filter(~Exists(there)).values_list("user_id", flat=True))
+    let_in = users.filter(pk__in=found) if found else ()
+    return found - {user.pk for user in let_in if not is_disabled(user)}
