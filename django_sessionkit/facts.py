@@ -1,0 +1,262 @@
+"""
+What the kit keeps of a session beside its dictionary, where no view can write, and all arithmetic
+on that. Pure: no store, no request, no clock. Moments are milliseconds since the epoch.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+from django_sessionkit.clock import Lifetime, as_datetime
+from django_sessionkit.conf import conf
+from django_sessionkit.policy import Policy
+from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.devices import device_of
+
+# The last moment that a date can be.
+END_OF_TIME = 253_402_214_400_000
+# How long somebody has to make room for a sign-in that is over the limit, in milliseconds.
+TIME_TO_CHOOSE = 15 * 60 * 1000
+# The activity of a short session is written this many times in its life without activity, so that
+# use keeps the session alive.
+SHARE = 10
+
+
+class Lock(StrEnum):
+    """What a session is locked for."""
+
+    IDLE = "idle"
+    MOVED = "moved"
+    LIMIT = "limit"
+
+
+class Locked(NamedTuple):
+    """What is known of a session that is there, but not for whoever holds its cookie."""
+
+    # "idle" and "moved" ask for a proof of identity, "limit" for other sessions to be ended.
+    reason: Lock
+    handle: uuid.UUID
+    user: str
+    limit: int | None
+
+
+class Facts(NamedTuple):
+    """
+    A visitor who is not signed in has none of these: ``Facts()``. None and an empty policy mean
+    that there is no such fact.
+
+    What is stored is the list of the values in this order, so a new fact goes to the end, before
+    ``unknown``, and no fact ever changes its place.
+    """
+
+    handle: str | None = None  # of the row, as 32 hexadecimal digits
+    user: str | None = None  # the primary key of the user, as text
+    authenticated_at: int = 0  # when the user last proved who they are
+    # The expiry in the session's row, which may be one touch interval behind the store's.
+    row_expires_at: int = 0
+    policy: Mapping[str, Any] = {}  # what Policy.facts() keeps
+    deadline: int | None = None  # the end of the longest lifetime, by Policy.absolute
+    keyed_at: int | None = None  # when the key was issued, by Policy.renew_after
+    seen: int | None = None  # when that key was first used
+    previous: str | None = None  # the digest of the key before, until this one is seen
+    bound: Mapping[str, str] | None = None  # what is known of the client, by Policy.bind
+    pending: int | None = None  # the limit, while the session waits for room
+    successor: str | None = None  # under a former key only: the salt that leads to the next key
+    # What a later version has stored: kept as it is, for a session outlives the way back.
+    unknown: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, stored: list[Any]) -> Self:
+        """Return the facts of a list that as_stored() has returned, here or in another version."""
+        if len(stored) > KNOWN:
+            return cls._make([*stored[:KNOWN], tuple(stored[KNOWN:])])
+        return cls(*stored)
+
+    def as_stored(self) -> list[Any]:
+        """Return what JSON can say: the values, without the last ones that say nothing."""
+        stored = [*self[:KNOWN], *self.unknown]
+        while len(stored) <= KNOWN and stored and not stored[-1]:
+            stored.pop()
+        return stored
+
+    def merged(self, base: Self, theirs: Self) -> Self:
+        """Return ``theirs`` with what these facts have changed since ``base``."""
+        facts = zip(self, base, theirs, strict=True)
+        return type(self)._make([other if own == was else own for own, was, other in facts])
+
+    # Until when.
+
+    def ends_at(self, active_at: int) -> int:
+        """Return when a session ends that was last active then, whatever its own expiry says."""
+        ends = END_OF_TIME if self.deadline is None else self.deadline
+        if self.policy:
+            idle = self.policy.get("idle")
+            if idle is not None and not self.policy.get("lock"):
+                ends = min(ends, active_at + 1000 * idle)
+        if self.pending is not None:
+            choosing = min(TIME_TO_CHOOSE, 1000 * self.policy.get("idle", TIME_TO_CHOOSE))
+            ends = min(ends, active_at + choosing)
+        return ends
+
+    def lock_at(self, touched_at: int, now: int) -> Lock | None:
+        """Return what the session is locked for, as far as time alone can tell."""
+        if self.pending is not None:
+            return Lock.LIMIT
+        if self.policy.get("lock") and touched_at + 1000 * self.policy["idle"] <= now:
+            return Lock.IDLE
+        return None
+
+    def touch_interval(self, expiry: object, cookie_age: int) -> float:
+        """
+        Return how many milliseconds lie between two writes of activity, for a session with this
+        ``_session_expiry``, or else an age of ``cookie_age`` seconds.
+        """
+        age = expiry if expiry and isinstance(expiry, int) else cookie_age
+        age = min(age, int(self.policy.get("idle", age)))
+        return min(1000.0 * conf.SESSIONKIT_TOUCH_INTERVAL, 1000.0 * age / SHARE)
+
+    # Whose key.
+
+    def may_have(self, digest: str) -> list[str]:
+        """Return the digests that the row may have: it follows a renewal of the key last."""
+        return [digest] if self.previous is None else [digest, self.previous]
+
+    def wants_new_key(self, now: int) -> bool:
+        """Tell whether Policy.renew_after is over, by a clock that may have been put back."""
+        after = self.policy.get("renew_after")
+        if after is None or self.keyed_at is None:
+            return False
+        return bool(abs(now - self.keyed_at) >= 1000 * after)
+
+    def rekeyed(self, old: str, now: int) -> Self:
+        """Return the facts under a key that has just taken the place of the ``old`` digest's."""
+        return self._replace(keyed_at=now, previous=old, seen=None)
+
+    def arrived(self, now: int) -> Self:
+        """Return the facts after the visitor has used the new key for the first time."""
+        return self._replace(previous=None, seen=now)
+
+    # Who it is.
+
+    def proved(self, policy: Policy, client: Client | None, now: int) -> Self:
+        """Return the facts after a proof of identity that is as good as signing in."""
+        return self._replace(
+            authenticated_at=now,
+            policy=policy.facts(),
+            deadline=None if policy.absolute is None else now + 1000 * policy.absolute,
+            keyed_at=None if policy.renew_after is None else now,
+            bound=_traits(policy.bind, client) if policy.bind else None,
+        )
+
+    def with_clock_set(self, now: int) -> Self:
+        """Return the facts for a clock that was put back: it must not make the session longer."""
+        ahead = self.authenticated_at - now
+        if ahead <= 1000 * conf.SESSIONKIT_TOUCH_INTERVAL:
+            return self
+        deadline = None if self.deadline is None else self.deadline - ahead
+        return self._replace(authenticated_at=now, deadline=deadline)
+
+    def changed(self, client: Client | None) -> list[str]:
+        """
+        Return what has changed of the browser, system and network to which the session is bound.
+        What is not known, then or now, has not changed.
+        """
+        then = self.bound or {}
+        now = _traits(then, client)
+        return [name for name in then if then[name] and now[name] and then[name] != now[name]]
+
+    def bound_to(self, client: Client | None) -> Self:
+        """Return the facts of a session that is bound to what is known of this client."""
+        if self.bound is None:
+            return self
+        now = _traits(self.bound, client)
+        bound = {name: now[name] or then for name, then in self.bound.items()}
+        return self if bound == self.bound else self._replace(bound=bound)
+
+    def rebound(self, client: Client | None) -> Self:
+        """Return the facts of a session that is bound to this client alone, known or not."""
+        return self if self.bound is None else self._replace(bound=_traits(self.bound, client))
+
+
+KNOWN = len(Facts._fields) - 1
+
+
+def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
+    """Return what is known of the client under these names of Policy.bind, or else ""."""
+    if client is None:
+        return dict.fromkeys(names, "")
+    device = device_of(client.user_agent)
+    known = {"browser": device.browser, "system": device.system, "network": client.network}
+    return {name: known[name] for name in names}
+
+
+class Activity(NamedTuple):
+    """
+    What counts as activity at the moment of a write. Each attempt to write has one, and one
+    lifetime by it, for the row and the store alike.
+    """
+
+    now: int
+    cookie_age: int  # seconds: the age of a session that has none of its own
+    stored_at: int | None = None  # when the last activity was, as it is stored
+    expiry: Any = None  # the _session_expiry of the dictionary, as it was read
+    in_request: bool = False
+    background: bool = False
+    due: bool = False  # it is time to write the activity
+
+    def at(self, facts: Facts, moving: bool = False) -> int:
+        """
+        Return the moment that counts as the last activity. It is now, except for background
+        requests, and for saves outside of a request where a session is locked for idleness: the
+        moment in the store locks it, and a save leaves that alone. A new key counts as activity.
+        """
+        is_still = self.background
+        if not self.in_request and not moving:
+            is_still = is_still or "lock" in facts.policy
+        return min(self.stored_at, self.now) if is_still and self.stored_at else self.now
+
+    def lifetime(self, facts: Facts, expiry: object, moving: bool = False) -> Lifetime:
+        """Return until when the session lives, with this ``_session_expiry``."""
+        active_at = self.at(facts, moving)
+        idle = facts.policy.get("idle")
+        idle_at = None if idle is None else active_at + 1000 * idle
+        start = active_at if self.keeps_expiry(expiry) else self.now
+        # By its age, not by its date: without USE_TZ a date means two moments once a year.
+        ends = start + int(age_of(expiry, self.cookie_age, self.now) * 1000)
+        # After 1970: not every store takes a date before that.
+        return Lifetime(max(1, min(ends, facts.ends_at(active_at))), idle_at)
+
+    def keeps_expiry(self, expiry: object) -> bool:
+        """
+        Tell whether the store keeps its expiry: a background request does not slide that, but
+        set_expiry() in one does set it.
+        """
+        return self.background and expiry == self.expiry
+
+    def row_is_behind(self, facts: Facts, expiry: object) -> bool:
+        """
+        Tell whether the row's expiry is a touch interval or more away from the store's. Lists and
+        the purge rely on the row, so it is then written too.
+        """
+        if self.keeps_expiry(expiry):
+            return False
+        was_written = self.in_request and not self.due and self.stored_at is not None
+        if was_written and expiry == self.expiry:  # less than an interval ago
+            return False
+        off = abs(self.lifetime(facts, expiry).expires_at - facts.row_expires_at)
+        return off >= facts.touch_interval(expiry, self.cookie_age)
+
+
+def age_of(expiry: object, cookie_age: int, now: int) -> float:
+    """
+    Return in how many seconds a session ends, by its ``_session_expiry``: a number of seconds, a
+    date, the text of a date, or nothing. Django's get_expiry_age() returns the same.
+    """
+    if isinstance(expiry, str) and expiry:
+        expiry = datetime.fromisoformat(expiry)
+    if isinstance(expiry, datetime):
+        left = expiry - as_datetime(now)
+        return left.days * 24 * 60 * 60 + left.seconds
+    return expiry or cookie_age  # type: ignore[return-value]
