@@ -27,7 +27,7 @@ pytestmark = pytest.mark.once
 
 OURS = "django_sessionkit.middleware.SessionMiddleware"
 DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
-OF_A_SITE = "tests.test_checks.SessionMiddlewareOfASite"
+OF_A_SITE = "tests.faces.test_checks.SessionMiddlewareOfASite"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 MESSAGE = "django.contrib.messages.middleware.MessageMiddleware"
 REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
@@ -53,7 +53,7 @@ class SessionMiddlewareOfAnotherPackage(contrib.SessionMiddleware):
 
 
 class SessionStore(db.SessionStore):
-    """The engine "tests.test_checks", of a site."""
+    """The engine "tests.faces.test_checks", of a site."""
 
 
 # id: settings that are wrong in this way, and in no other.
@@ -82,7 +82,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"MIDDLEWARE": OTHERS},
         {"MIDDLEWARE": []},
         {"MIDDLEWARE": ["nowhere.SessionMiddleware"]},
-        {"MIDDLEWARE": ["tests.test_checks.check_settings"]},  # a function
+        {"MIDDLEWARE": ["tests.faces.test_checks.check_settings"]},  # a function
     ],
     "E004": [
         {"MIDDLEWARE": [OURS, DJANGOS, *OTHERS]},
@@ -191,10 +191,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal4"},
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
     ],
-    "E014": [{"DATABASE_ROUTERS": ["tests.test_checks.SessionsElsewhere"]}],
+    "E014": [{"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]}],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHERS]},
-        {"MIDDLEWARE": ["tests.test_checks.SessionMiddlewareOfAnotherPackage", *OTHERS]},
+        {"MIDDLEWARE": ["tests.faces.test_checks.SessionMiddlewareOfAnotherPackage", *OTHERS]},
     ],
     "W002": [
         {"MIDDLEWARE": [OURS, UPDATE_CACHE, *OTHERS, FETCH_FROM_CACHE]},
@@ -266,7 +266,7 @@ RIGHT: list[dict[str, Any]] = [
         },
     },
     DEPLOYED,
-    {"SESSION_ENGINE": "tests.test_checks"},
+    {"SESSION_ENGINE": "tests.faces.test_checks"},
     {"MIDDLEWARE": [OF_A_SITE, *OTHERS]},
     {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHERS, FETCH_FROM_CACHE]},
     {"MIDDLEWARE": [CSRF, OURS]},

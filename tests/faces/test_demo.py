@@ -14,7 +14,7 @@ import redis
 
 from example_project.management.commands.demo import PASSWORD
 from tests import servers
-from tests.test_story import FIREFOX, Browser
+from tests.stories.test_story import FIREFOX, Browser
 
 pytestmark = pytest.mark.once
 

@@ -16,9 +16,9 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from django_sessionkit.models import EndReason, UserSession
+from tests.faces.test_views import CHROME, FIREFOX, IPHONE, sign_in, signed_in
 from tests.store import travel
-from tests.test_reauthentication import fields_of
-from tests.test_views import CHROME, FIREFOX, IPHONE, sign_in, signed_in
+from tests.stories.test_reauthentication import fields_of
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]

@@ -27,9 +27,9 @@ from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended, sign_in_refused
 from tests import store
 from tests.browsers import PAGE, SCRIPT
+from tests.engines.test_races import together
+from tests.faces.test_middleware import deletes_the_cookie, key_of
 from tests.store import SessionStore, travel
-from tests.test_middleware import deletes_the_cookie, key_of
-from tests.test_races import together
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]

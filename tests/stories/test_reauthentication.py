@@ -27,8 +27,7 @@ from django.utils import translation
 from django_sessionkit.decorators import LONGEST, recent_authentication_required
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.views import ReauthenticateView
-from tests.store import travel
-from tests.test_views import (
+from tests.faces.test_views import (
     CHROME,
     FIREFOX,
     IPHONE,
@@ -45,6 +44,7 @@ from tests.test_views import (
     style_sheet,
     words,
 )
+from tests.store import travel
 from tests.urls import urlpatterns as site
 
 if TYPE_CHECKING:

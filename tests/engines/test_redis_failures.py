@@ -20,6 +20,7 @@ from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
+from tests.faces.test_middleware import key_of, sets_no_cookie
 from tests.redis_servers import (
     DURABLE,
     FORGETFUL,
@@ -31,7 +32,6 @@ from tests.redis_servers import (
 )
 from tests.servers import HOST, free_port
 from tests.store import travel
-from tests.test_middleware import key_of, sets_no_cookie
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 

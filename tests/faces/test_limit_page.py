@@ -13,9 +13,7 @@ from django.test import Client, override_settings
 from django.utils import translation
 
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
-from tests.store import SessionStore, travel
-from tests.test_reauthentication import IDLE, TOO_LONG, fields_of, key
-from tests.test_views import (
+from tests.faces.test_views import (
     CHROME,
     FIREFOX,
     IPHONE,
@@ -27,6 +25,8 @@ from tests.test_views import (
     take_down,
     words,
 )
+from tests.store import SessionStore, travel
+from tests.stories.test_reauthentication import IDLE, TOO_LONG, fields_of, key
 
 if TYPE_CHECKING:
     from django.test.client import _MonkeyPatchedWSGIResponse as Response

@@ -9,8 +9,8 @@ import pytest
 
 from tests import conformance
 from tests.conformance import KIT, LEGS, REQUIREMENTS, SITE
+from tests.project.test_docs import make, section
 from tests.servers import PROJECT
-from tests.test_docs import make, section
 
 pytestmark = pytest.mark.once
 
