@@ -11,35 +11,13 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
-from django.db import connection
 
 from django_sessionkit.models import UserSession
 from tests import store
+from tests.interleaving import together
 from tests.store import SessionStore
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def together(*actors):
-    """Run the actors in threads; raise what the first of them raises."""
-    errors = []
-
-    def run(actor):
-        try:
-            actor()
-        except Exception as error:
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=[actor]) for actor in actors]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "the actors wait for each other"
-    if errors:
-        raise errors[0]
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
 from django_sessionkit.models import EndReason, StoredSession, UserSession
 from django_sessionkit.signals import sessions_ended
+from tests.interleaving import before_statement, elsewhere
 from tests.servers import PROJECT
 from tests.store import SessionStore, travel
 
@@ -167,34 +168,6 @@ def statements():
 
     with connection.execute_wrapper(look):
         yield seen
-
-
-@contextmanager
-def before(first_words, action):
-    """Let something happen just before the first statement that begins with these words."""
-    left = [action]
-
-    def look(execute, sql, params, many, context):
-        if left and sql.startswith(first_words):
-            left.pop()()
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(look):
-        yield
-    assert not left, f"there was no {first_words}"
-
-
-def elsewhere(function):
-    """Return what the function returns in another thread, with a connection of its own."""
-
-    def run():
-        try:
-            return function()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(run).result(60)
 
 
 # What goes and what stays.
@@ -400,7 +373,7 @@ def test_session_that_is_renewed_just_before_the_delete_survives(parts, receiver
     if receiver:
         post_delete.connect(receiver)
     try:
-        with before("DELETE", lambda: renew(first)):
+        with before_statement("DELETE", lambda: renew(first)):
             assert StoredSession.objects.purge() == 1
     finally:
         post_delete.disconnect(receiver)
@@ -432,7 +405,7 @@ def test_session_whose_renewal_is_under_way_survives():
     with ThreadPoolExecutor(1) as pool:
         renewal = pool.submit(request)
         assert locked.wait(60)
-        with before("DELETE", deleting.set):
+        with before_statement("DELETE", deleting.set):
             assert StoredSession.objects.purge() == 1
         renewal.result(60)
     assert StoredSession.objects.get() == first
@@ -462,7 +435,7 @@ def test_nothing_is_said_of_rows_that_are_all_renewed_before_they_are_closed(clo
         now = timezone.now()
         UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
 
-    with before('UPDATE "django_sessionkit_usersession"', renew):
+    with before_statement('UPDATE "django_sessionkit_usersession"', renew):
         UserSession.objects.purge()
     assert ended == []
 
@@ -480,7 +453,7 @@ def test_row_that_is_renewed_before_it_is_closed_stays_open(clock, alice, ended)
         row = UserSession.objects.filter(pk=session.handle)
         row.update(last_seen_at=now, expires_at=now + AGE)
 
-    with before('UPDATE "django_sessionkit_usersession"', touch):
+    with before_statement('UPDATE "django_sessionkit_usersession"', touch):
         UserSession.objects.purge()
     assert UserSession.objects.active().get().pk == session.handle
     assert ended == [([other.handle], "expired", None)]
@@ -494,7 +467,7 @@ def test_nobody_is_told_of_nobody(clock, alice, ended):
         now = timezone.now()
         UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
 
-    with before('UPDATE "django_sessionkit_usersession"', touch):
+    with before_statement('UPDATE "django_sessionkit_usersession"', touch):
         UserSession.objects.purge()
     assert ended == []
 
@@ -507,7 +480,7 @@ def test_row_that_is_ended_before_it_is_closed_keeps_its_reason(clock, alice, en
     def revoke():
         row.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
 
-    with before('UPDATE "django_sessionkit_usersession"', revoke):
+    with before_statement('UPDATE "django_sessionkit_usersession"', revoke):
         UserSession.objects.purge()
     assert row.get().end_reason == EndReason.REVOKED
     assert ended == [([other.handle], "expired", None)]

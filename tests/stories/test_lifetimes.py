@@ -3,7 +3,6 @@ How long sessions live, and what they are locked for: told as stories of people 
 """
 
 import re
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,6 +35,7 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import digest_of
 from tests import policies, store
 from tests.browsers import PAGE, SCRIPT, Browser
+from tests.interleaving import elsewhere
 from tests.store import SessionStore, round_trips, travel
 from tests.urls import urlpatterns as site
 
@@ -1194,24 +1194,6 @@ def change_everything():
         cursor.execute("SET lock_timeout = '1s'")
     UserSession.objects.update(ip="192.0.2.200")
     StoredSession.objects.update(touched_at=F("touched_at"))
-
-
-def elsewhere(act):
-    """Do something in a connection of its own."""
-    failures = []
-
-    def in_thread():
-        try:
-            act()
-        except Exception as error:
-            failures.append(error)
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=in_thread)
-    thread.start()
-    thread.join()
-    assert not failures
 
 
 urlpatterns += [path("fail_after_reading/", fail_after_reading), path("hold/", hold)]

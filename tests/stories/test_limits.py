@@ -27,8 +27,8 @@ from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended, sign_in_refused
 from tests import store
 from tests.browsers import PAGE, SCRIPT
-from tests.engines.test_races import together
 from tests.faces.test_middleware import deletes_the_cookie, key_of
+from tests.interleaving import before, together
 from tests.store import SessionStore, travel
 from tests.urls import urlpatterns as site
 
@@ -125,25 +125,6 @@ def refused():
     sign_in_refused.connect(listen)
     yield heard
     sign_in_refused.disconnect(listen)
-
-
-@pytest.fixture
-def before(monkeypatch):
-    """Do something just before the next time that a step is done."""
-
-    def before(owner, name, act):
-        original = getattr(owner, name)
-        pending = [act]
-
-        def hooked(*args, **kwargs):
-            if pending:
-                pending.pop()()
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, staticmethod(hooked) if owner is SessionStore else hooked)
-        return pending
-
-    return before
 
 
 def later(seconds):
@@ -509,7 +490,7 @@ def test_who_is_asked_chooses_on_the_page(enter, policy, alice, ended):
     assert (gone.end_reason, gone.ended_by) == (EndReason.LIMIT, alice)
 
 
-def test_who_is_let_in_when_the_store_fails_can_try_again(enter, policy, before):
+def test_who_is_let_in_when_the_store_fails_can_try_again(enter, policy, monkeypatch):
     """There is room for it by then, and nobody else has it."""
 
     def fail():
@@ -518,7 +499,7 @@ def test_who_is_let_in_when_the_store_fails_can_try_again(enter, policy, before)
     policy(limit=2, on_limit="ask")
     first, second, third = enter(), enter(), enter()
     url, gone = "/account/sessions/limit/", str(row_of(first).pk)
-    with_place = before(SessionStore, "move", fail)
+    with_place = before(monkeypatch, SessionStore, "move", fail)
     assert third.post(url, {"session": [gone]}).status_code == 503
     assert not with_place
     assert is_asked(third)
@@ -760,12 +741,14 @@ def test_twenty_sign_ins_at_once(enter, browse, policy, monkeypatch, refused, mo
 @pytest.mark.parametrize("how", ["by login()", "by hand"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.standard("ASVS-7.1.2", "ASVS-15.4.2")
-def test_one_that_is_only_being_written_counts(enter, browse, alice, policy, before, mode, how):
+def test_one_that_is_only_being_written_counts(
+    enter, browse, alice, policy, monkeypatch, mode, how
+):
     """Its row is there, and what is stored of it is not yet: where that is not one transaction."""
     policy(limit=1, on_limit=mode)
     first, second = browse(), browse()
     verb = "replace" if how == "by login()" else "insert"
-    pending = before(SessionStore, verb, lambda: together(lambda: sign_in(second)))
+    pending = before(monkeypatch, SessionStore, verb, lambda: together(lambda: sign_in(second)))
     if how == "by login()":
         assert sign_in(first).status_code == 302
     else:
@@ -782,11 +765,11 @@ def test_one_that_is_only_being_written_counts(enter, browse, alice, policy, bef
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
-def test_who_is_pushed_out_is_about_to_write(enter, policy, before):
+def test_who_is_pushed_out_is_about_to_write(enter, policy, monkeypatch):
     policy(limit=1)
     first = enter()
     put(first, cart="teapot")
-    pending = before(SessionStore, "replace", lambda: together(enter))
+    pending = before(monkeypatch, SessionStore, "replace", lambda: together(enter))
     response = put(first, cart="kettle")
     assert not pending
     assert response.status_code == 302
@@ -930,14 +913,14 @@ VERBS += [(mode, "replace") for mode in MODES if mode != "refuse"]
 
 @pytest.mark.parametrize(("mode", "verb"), VERBS)
 @pytest.mark.standard("ASVS-16.5.2", "ASVS-16.5.3")
-def test_the_store_is_down_when_somebody_signs_in(enter, browse, policy, before, mode, verb):
+def test_the_store_is_down_when_somebody_signs_in(enter, browse, policy, monkeypatch, mode, verb):
     def fail():
         raise OperationalError("no route to host")
 
     policy(limit=1, on_limit=mode)
     first, second = enter(), browse()
     put(second, cart="teapot")
-    pending = before(SessionStore, verb, fail)
+    pending = before(monkeypatch, SessionStore, verb, fail)
     response = sign_in(second)
     assert not pending
     assert response.status_code == 503
@@ -956,13 +939,13 @@ def test_the_store_is_down_when_somebody_signs_in(enter, browse, policy, before,
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.standard("ASVS-16.5.2")
-def test_the_registry_is_down_when_somebody_signs_in(enter, browse, policy, before, mode):
+def test_the_registry_is_down_when_somebody_signs_in(enter, browse, policy, monkeypatch, mode):
     def fail():
         raise OperationalError("no route to host")
 
     policy(limit=2, on_limit=mode)
     first, second = enter(), browse()
-    pending = before(UserSessionQuerySet, "open", fail)
+    pending = before(monkeypatch, UserSessionQuerySet, "open", fail)
     assert sign_in(second).status_code == 503
     assert not pending
     assert UserSession.objects.count() == 1

@@ -2,7 +2,6 @@
 Every signed-in session is a row, however the sign-in came about, and one verb ends it.
 """
 
-import threading
 import uuid
 from datetime import timedelta
 
@@ -27,6 +26,7 @@ from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended
 from tests import store
+from tests.interleaving import before, elsewhere
 from tests.store import SessionStore, round_trips, travel
 
 pytestmark = pytest.mark.django_db
@@ -628,19 +628,6 @@ def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkey
 # Deterministic races: what happens between two steps of an operation.
 
 
-def before(monkeypatch, owner, name, act):
-    """Do something just before a step is done."""
-    step = getattr(owner, name)
-    done = []
-
-    def interleaved(*args, **kwargs):
-        if not done:
-            done.append(act())
-        return step(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, staticmethod(interleaved))
-
-
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
 def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
@@ -656,18 +643,6 @@ def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch)
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
     assert not store.payloads()
-
-
-def elsewhere(act):
-    def in_thread():
-        try:
-            act()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=in_thread)
-    thread.start()
-    thread.join()
 
 
 def test_marked_while_a_new_key_is_written(alice, sign_in, drive, monkeypatch):

@@ -22,10 +22,10 @@ from django_sessionkit.client import Client
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import session_key_reused, sessions_ended
-from tests import store
+from tests import interleaving, store
 from tests.browsers import PAGE, SCRIPT
-from tests.engines.test_races import together
 from tests.faces.test_middleware import deletes_the_cookie, key_of, sets_no_cookie
+from tests.interleaving import together
 from tests.store import SessionStore, round_trips, travel
 from tests.urls import urlpatterns as site
 
@@ -217,20 +217,8 @@ def at(monkeypatch):
     """Do something just before the next time that a step is done, or just after it."""
 
     def at(step, act, after=False):
-        owner, name = STEPS[step]
-        original = getattr(owner, name)
-        pending = [act]
-
-        def hooked(*args, **kwargs):
-            if pending and not after:
-                pending.pop()()
-            answer = original(*args, **kwargs)
-            if pending and after:
-                pending.pop()()
-            return answer
-
-        monkeypatch.setattr(owner, name, staticmethod(hooked) if owner is SessionStore else hooked)
-        return pending
+        interleave = interleaving.after if after else interleaving.before
+        return interleave(monkeypatch, *STEPS[step], act)
 
     return at
 
