@@ -6,6 +6,9 @@ from django_sessionkit.policy import Policy
 
 chosen = Policy()
 
+# Fields of a policy that locks sessions, and the time without activity after which it does.
+IDLE = {"idle": 600, "absolute": 86400, "lock": True}
+
 
 def of_everybody(user: Any, request: Any = None) -> Policy:
     return chosen

@@ -16,21 +16,9 @@ from django_sessionkit.client import Client
 from django_sessionkit.models import UserSession
 from django_sessionkit.sealing import digest_of
 from tests import store
-from tests.store import SessionStore, round_trips, travel
+from tests.store import SessionStore, again, round_trips, travel
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def stored(drive):
-    session = SessionStore()
-    session.update({"cart": ["teapot"], "language": "en"})
-    drive(session, "save")
-    return session
-
-
-def again(session):
-    return SessionStore(session.session_key)
 
 
 # What it costs.

@@ -15,7 +15,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django_sessionkit.models import UserSession
 from tests import store
 from tests.interleaving import together
-from tests.store import SessionStore
+from tests.store import SessionStore, again
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,10 +39,6 @@ def signed_in():
         return session
 
     return sign_in
-
-
-def again(session):
-    return SessionStore(session.session_key)
 
 
 def test_two_saves_of_different_keys_keep_both(session, drive):

@@ -6,7 +6,6 @@ keeps and for how long, what somebody else may have written there, and over what
 import asyncio
 import datetime
 import gc
-import ipaddress
 import os
 import pickle
 import secrets
@@ -17,9 +16,6 @@ from pathlib import Path
 
 import pytest
 from asgiref.sync import async_to_sync
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.cache import caches
@@ -33,13 +29,12 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import UserSession
 from django_sessionkit.sealing import digest_of
+from tests.certificates import Authority
 from tests.redis_servers import FORGETFUL, Proxy, Server, sessions_in, wait_for
 from tests.servers import HOST
-from tests.store import travel
+from tests.store import FORTNIGHT, again, now, travel, works
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db]
-
-FORTNIGHT = 14 * 24 * 60 * 60 * 1000  # SESSION_COOKIE_AGE, in milliseconds
+pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("own_line")]
 
 
 @pytest.fixture(scope="module")
@@ -55,29 +50,8 @@ def server(own_server):
     own_server.client.flushall()
 
 
-@pytest.fixture(autouse=True)
-def own_line(monkeypatch):
-    monkeypatch.setattr(redis, "_line", redis.Line())
-
-
-@pytest.fixture
-def stored(drive):
-    session = SessionStore()
-    session["cart"] = ["teapot"]
-    drive(session, "save")
-    return session
-
-
-def again(session):
-    return SessionStore(session.session_key)
-
-
-def key_of(session):
+def redis_key_of(session):
     return redis._key(digest_of(session.session_key)).encode()
-
-
-def now():
-    return int(datetime.datetime.now(datetime.UTC).timestamp() * 1000)
 
 
 # What it is asked.
@@ -160,7 +134,7 @@ def test_a_server_that_does_not_know_the_scripts_learns_them(drive, server, stor
                 assert commands == expected
     server.client.script_flush()
     drive(stored, "cycle_key")
-    assert drive(again(stored), "load") == {"cart": []}
+    assert drive(again(stored), "load") == {"cart": [], "language": "en"}
 
 
 # What it keeps.
@@ -228,7 +202,7 @@ def test_a_new_key_for_a_session_that_has_changed_leaves_no_orphan(drive, server
         assert not drive(
             SessionStore, "move", old, new, b"payload", now(), expires_at, b"otherversion"
         )
-    assert server.client.keys() == [key_of(stored)]
+    assert server.client.keys() == [redis_key_of(stored)]
 
 
 # What somebody else has written there.
@@ -255,7 +229,7 @@ def spoil(request, server, tmp_path):
     """Write something else under the key of a session."""
 
     def spoil(session):
-        key, client = key_of(session), server.client
+        key, client = redis_key_of(session), server.client
         value = client.get(key)
         bomb = pickle.dumps(Bomb(tmp_path / "canary"))
         if request.param in ("list", "hash"):
@@ -272,7 +246,7 @@ def spoil(request, server, tmp_path):
             "stamp": value[:8],
             "truncated": value[:-1],
             "flipped": value[:-1] + bytes([value[-1] ^ 1]),
-            "another's": client.get(key_of(other)),
+            "another's": client.get(redis_key_of(other)),
             "number": 1,
             "10 MB": os.urandom(10_000_000),
         }
@@ -297,17 +271,18 @@ def test_what_somebody_else_wrote_is_an_empty_session_and_one_line(drive, spoil,
 @pytest.mark.parametrize("operation", ["save", "cycle_key", "flush", "touch", "exists"])
 def test_what_somebody_else_wrote_is_in_nobodys_way(drive, spoil, server, stored, operation):
     spoil(stored)
-    old = key_of(stored)
+    old = redis_key_of(stored)
     stored["cart"].append("kettle")
+    contents = {"cart": ["teapot", "kettle"], "language": "en"}
     match operation:
         case "save":
             with suppress(UpdateError):  # or it is whole again
                 drive(stored, "save")
-            assert drive(again(stored), "load") in ({}, {"cart": ["teapot", "kettle"]})
+            assert drive(again(stored), "load") in ({}, contents)
         case "cycle_key":  # of a visitor who is not signed in
             drive(stored, "cycle_key")
-            assert drive(again(stored), "load") == {"cart": ["teapot", "kettle"]}
-            assert set(server.client.keys()) <= {old, key_of(stored)}
+            assert drive(again(stored), "load") == contents
+            assert set(server.client.keys()) <= {old, redis_key_of(stored)}
         case "flush":
             drive(stored, "flush")
             assert not server.client.keys()
@@ -408,22 +383,6 @@ def test_another_thread_opens_and_closes_loops_meanwhile(server, monkeypatch):
 # Over what connections.
 
 
-def works(drive):
-    """Live through a session."""
-    session = SessionStore()
-    session["cart"] = ["teapot"]
-    drive(session, "save")
-    session["cart"] = ["kettle"]
-    drive(session, "save")
-    drive(session, "cycle_key")
-    digest = digest_of(session.session_key)
-    assert drive(SessionStore, "touch", digest, now(), now() + FORTNIGHT)
-    assert drive(SessionStore, "peek", [digest, "0" * 64]) == {digest}
-    assert drive(again(session), "load") == {"cart": ["kettle"]}
-    drive(session, "flush")
-    assert not drive(SessionStore, "peek", [digest])
-
-
 def test_a_unix_socket(drive):
     with Server(*FORGETFUL, "--unixsocket", "socket") as server:
         before = connections_ever(server)
@@ -463,50 +422,6 @@ def test_a_cache_that_is_no_redis(drive):
 
 
 # TLS. Not every server that we test with was built with it, so a proxy has it in their place.
-
-
-class Authority:
-    """One that signs certificates for this machine."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, folder.name)])
-        folder.mkdir()
-        self.certificate = folder / "ca.pem"
-        self.certificate.write_bytes(self._sign(self.name, self.key, is_authority=True))
-
-    def issue(self, name):
-        """Return the files of a certificate and of its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        files = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        files[0].write_bytes(self._sign(subject, key, is_authority=False))
-        files[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return files
-
-    def _sign(self, subject, key, is_authority):
-        today = datetime.datetime.now(datetime.UTC)
-        here = x509.IPAddress(ipaddress.ip_address(HOST))
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(today - datetime.timedelta(days=1))
-            .not_valid_after(today + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([here]), critical=False)
-            .sign(self.key, hashes.SHA256())
-            .public_bytes(serialization.Encoding.PEM)
-        )
 
 
 @pytest.fixture

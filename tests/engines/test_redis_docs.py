@@ -13,9 +13,10 @@ from django.core.cache import caches
 from django.test import override_settings
 
 from django_sessionkit.backends import redis
-from tests.engines.test_redis import Authority, works
-from tests.project.test_docs import SETTINGS, Block, blocks_of
+from tests.certificates import Authority
+from tests.documents import SETTINGS, Block, blocks_of
 from tests.redis_servers import FORGETFUL, Proxy, Server, cluster, sentinels
+from tests.store import works
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import connection
 from redis.exceptions import RedisError
@@ -20,7 +20,8 @@ from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
-from tests.faces.test_middleware import key_of, sets_no_cookie
+from tests.browsers import sets_no_cookie, view
+from tests.people import is_in, key_of, post_sign_in
 from tests.redis_servers import (
     DURABLE,
     FORGETFUL,
@@ -41,7 +42,7 @@ PASSWORD = "open sesame"
 AN_INTERVAL = timedelta(seconds=61)  # SESSIONKIT_TOUCH_INTERVAL and a bit
 
 
-class Clock:
+class LineClock:
     """The clock of the line to Redis, which the tests need not wait for."""
 
     def __init__(self):
@@ -57,7 +58,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    clock = Clock()
+    clock = LineClock()
     monkeypatch.setattr(redis, "time", clock)
     monkeypatch.setattr(redis, "_line", redis.Line())
     return clock
@@ -84,21 +85,6 @@ def forgetful():
 def proxy(server):
     with Proxy(server) as proxy, sessions_in(proxy.url, PASSWORD=PASSWORD, **TIMEOUTS):
         yield proxy
-
-
-@pytest.fixture
-def alice():
-    return get_user_model().objects.create_user("alice", password="secret")
-
-
-def sign_in(browser):
-    response = browser.post("/login/", {"username": "alice", "password": "secret"})
-    assert response.status_code == 302
-    return browser
-
-
-def is_signed_in(browser):
-    return browser.get("/whoami/").content == b"alice"
 
 
 def is_asked_to_try_again(response):
@@ -226,7 +212,7 @@ READ_ONLY = [writes_paused, a_replica, full]
 def send(browser, what):
     """Have a view read or write the session, in the way of the server that the browser talks to."""
     method = browser.get if what == "read" else browser.post
-    return method(f"/{browser.a}{what}/", {"theme": "dark"})
+    return method(view(browser, what), {"theme": "dark"})
 
 
 def name_of(function):
@@ -236,8 +222,8 @@ def name_of(function):
 @pytest.mark.parametrize("what", ["read", "write"])
 @pytest.mark.parametrize("failing", SPEECHLESS, ids=name_of)
 @pytest.mark.standard("ASVS-16.5.2")
-def test_redis_does_not_answer(server, clock, alice, browse, failing, what):
-    browser = sign_in(browse())
+def test_redis_does_not_answer(server, clock, alice, signed_in, failing, what):
+    browser = signed_in()
     browser.post("/write/", {"cart": "teapot"})
     key = key_of(browser)
     with failing(server):
@@ -246,7 +232,7 @@ def test_redis_does_not_answer(server, clock, alice, browse, failing, what):
         assert browser.get("/").content == b"home"  # leaves the session alone
     clock.tick()
     assert key_of(browser) == key
-    assert is_signed_in(browser)
+    assert is_in(browser)
     # What was written into the socket of a frozen one may have been read from it in the end.
     assert browser.get("/read/").json() in ({"cart": "teapot"}, {"cart": "teapot", "theme": "dark"})
     assert send(browser, "write").content == b"written"
@@ -254,23 +240,23 @@ def test_redis_does_not_answer(server, clock, alice, browse, failing, what):
 
 
 @pytest.mark.parametrize("failing", READ_ONLY, ids=name_of)
-def test_redis_can_only_be_read(server, clock, alice, browse, failing):
-    browser = sign_in(browse())
+def test_redis_can_only_be_read(server, clock, alice, signed_in, failing):
+    browser = signed_in()
     browser.post("/write/", {"cart": "teapot"})
     key = key_of(browser)
     with failing(server):
         assert is_asked_to_try_again(send(browser, "write"))
         clock.tick()
-        assert is_signed_in(browser)
+        assert is_in(browser)
         assert send(browser, "read").json() == {"cart": "teapot"}
     assert key_of(browser) == key
     assert send(browser, "write").content == b"written"
     assert browser.get("/read/").json() == {"cart": "teapot", "theme": "dark"}
 
 
-def test_the_address_leads_to_another_primary(server, proxy, alice, browse):
+def test_the_address_leads_to_another_primary(server, proxy, alice, signed_in):
     """As the name does that a hosting service gives: old connections go where they always went."""
-    browser = sign_in(browse())
+    browser = signed_in()
     for name, value in [("masterauth", PASSWORD), ("repl-diskless-sync-delay", 0)]:
         server.client.config_set(name, value)
     following = ["--replicaof", HOST, str(server.port), "--masterauth", PASSWORD]
@@ -305,7 +291,7 @@ def test_redis_is_killed_between_a_load_and_a_save(server, clock, alice, browse,
     cookies = browser.cookies.output()
     kill_before(verb, server, monkeypatch)
     if verb == "move":
-        response = browser.post("/login/", {"username": "alice", "password": "secret"})
+        response = post_sign_in(browser)
     else:
         response = browser.post("/write/", {"theme": "dark"})
     assert response.status_code == 503
@@ -314,22 +300,23 @@ def test_redis_is_killed_between_a_load_and_a_save(server, clock, alice, browse,
     clock.tick()
     assert browser.cookies.output() == cookies
     assert browser.get("/read/").json() == ({} if verb == "insert" else {"cart": "teapot"})
-    assert is_signed_in(sign_in(browser))
+    assert post_sign_in(browser).status_code == 302
+    assert is_in(browser)
     assert UserSession.objects.count() == 1
 
 
-def test_a_full_redis_slides_the_expiry_of_those_who_read(server, alice, browse):
-    browser = sign_in(browse())
+def test_a_full_redis_slides_the_expiry_of_those_who_read(server, alice, signed_in):
+    browser = signed_in()
     (key,) = keys(server)
     stamp, left = server.client.getrange(key, 0, 7), server.client.pttl(key)
     with full(server), travel(timedelta(days=1)):
-        assert is_signed_in(browser)
+        assert is_in(browser)
         assert browser.cookies["sessionid"]["max-age"]
         assert server.client.pttl(key) > left
         # Whoever comes next tries that again.
         assert server.client.getrange(key, 0, 7) == stamp
         server.client.config_set("maxmemory", 0)
-        assert is_signed_in(browser)
+        assert is_in(browser)
         assert server.client.getrange(key, 0, 7) != stamp
 
 
@@ -362,8 +349,8 @@ def test_a_redis_that_is_full_by_then_keeps_the_old_key(server):
     assert keys(server) == [key]
 
 
-def test_sessions_can_be_ended_in_a_full_redis(server, alice, browse):
-    browser = sign_in(browse())
+def test_sessions_can_be_ended_in_a_full_redis(server, alice, signed_in):
+    browser = signed_in()
     with full(server):
         assert UserSession.objects.revoke() == 1
         assert keys(server) == []
@@ -374,8 +361,8 @@ def test_sessions_can_be_ended_in_a_full_redis(server, alice, browse):
 
 
 @pytest.mark.standard("ASVS-16.5.2")
-def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, clock, alice, browse):
-    browser = sign_in(browse())
+def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, clock, alice, signed_in):
+    browser = signed_in()
     server.kill()
     assert is_asked_to_try_again(browser.get("/whoami/"))
     for _ in range(3):
@@ -390,18 +377,18 @@ def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, clock, alice,
     assert is_asked_to_try_again(browser.get("/whoami/"))
     clock.tick()
     for _ in range(3):  # at once, without a tick
-        assert is_signed_in(browser)
+        assert is_in(browser)
 
 
-def test_a_redis_that_hangs_costs_one_timeout(server, proxy, clock, alice, browse):
-    browser = sign_in(browse())
+def test_a_redis_that_hangs_costs_one_timeout(server, proxy, clock, alice, signed_in):
+    browser = signed_in()
     with frozen(server):
         started = time.monotonic()
         for _ in range(100):
             assert is_asked_to_try_again(browser.get("/whoami/"))
         assert time.monotonic() - started < 50 * TIMEOUTS["SOCKET_TIMEOUT"]
     clock.tick()
-    assert is_signed_in(browser)
+    assert is_in(browser)
 
 
 def knock():
@@ -472,21 +459,21 @@ def test_who_gives_up_knocking_has_had_no_answer(server, proxy, clock):
     ],
     ids=["fails", "blocks"],
 )
-def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, browse, pool):
-    browser = sign_in(browse())
+def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, signed_in, pool):
+    browser = signed_in()
     # Another URL: django-redis has a pool for each.
     with sessions_in(f"{server.url}?", PASSWORD=PASSWORD, **TIMEOUTS, **pool):
         with redis.sync_client().monitor():  # has the one that there is
             assert is_asked_to_try_again(browser.get("/whoami/"))
-        assert is_signed_in(browser)  # without a tick
+        assert is_in(browser)  # without a tick
 
 
 # What was ended stays ended.
 
 
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
-def test_revoking_while_redis_is_down(server, clock, alice, browse):
-    browsers = [sign_in(browse()) for _ in range(2)]
+def test_revoking_while_redis_is_down(server, clock, alice, signed_in):
+    browsers = [signed_in() for _ in range(2)]
     server.kill()
     with pytest.raises(StoreUnavailable):
         alice.sessionkit_sessions.revoke(by=alice)
@@ -504,8 +491,8 @@ def test_revoking_while_redis_is_down(server, clock, alice, browse):
     assert keys(server) == []
 
 
-def test_the_purge_removes_what_was_ended_while_redis_was_down(server, clock, alice, browse):
-    browser = sign_in(browse())
+def test_the_purge_removes_what_was_ended_while_redis_was_down(server, clock, alice, signed_in):
+    browser = signed_in()
     server.kill()
     with pytest.raises(StoreUnavailable):
         UserSession.objects.revoke()
@@ -518,8 +505,8 @@ def test_the_purge_removes_what_was_ended_while_redis_was_down(server, clock, al
     assert browser.get("/whoami/").headers["Location"].startswith("/login/")
 
 
-def test_the_page_says_that_redis_is_down(server, clock, alice, browse, monkeypatch):
-    here, there = sign_in(browse()), sign_in(browse())
+def test_the_page_says_that_redis_is_down(server, clock, alice, signed_in, monkeypatch):
+    here, there = signed_in(), signed_in()
     kill_before("remove", server, monkeypatch)
     assert here.post("/account/sessions/others/end/").status_code == 302
     server.start()
@@ -528,16 +515,16 @@ def test_the_page_says_that_redis_is_down(server, clock, alice, browse, monkeypa
     assert b"it may take up to 60 seconds" in page.content
     assert page.content.count(b"This device") == 1
     with travel(AN_INTERVAL):
-        assert not is_signed_in(there)
-        assert is_signed_in(here)
+        assert not is_in(there)
+        assert is_in(here)
     assert len(keys(server)) == 1
 
 
 @pytest.mark.parametrize("who", ["the touch", "the purge"])
 @pytest.mark.standard("ASVS-7.4.1")
-def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, browse, who):
+def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, signed_in, who):
     """A kill -9 before it has written, a replica that lagged behind, a backup."""
-    browser = sign_in(browse())
+    browser = signed_in()
     forgetful.client.save()
     UserSession.objects.revoke()
     forgetful.kill()
@@ -552,9 +539,9 @@ def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, brows
     assert keys(forgetful) == []
 
 
-def test_redis_comes_back_with_a_key_that_was_changed(forgetful, clock, alice, browse):
+def test_redis_comes_back_with_a_key_that_was_changed(forgetful, clock, alice, signed_in, browse):
     """After a change of the password, say, when somebody had got hold of the old one."""
-    browser = sign_in(browse())
+    browser = signed_in()
     thief = browse()
     thief.cookies["sessionid"] = key_of(browser)
     forgetful.client.save()
@@ -563,7 +550,7 @@ def test_redis_comes_back_with_a_key_that_was_changed(forgetful, clock, alice, b
     forgetful.start()
     clock.tick()
     with travel(AN_INTERVAL):
-        assert not is_signed_in(thief)
+        assert not is_in(thief)
     assert keys(forgetful) == []
 
 
@@ -589,15 +576,15 @@ def restarted_empty(server):
 
 
 @pytest.mark.parametrize("lose", [evicted, flushed, restarted_empty], ids=name_of)
-def test_lost_sessions_are_signed_out_cleanly(forgetful, alice, browse, lose):
-    here, there = sign_in(browse()), sign_in(browse())
+def test_lost_sessions_are_signed_out_cleanly(forgetful, alice, signed_in, lose):
+    here, there = signed_in(), signed_in()
     lose(forgetful)
     response = here.get("/whoami/")
     assert response.headers["Location"] == "/login/?next=/whoami/"
     assert b"You were signed out." in here.get(response.headers["Location"]).content
     assert [row.end_reason for row in UserSession.objects.ended()] == [EndReason.LOST]
     # The other one is not shown to be alive, and known to be lost after the next purge.
-    sign_in(here)
+    assert post_sign_in(here).status_code == 302
     assert here.get("/account/sessions/").content.count(b"This device") == 1
     assert [row.pk for row in alice.sessionkit_sessions.alive()] == [here.session.handle]
     assert alice.sessionkit_sessions.active().count() == 2
@@ -605,11 +592,11 @@ def test_lost_sessions_are_signed_out_cleanly(forgetful, alice, browse, lose):
         SessionStore.clear_expired()
         assert [row.pk for row in alice.sessionkit_sessions.active()] == [here.session.handle]
         assert [row.end_reason for row in UserSession.objects.ended()] == [EndReason.LOST] * 2
-    assert not is_signed_in(there)
+    assert not is_in(there)
 
 
-def test_lost_sessions_are_told_so_once(forgetful, alice, browse):
-    browser = sign_in(browse())
+def test_lost_sessions_are_told_so_once(forgetful, alice, signed_in):
+    browser = signed_in()
     forgetful.client.flushall()
     assert browser.get("/whoami/").status_code == 302
     assert browser.get("/whoami/").content == b"AnonymousUser"

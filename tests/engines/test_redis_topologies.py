@@ -22,16 +22,11 @@ from django_sessionkit.models import UserSession
 from django_sessionkit.sealing import digest_of
 from tests import redis_servers
 from tests.redis_servers import PATIENCE, sessions_in
-from tests.store import payloads, travel
+from tests.store import again, payloads, travel
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("own_line")]
 
 TOPOLOGIES = [redis_servers.sentinels, redis_servers.cluster]
-
-
-@pytest.fixture(autouse=True)
-def own_line(monkeypatch):
-    monkeypatch.setattr(redis, "_line", redis.Line())
 
 
 @pytest.fixture(scope="module", params=TOPOLOGIES, ids=["sentinels", "cluster"])
@@ -47,15 +42,9 @@ def topology(servers):
 
 
 @pytest.fixture
-def stored(topology, drive):
-    session = SessionStore()
-    session.update({"cart": ["teapot"], "language": "en"})
-    drive(session, "save")
-    return session
-
-
-def again(session):
-    return SessionStore(session.session_key)
+def stored(topology, stored):
+    """A session that is stored in this topology."""
+    return stored
 
 
 def connections_of(client):

@@ -14,17 +14,13 @@ import redis
 
 from example_project.management.commands.demo import PASSWORD
 from tests import servers
-from tests.stories.test_story import FIREFOX, Browser
+from tests.own_browser import OwnBrowser
+from tests.people import FIREFOX
 
 pytestmark = pytest.mark.once
 
 ON_THE_DATABASE = {"STORE": "db"}
-ON_REDIS = {"STORE": "redis", "REDIS_URL": ""}
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
+ON_A_REDIS = {"STORE": "redis", "REDIS_URL": ""}
 
 
 @pytest.fixture
@@ -80,7 +76,7 @@ def test_redis_of_the_demo_stops_with_it(
 ):
     # Tests that a shell has started in the background ignore it, and so would the demo.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    shop = demo(**ON_REDIS)
+    shop = demo(**ON_A_REDIS)
     assert servers._came_up(shop, lambda: "Quit the server" in log.read_text()), log.read_text()
     (line,) = re.findall(r"^  Sessions +(.*)$", log.read_text(), re.MULTILINE)
     found = re.fullmatch(r"(Redis|Valkey) [\d.]+ at (\S+), which stops with the shop", line)
@@ -95,19 +91,19 @@ def test_redis_of_the_demo_stops_with_it(
 
 
 def test_another_store_signs_everybody_out(example_database: str, log: Path):
-    Browser.keys.clear()
+    OwnBrowser.keys.clear()
     with ExitStack() as browsers:
-        alice = browsers.enter_context(Browser("", FIREFOX))
+        alice = browsers.enter_context(OwnBrowser("", FIREFOX))
         with servers.serve_example(example_database, log, ON_THE_DATABASE) as alice.base_url:
             assert alice.sign_in("alice").url.path == "/account/"
-        for env in (ON_REDIS, ON_THE_DATABASE):
+        for env in (ON_A_REDIS, ON_THE_DATABASE):
             with servers.serve_example(example_database, log, env) as alice.base_url:
                 page = alice.get("/account/")
                 assert page.url.path == "/account/sign-in/"
                 assert "You were signed out." in page.text
                 assert alice.sign_in("alice").url.path == "/account/"
 
-                office = browsers.enter_context(Browser(alice.base_url, FIREFOX))
+                office = browsers.enter_context(OwnBrowser(alice.base_url, FIREFOX))
                 page = office.get("/admin/login/")
                 office.submit(page, username="staff", password=PASSWORD)
                 page = office.get("/admin/django_sessionkit/usersession/?q=alice")

@@ -13,27 +13,16 @@ from django.test import Client, override_settings
 from django.utils import translation
 
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
-from tests.faces.test_views import (
-    CHROME,
-    FIREFOX,
-    IPHONE,
-    LIST,
-    Strict,
-    handle,
-    sign_in,
-    signed_in,
-    take_down,
-    words,
-)
-from tests.store import SessionStore, travel
-from tests.stories.test_reauthentication import IDLE, TOO_LONG, fields_of, key
+from tests.pages import LIMIT, LIST, Strict, fields_of, words
+from tests.people import CHROME, FIREFOX, IPHONE, handle, is_in, key_of, sign_in
+from tests.policies import IDLE
+from tests.store import take_down, travel
 
 if TYPE_CHECKING:
     from django.test.client import _MonkeyPatchedWSGIResponse as Response
 
 pytestmark = pytest.mark.django_db
 
-LIMIT = "/account/sessions/limit/"
 ASK = {"limit": 2, "on_limit": "ask"}
 
 
@@ -42,11 +31,6 @@ def alice(policy: Callable[..., None]) -> User:
     """Somebody who may be signed in on two devices."""
     policy(**ASK)
     return User.objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def laptop(alice: User) -> Client:
-    return sign_in(alice, FIREFOX)
 
 
 @pytest.fixture
@@ -65,7 +49,7 @@ def choose(device: Client, page: "Response", *sessions: object, **more: str) -> 
     return device.post(LIMIT, {**fields_of(page), "session": [*map(str, sessions)], **more})
 
 
-def row(user_agent: str) -> UserSession:
+def row_with(user_agent: str) -> UserSession:
     return UserSession.objects.get(user_agent=user_agent)
 
 
@@ -88,16 +72,16 @@ def test_who_signs_in_on_one_device_too_many_chooses_which_is_to_go(
     assert [each["value"] for each in boxes] == [str(handle(phone)), str(handle(laptop))]
     assert all(f'<label for="{each["id"]}">' in page.text for each in boxes)
 
-    waiting = key(tablet)
+    waiting = key_of(tablet)
     answer = choose(tablet, page, handle(phone))
     assert (answer.status_code, answer["Location"]) == (302, "/whoami/")
     assert tablet.get("/whoami/").text == "alice"
-    assert key(tablet) != waiting
-    assert signed_in(laptop)
+    assert key_of(tablet) != waiting
+    assert is_in(laptop)
     answer = phone.get("/whoami/", follow=True)
     assert "You were signed out because you signed in on too many devices." in answer.text
-    ended = row(IPHONE)
-    assert (ended.end_reason, ended.ended_by) == (EndReason.LIMIT, row(CHROME).user)
+    ended = row_with(IPHONE)
+    assert (ended.end_reason, ended.ended_by) == (EndReason.LIMIT, row_with(CHROME).user)
     assert UserSession.objects.active().filter(counts=True).count() == 2
 
 
@@ -124,8 +108,8 @@ def test_what_is_chosen_has_to_be_enough(
     assert not UserSession.objects.ended().exists()
     assert choose(tablet, page, handle(phone), handle(laptop)).status_code == 302
     assert tablet.get("/whoami/").text == "alice"
-    assert not signed_in(laptop)
-    assert not signed_in(phone)
+    assert not is_in(laptop)
+    assert not is_in(phone)
 
 
 @pytest.mark.standard("ASVS-8.2.2")
@@ -138,8 +122,8 @@ def test_nobody_chooses_what_is_somebody_elses(laptop: Client, phone: Client, ta
         assert "That is not enough." in words(choose(tablet, page, *sessions))
     assert not UserSession.objects.ended().exists()
     choose(tablet, page, handle(stranger), handle(phone))
-    assert signed_in(stranger)
-    assert not signed_in(phone)
+    assert is_in(stranger, bob)
+    assert not is_in(phone)
 
 
 def test_who_would_rather_not_signs_out(laptop: Client, phone: Client, tablet: Client):
@@ -147,10 +131,10 @@ def test_who_would_rather_not_signs_out(laptop: Client, phone: Client, tablet: C
     answer = choose(tablet, page, handle(phone), sign_out="1")
     assert (answer.status_code, answer["Location"]) == (302, "/login/")
     assert answer.cookies["sessionid"]["max-age"] == 0
-    assert row(CHROME).end_reason == EndReason.LOGOUT
-    assert signed_in(phone)
+    assert row_with(CHROME).end_reason == EndReason.LOGOUT
+    assert is_in(phone)
     with override_settings(LOGOUT_REDIRECT_URL="home"):
-        tablet = sign_in(row(CHROME).user, CHROME)
+        tablet = sign_in(row_with(CHROME).user, CHROME)
         assert choose(tablet, tablet.get(LIMIT), sign_out="1")["Location"] == "/"
 
 
@@ -163,8 +147,8 @@ def test_there_is_room_when_another_device_has_signed_out(
     assert "There is room for this device now" in words(page)
     assert "choose" not in words(page)
     assert choose(tablet, page)["Location"] == "/read/"
-    assert signed_in(tablet)
-    assert signed_in(laptop) == (FIREFOX not in out)
+    assert is_in(tablet)
+    assert is_in(laptop) == (FIREFOX not in out)
 
 
 def test_whoever_was_faster_has_the_room(
@@ -183,7 +167,7 @@ def test_whoever_was_faster_has_the_room(
     assert "Another device has signed in meanwhile." in words(page)
     assert [row.user_agent for row in page.context["object_list"]] == ["faster", FIREFOX]
     assert choose(tablet, page, handle(laptop)).status_code == 302
-    assert signed_in(tablet)
+    assert is_in(tablet)
 
 
 @pytest.mark.standard("ASVS-16.5.3")
@@ -193,12 +177,12 @@ def test_nobody_comes_in_while_the_store_does_not_answer(
     page = tablet.get(LIMIT)
     the_one = handle(phone)
     with monkeypatch.context() as outage:
-        take_down(SessionStore, outage)
+        take_down(outage, "remove")
         assert choose(tablet, page, the_one).status_code == 503
     assert tablet.get("/whoami/")["Location"].startswith(LIMIT)
     UserSession.objects.filter(pk=the_one).revoke()
     assert choose(tablet, tablet.get(LIMIT)).status_code == 302
-    assert signed_in(tablet)
+    assert is_in(tablet)
 
 
 def test_who_waits_for_too_long_signs_in_again(tablet: Client):
@@ -213,11 +197,11 @@ def test_who_waits_for_too_long_signs_in_again(tablet: Client):
 def test_who_was_signed_out_while_waiting_signs_in_again(tablet: Client):
     page = tablet.get(f"{LIMIT}?next=/read/")
     # The store has lost its removal.
-    UserSession.objects.filter(user_agent=CHROME).update(ended_at=row(CHROME).started_at)
+    UserSession.objects.filter(user_agent=CHROME).update(ended_at=row_with(CHROME).started_at)
     answer = choose(tablet, page)
     assert answer["Location"] == "/login/?next=/read/"
     assert answer.cookies["sessionid"]["max-age"] == 0
-    assert not signed_in(tablet)
+    assert not is_in(tablet)
 
 
 def test_each_page_leads_to_the_one_that_is_due(
@@ -229,7 +213,7 @@ def test_each_page_leads_to_the_one_that_is_due(
     assert tablet.get(f"{prove}?next=/read/")["Location"] == f"{LIMIT}?next=/read/"
     policy(**IDLE)
     laptop = sign_in(alice)
-    with travel(TOO_LONG):
+    with travel(timedelta(minutes=11)):
         assert laptop.get(f"{LIMIT}?next=/read/")["Location"] == "/read/"
         assert laptop.get("/read/")["Location"].startswith(prove)
 
@@ -247,7 +231,7 @@ def test_the_page_is_neither_cached_nor_framed_nor_forged(phone: Client, tablet:
     assert page["X-Frame-Options"] == "DENY"
     forged = tablet.post(LIMIT, {"session": [str(handle(phone))]})
     assert forged.status_code == 403
-    assert signed_in(phone)
+    assert is_in(phone)
 
 
 @pytest.mark.standard("ASVS-3.4.3", "ASVS-3.3.4")
@@ -255,7 +239,7 @@ def test_the_page_needs_no_script_and_has_no_secret(phone: Client, tablet: Clien
     texts = [tablet.get(LIMIT).text, choose(tablet, tablet.get(LIMIT)).text]
     UserSession.objects.filter(pk=handle(phone)).revoke()
     texts.append(tablet.get(LIMIT).text)
-    secrets = [*UserSession.objects.values_list("digest", flat=True), key(phone), key(tablet)]
+    secrets = [*UserSession.objects.values_list("digest", flat=True), key_of(phone), key_of(tablet)]
     for text in texts:
         page = Strict(text)
         headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]

@@ -5,12 +5,12 @@ What a browser sees: the cookie in and out, and what a visitor is told.
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY, get_user_model
-from django.contrib.messages import get_messages
 from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import RequestFactory
@@ -23,26 +23,11 @@ from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
 from tests import store
-from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser
+from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser, deletes_the_cookie, sets_no_cookie
+from tests.people import key_of
 from tests.store import SessionStore, round_trips, travel
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def alice():
-    return get_user_model().objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def signed_in(browse, alice):
-    def signed_in():
-        browser = browse()
-        browser.post("/login/", {"username": "alice", "password": "secret"})
-        assert browser.get("/whoami/").content == b"alice"
-        return browser
-
-    return signed_in
 
 
 @pytest.fixture
@@ -51,18 +36,6 @@ def visitor(browse):
     browser.post("/write/", {"cart": "teapot"})
     assert browser.get("/read/").json() == {"cart": "teapot"}
     return browser
-
-
-def key_of(browser):
-    return browser.cookies["sessionid"].value
-
-
-def deletes_the_cookie(response):
-    return response.cookies["sessionid"]["max-age"] == 0
-
-
-def sets_no_cookie(response):
-    return "sessionid" not in response.cookies
 
 
 # The cookie.
@@ -316,10 +289,6 @@ def test_where_a_session_was_last_seen(signed_in):
 
 
 # Sessions that were ended.
-
-
-def messages_of(response):
-    return [str(message) for message in get_messages(response.wsgi_request)]
 
 
 @pytest.mark.standard("ASVS-7.4.1")
@@ -584,14 +553,7 @@ def test_a_script_that_another_tab_overtakes_is_409(visitor):
 
 @pytest.fixture
 def down(monkeypatch):
-    def down(*verbs):
-        def fail(*args):
-            raise OperationalError("no route to host")
-
-        for verb in verbs:
-            monkeypatch.setattr(SessionStore, verb, staticmethod(fail))
-
-    yield down
+    yield partial(store.take_down, monkeypatch)
     monkeypatch.undo()
 
 

@@ -22,15 +22,7 @@ from django_sessionkit import tasks
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession, get_session_store
 from tests import servers
-
-# As the README has it.
-CELERY_BEAT_SCHEDULE = {
-    "purge sessions": {
-        "task": "django_sessionkit.purge",
-        "schedule": 3600,  # seconds
-        "options": {"expires": 3600},  # those that no worker took in time do not pile up
-    },
-}
+from tests.settings import CELERY_BEAT_SCHEDULE
 
 TASK = "django_sessionkit.purge"
 

@@ -6,7 +6,6 @@ import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -15,9 +14,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.auth.views import PasswordChangeView
-from django.contrib.messages import get_messages
-from django.contrib.staticfiles import finders
-from django.db import OperationalError, connection
+from django.db import connection
 from django.template.loader import render_to_string
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -27,91 +24,17 @@ from django.utils import timezone, translation
 import django_sessionkit
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
+from tests.pages import LIST, OTHERS, Strict, contrast, press, said, style_sheet, token, words
+from tests.people import CHROME, FIREFOX, IPHONE, end_url, handle, is_in, same, sign_in
 from tests.urls import urlpatterns as site
 
 if TYPE_CHECKING:
-    from django.test.client import _MonkeyPatchedWSGIResponse as Response
+    pass
 
 pytestmark = pytest.mark.django_db
 
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
-CHROME = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/156.0.0.0 Safari/537.36"
-)
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 "
-    "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
-)
-LIST = "/account/sessions/"
-OTHERS = "/account/sessions/others/end/"
-
 # A site that has a page to change the password, by the name that Django gives it.
 urlpatterns = [*site, path("password/", PasswordChangeView.as_view(), name="password_change")]
-
-
-@pytest.fixture
-def alice() -> User:
-    return User.objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def bob() -> User:
-    return User.objects.create_user("bob", password="secret")
-
-
-def sign_in(user: User, user_agent: str = FIREFOX, address: str = "192.0.2.1") -> Client:
-    """Sign in as a browser does, through the form, with everything that guards it."""
-    device = Client(
-        enforce_csrf_checks=True, headers={"user-agent": user_agent}, REMOTE_ADDR=address
-    )
-    response = press(device, "/login/", username=user.username, password="secret")
-    assert response.status_code == 302
-    return device
-
-
-def press(device: Client, url: str, **fields: str) -> "Response":
-    """Press the button on a page: post its form, with the token that the page has in it."""
-    return device.post(url, {**token(device.get(url)), **fields})
-
-
-def token(page: "Response") -> dict[str, str]:
-    (value,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
-    return {"csrfmiddlewaretoken": value}
-
-
-def same(device: Client) -> Client:
-    """The same browser again: a test client never notices that MIDDLEWARE has changed."""
-    defaults: dict[str, Any] = device.defaults
-    again = Client(enforce_csrf_checks=True, **defaults)
-    again.cookies = device.cookies
-    return again
-
-
-def signed_in(device: Client) -> bool:
-    response = device.get("/whoami/")
-    return response.status_code == 200 and response.text != "AnonymousUser"
-
-
-def handle(device: Client) -> uuid.UUID:
-    found = device.session
-    assert isinstance(found, store.SessionStore)
-    assert found.handle
-    return found.handle
-
-
-def end_url(device: Client) -> str:
-    return f"/account/sessions/{handle(device)}/end/"
-
-
-def said(response: "Response") -> list[str]:
-    return [str(message) for message in get_messages(response.wsgi_request)]
-
-
-def words(page: "Response | str") -> str:
-    """The text of a page, as it reads."""
-    html = page if isinstance(page, str) else page.text
-    return " ".join(re.sub(r"<[^>]*>", "", html.partition("<body>")[2]).split())
 
 
 # What is on the page.
@@ -232,13 +155,13 @@ def test_signing_out_a_stolen_telephone(alice: User):
     assert "Sign out Safari on iOS?" in asked
     assert "has to sign in again, even if it was told to remember you" in asked
     assert "change your password" in asked
-    assert signed_in(phone)
+    assert is_in(phone)
 
     response = press(laptop, url)
     assert (response.status_code, response["Location"]) == (302, LIST)
     assert "Safari on iOS was signed out." in words(laptop.get(LIST))
-    assert not signed_in(phone)
-    assert signed_in(laptop)
+    assert not is_in(phone)
+    assert is_in(laptop)
     assert "Safari on iOS" not in words(laptop.get(LIST))
     row = UserSession.objects.get(pk=uuid.UUID(url.split("/")[-3]))
     assert (row.end_reason, row.ended_by) == (EndReason.REVOKED, alice)
@@ -252,7 +175,7 @@ def test_ending_what_has_ended_is_no_error(alice: User):
     assert second.status_code == 302
     assert second["Location"] == first["Location"] == LIST
     assert said(second)[-1] == "Safari on iOS was signed out already."
-    assert signed_in(laptop)
+    assert is_in(laptop)
 
     page = laptop.get(url)
     assert page.status_code == 200
@@ -271,8 +194,8 @@ def test_ending_the_current_one_is_signing_out(alice: User):
     response = press(laptop, url)
     assert (response.status_code, response["Location"]) == (302, "/login/")
     assert response.cookies["sessionid"]["max-age"] == 0
-    assert not signed_in(laptop)
-    assert signed_in(phone)
+    assert not is_in(laptop)
+    assert is_in(phone)
     row = UserSession.objects.get(pk=uuid.UUID(url.split("/")[-3]))
     assert row.end_reason == EndReason.LOGOUT
 
@@ -299,7 +222,7 @@ def test_signing_out_everywhere_else(alice: User, bob: User):
     assert "Safari on iOS" in words(asked)
     assert "This device stays signed in." in words(asked)
     assert "Sign out all other devices (2)" in words(asked)
-    assert signed_in(phone)
+    assert is_in(phone)
 
     response = press(laptop, OTHERS)
     assert (response.status_code, response["Location"]) == (302, LIST)
@@ -307,10 +230,10 @@ def test_signing_out_everywhere_else(alice: User, bob: User):
     assert "2 other devices were signed out." in words(page)
     assert "Sign out all other devices" not in words(page)
     assert OTHERS not in page.text
-    assert signed_in(laptop)
-    assert signed_in(stranger)
-    assert not signed_in(phone)
-    assert not signed_in(tablet)
+    assert is_in(laptop)
+    assert is_in(stranger, bob)
+    assert not is_in(phone)
+    assert not is_in(tablet)
     reasons = UserSession.objects.ended().values_list("end_reason", "ended_by")
     assert list(reasons) == [(EndReason.REVOKED, alice.pk)] * 2
 
@@ -327,7 +250,7 @@ def test_signing_out_everywhere_else_twice_is_no_error(alice: User):
     second = laptop.post(OTHERS, form)
     assert (second.status_code, second["Location"]) == (302, LIST)
     assert said(second)[-1] == "No other device was signed in."
-    assert signed_in(laptop)
+    assert is_in(laptop)
 
     page = laptop.get(OTHERS)
     assert "No other device is signed in" in words(page)
@@ -341,7 +264,7 @@ def test_others_that_the_list_leaves_out_are_ended_too(alice: User):
     sign_in(alice, CHROME)
     UserSession.objects.filter(pk=handle(phone)).update(expires_at=timezone.now())
     press(laptop, url)
-    assert not signed_in(phone)
+    assert not is_in(phone)
 
 
 # What must not happen.
@@ -357,7 +280,7 @@ def test_stranger_can_not_tell_a_handle_from_none(alice: User, bob: User):
         assert [answer.status_code for answer in answers] == [404, 404]
         assert answers[0].content == answers[1].content
         assert dict(answers[0].headers) == dict(answers[1].headers)
-    assert signed_in(phone)
+    assert is_in(phone)
     assert not UserSession.objects.ended().exists()
 
 
@@ -490,13 +413,6 @@ def test_user_agent_can_not_write_into_the_page(alice: User, hostile: str):
 # When something is not there.
 
 
-def take_down(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def remove(cls: type, digests: Any) -> None:
-        raise OperationalError("the primary has gone away")
-
-    monkeypatch.setattr(engine, "remove", classmethod(remove))
-
-
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
@@ -508,7 +424,7 @@ def test_user_is_told_when_the_store_did_not_answer(
     alice: User, monkeypatch: pytest.MonkeyPatch, interval: int, text: str
 ):
     laptop, phone, _tablet = sign_in(alice), sign_in(alice, IPHONE), sign_in(alice, CHROME)
-    take_down(store.SessionStore, monkeypatch)
+    store.take_down(monkeypatch, "remove")
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=interval):
         for ended, url in [(1, end_url(phone)), (2, OTHERS)]:
             response = press(laptop, url)
@@ -537,13 +453,13 @@ def test_pages_work_without_the_messages_framework(alice: User, monkeypatch: pyt
         url = end_url(phone)
         form = token(laptop.get(url))
         with monkeypatch.context() as outage:
-            take_down(store.SessionStore, outage)
+            store.take_down(outage, "remove")
             assert laptop.post(end_url(watch), form)["Location"] == LIST
         for _ in range(2):
             assert laptop.post(url, form)["Location"] == LIST
             assert laptop.post(OTHERS, form)["Location"] == LIST
-    assert not signed_in(phone)
-    assert not signed_in(tablet)
+    assert not is_in(phone)
+    assert not is_in(tablet)
 
 
 SITE_BASE = """
@@ -592,39 +508,6 @@ def test_answer_is_escaped():
 
 
 # How it is written.
-
-
-class Strict(HTMLParser):
-    """Reads a page as a browser under ``default-src 'none'; style-src 'self'`` would."""
-
-    VOID = {"br", "circle", "hr", "img", "input", "link", "meta", "path", "rect"}
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _value in attrs]
-        assert len(names) == len(set(names)), (tag, names)
-        assert tag not in {"script", "style", "iframe", "img", "object", "base"}
-        assert not [name for name in names if name == "style" or name.startswith("on")]
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in self.VOID
-        self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.mark.standard("ASVS-3.4.3")
@@ -710,12 +593,6 @@ def test_page_runs_from_right_to_left_where_the_language_does(alice: User):
     assert "dir=" not in laptop.get(LIST).text
 
 
-def style_sheet() -> str:
-    path = finders.find("django_sessionkit/sessions.css")
-    assert path
-    return re.sub(r"/\*.*?\*/", "", Path(path).read_text(), flags=re.DOTALL)
-
-
 def test_style_sheet_does_no_harm_in_a_sites_page():
     css = re.sub(r"@[^{]*\{", "", style_sheet())
     selectors = re.findall(r"([^{}]+)\{[^}]*\}", css)
@@ -735,19 +612,6 @@ def test_colours_can_be_told_apart_in_light_and_in_dark():
         for text in ("ink", "quiet", "accent", "good"):
             assert contrast(theme[text], theme["paper"]) >= 4.5  # WCAG 2.2, 1.4.3
         assert contrast(theme["on-accent"], theme["accent"]) >= 4.5
-
-
-def contrast(one: str, other: str) -> float:
-    def luminance(colour: str) -> float:
-        digits = colour[1:] if len(colour) == 7 else "".join(d * 2 for d in colour[1:])
-        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-        red, green, blue = (
-            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-        )
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    darker, lighter = sorted((luminance(one), luminance(other)))
-    return (lighter + 0.05) / (darker + 0.05)
 
 
 def test_urls_have_names():

@@ -9,7 +9,7 @@ import pytest
 
 from tests import conformance
 from tests.conformance import KIT, LEGS, REQUIREMENTS, SITE
-from tests.project.test_docs import make, section
+from tests.documents import make, section
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -101,7 +101,8 @@ def test_mark_of_what_there_is_not_is_an_error(mark: str, tmp_path: Path):
 
 def pytest_of(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     """Let pytest have the tests of a folder as if they were among ours."""
-    return python(*command, "-c", "setup.cfg", "-p", "tests.conftest", str(folder))
+    (folder / "conftest.py").write_text("from tests.conftest import *\n")
+    return python(*command, "-c", "setup.cfg", str(folder))
 
 
 def test_run_says_of_each_requirement_whether_it_holds(tmp_path: Path):

@@ -4,7 +4,6 @@ and what there is to document is there, and nothing else."""
 import ast
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -40,65 +39,27 @@ from django_sessionkit.models import (
 )
 from django_sessionkit.signals import sessions_ended
 from tests import servers
-from tests.faces.test_tasks import CELERY_BEAT_SCHEDULE
+from tests.documents import (
+    BLOCKS,
+    DOCUMENTS,
+    EXAMPLES,
+    SETTINGS,
+    Block,
+    blocks_of,
+    first_column,
+    make,
+    prose_of,
+    read_document,
+    run_block,
+    section,
+)
+from tests.people import FIREFOX, IPHONE
 from tests.servers import PROJECT
+from tests.settings import CELERY_BEAT_SCHEDULE
 from tests.store import travel
 from tests.urls import urlpatterns as site
 
 pytestmark = pytest.mark.once
-
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 "
-    "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
-)
-
-DOCUMENTS = [
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "example_project/README.md",
-    *(str(path.relative_to(PROJECT)) for path in sorted(PROJECT.glob("docs/*.md"))),
-]
-
-
-class Block(NamedTuple):
-    document: str
-    line: int
-    language: str
-    text: str
-
-
-def read(document: str) -> str:
-    return (PROJECT / document).read_text()
-
-
-def blocks_of(document: str) -> Iterator[Block]:
-    text = read(document)
-    for found in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield Block(document, text[: found.start()].count("\n") + 2, found[1], found[2])
-
-
-BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
-
-
-def prose_of(document: str) -> str:
-    return re.sub(r"^```.*?^```$", "", read(document), flags=re.MULTILINE | re.DOTALL)
-
-
-def section(document: str, heading: str) -> str:
-    """Return what stands under a heading, without what stands under others."""
-    below = rf"^## {re.escape(heading)}\n(.*?)(?=^#|\Z)"
-    found = re.search(below, read(document), re.MULTILINE | re.DOTALL)
-    assert found, f"{document} has no heading {heading!r}"
-    return found[1]
-
-
-def first_column(table: str) -> list[str]:
-    """Return what is code in the first column of the tables in a text."""
-    cells = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
-    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-
 
 # Commands.
 
@@ -129,20 +90,6 @@ KNOWN = {
 def test_every_command_in_the_documents_is_run():
     assert set(commands()) == set(KNOWN)
     assert commands()[:2] == ["make demo", "make test"]
-
-
-def make(*arguments: str) -> str:
-    """Return what make would run."""
-    not_ours = ("MAKE", "STORE")
-    environment = {name: v for name, v in os.environ.items() if not name.startswith(not_ours)}
-    return subprocess.run(
-        ["make", "--dry-run", "--always-make", *arguments],
-        cwd=PROJECT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
 
 
 def test_make_runs_what_the_documents_say():
@@ -178,9 +125,9 @@ def test_ci_runs_make_test():
 
 
 def test_what_is_to_be_installed_is_there():
-    project = tomllib.loads(read("pyproject.toml"))["project"]
+    project = tomllib.loads(read_document("pyproject.toml"))["project"]
     assert project["readme"] == "README.md"
-    documents = "\n".join(map(read, DOCUMENTS))
+    documents = "\n".join(map(read_document, DOCUMENTS))
     found = re.findall(r"pip install \"?([\w-]+)(?:\[(\w+)\])?", documents)
     found += re.findall(r"`\"(django-sessionkit)\[(\w+)\]\"`", documents)
     for name, extra in found:
@@ -189,9 +136,9 @@ def test_what_is_to_be_installed_is_there():
 
 
 def test_versions_that_the_readme_asks_for():
-    project = tomllib.loads(read("pyproject.toml"))["project"]
-    (python,) = re.findall(r"Python ([\d.]+) or later", read("README.md"))
-    (django,) = re.findall(r"Django ([\d.]+) or later", read("README.md"))
+    project = tomllib.loads(read_document("pyproject.toml"))["project"]
+    (python,) = re.findall(r"Python ([\d.]+) or later", read_document("README.md"))
+    (django,) = re.findall(r"Django ([\d.]+) or later", read_document("README.md"))
     assert project["requires-python"] == f">={python}"
     assert f"Django>={django}" in project["dependencies"]
 
@@ -374,11 +321,6 @@ def test_a_new_project_that_follows_the_readme(run: Callable[..., str]):
     )
 
 
-def run_block(block: Block, folder: Path, **names: Any) -> dict[str, Any]:
-    (folder / "block.py").write_text(block.text)
-    return runpy.run_path(str(folder / "block.py"), names)
-
-
 def test_beat_schedule_of_the_readme_is_the_one_that_is_tested(tmp_path: Path):
     (block,) = [block for block in BLOCKS if "CELERY_BEAT_SCHEDULE" in block.text]
     assert run_block(block, tmp_path)["CELERY_BEAT_SCHEDULE"] == CELERY_BEAT_SCHEDULE
@@ -386,11 +328,6 @@ def test_beat_schedule_of_the_readme_is_the_one_that_is_tested(tmp_path: Path):
 
 
 # The examples in the other documents.
-
-
-@pytest.fixture
-def alice(db: None) -> User:
-    return User.objects.create_user("alice")
 
 
 @pytest.fixture
@@ -405,13 +342,6 @@ def request_of_alice(alice: User, client: Client) -> HttpRequest:
     request = RequestFactory().get("/")
     request.user, request.session = alice, client.session
     return request
-
-
-# Those of Redis are run by tests/engines/test_redis_docs.py.
-EXAMPLES = [
-    block for block in BLOCKS if block.language == "python" and block.document != "README.md"
-]
-SETTINGS = [block for block in EXAMPLES if re.search(r"^[A-Z_]+ = ", block.text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +416,9 @@ def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client
 
 
 def test_every_setting_has_a_heading_with_its_type_and_default():
-    headings = re.findall(r"^## (SESSIONKIT_\w+): (\w+)$", read("docs/settings.md"), re.MULTILINE)
+    headings = re.findall(
+        r"^## (SESSIONKIT_\w+): (\w+)$", read_document("docs/settings.md"), re.MULTILINE
+    )
     names = [name for name in vars(Settings) if name.startswith("SESSIONKIT_")]
     assert [name for name, _type in headings] == names
     for name, type_name in headings:
@@ -504,7 +436,7 @@ def test_every_setting_has_a_heading_with_its_type_and_default():
 
 def test_every_setting_that_is_mentioned_exists():
     for document in DOCUMENTS:
-        mentioned = set(re.findall(r"SESSIONKIT_[A-Z_]*[A-Z]", read(document)))
+        mentioned = set(re.findall(r"SESSIONKIT_[A-Z_]*[A-Z]", read_document(document)))
         assert mentioned <= set(vars(Settings)), document
 
 
@@ -519,7 +451,7 @@ def test_every_check_is_documented():
     documented = first_column(section("docs/settings.md", "System checks"))
     assert documented == [f"sessionkit.{name}" for name in MESSAGES]
     for document in DOCUMENTS:
-        mentioned = set(re.findall(r"\bsessionkit\.([EW]\d+)", read(document)))
+        mentioned = set(re.findall(r"\bsessionkit\.([EW]\d+)", read_document(document)))
         assert mentioned <= set(MESSAGES), document
 
 
@@ -583,7 +515,9 @@ def test_every_template_is_documented():
     documented = first_column(section("docs/templates.md", "Templates"))
     assert sorted(documented) == sorted(path.name for path in folder.iterdir())
     for name in documented:
-        (row,) = re.findall(rf"^\| `{name}` \| ([^|]*) \|", read("docs/templates.md"), re.MULTILINE)
+        (row,) = re.findall(
+            rf"^\| `{name}` \| ([^|]*) \|", read_document("docs/templates.md"), re.MULTILINE
+        )
         if name == "_base.html" or row.startswith("fills"):
             blocks = re.findall(r"{% block (\w+) %}", (folder / name).read_text())
             assert set(re.findall(r"`(\w+)`", row)) == set(blocks)

@@ -16,29 +16,18 @@ from django.urls import path
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.signals import session_moved
 from tests import store
-from tests.browsers import BROWSERS, PAGE, SCRIPT
+from tests.browsers import BROWSERS, PAGE, SCRIPT, read
+from tests.pages import PROVE
+from tests.people import CHROME_ON_LINUX as CHROME
+from tests.people import FIREFOX, FIREFOX_ON_WINDOWS, IPHONE, NEW_FIREFOX, is_in, key_of, only_row
 from tests.store import SessionStore, round_trips, travel
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 User = get_user_model()
-PROVE = "/account/sessions/reauthenticate/"
 ALL = ("browser", "system", "network")
 
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
-NEW_FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:151.2) Gecko/20100101 Firefox/151.2"
-FIREFOX_ON_WINDOWS = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:150.0) Gecko/20100101 Firefox/150.0"
-)
-CHROME = (
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/156.0.0.0 Safari/537.36"
-)
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 "
-    "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
-)
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"
 
 
@@ -73,28 +62,12 @@ def browse(request, settings):
 
 
 @pytest.fixture
-def alice():
-    return User.objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def sign_in(browse, alice):
-    def sign_in(user_agent=FIREFOX, address=HOME):
-        browser = browse(user_agent, address)
-        assert browser.post("/login/", {"username": "alice", "password": "secret"}).url == "/"
-        browser.post(f"/{browser.a}write/", {"cart": "teapot"})
-        return browser
-
-    return sign_in
-
-
-@pytest.fixture
 def copy(browse):
     """Open a browser that has the cookie of another one."""
 
     def copy(browser, user_agent=FIREFOX, address=HOME):
         other = browse(user_agent, address)
-        other.cookies["sessionid"] = browser.cookies["sessionid"].value
+        other.cookies["sessionid"] = key_of(browser)
         return other
 
     return copy
@@ -112,19 +85,6 @@ def moved():
     session_moved.connect(listen)
     yield heard
     session_moved.disconnect(listen)
-
-
-def read(browser, **headers):
-    return browser.get(f"/{browser.a}read/", headers=headers)
-
-
-def is_in(browser):
-    response = browser.get("/whoami/")
-    return response.status_code == 200 and response.content == b"alice"
-
-
-def row():
-    return UserSession.objects.get()
 
 
 # What is a change.
@@ -150,9 +110,9 @@ CHANGES = [
 
 @pytest.mark.parametrize(("user_agent", "address", "changed"), CHANGES)
 @pytest.mark.standard("ASVS-8.2.4", "NIST-5.3-monitoring")
-def test_what_is_a_change(sign_in, copy, policy, moved, user_agent, address, changed):
+def test_what_is_a_change(shopper, copy, policy, moved, user_agent, address, changed):
     policy(bind=ALL)
-    other = copy(sign_in(), user_agent, address)
+    other = copy(shopper(), user_agent, address)
     assert read(other).json() == {"cart": "teapot"}
     assert [names for _handle, names, _address in moved] == [changed] * bool(changed)
 
@@ -166,23 +126,23 @@ def test_what_is_a_change(sign_in, copy, policy, moved, user_agent, address, cha
         (HOME, ["network"]),
     ],
 )
-def test_a_network_of_ipv6_has_48_bits(sign_in, copy, policy, moved, address, changed):
+def test_a_network_of_ipv6_has_48_bits(shopper, copy, policy, moved, address, changed):
     policy(bind=ALL)
-    other = copy(sign_in(FIREFOX, "2001:db8:1:2::7"), FIREFOX, address)
+    other = copy(shopper(FIREFOX, "2001:db8:1:2::7"), FIREFOX, address)
     assert read(other).json() == {"cart": "teapot"}
     assert [names for _handle, names, _address in moved] == [changed] * bool(changed)
 
 
 @pytest.mark.parametrize("bind", [(), *[(name,) for name in ALL], ("system", "network")])
-def test_only_what_the_policy_names_counts(sign_in, copy, policy, moved, bind):
+def test_only_what_the_policy_names_counts(shopper, copy, policy, moved, bind):
     policy(bind=bind, on_change="ask")
-    other = copy(sign_in(), IPHONE, ELSEWHERE)
+    other = copy(shopper(), IPHONE, ELSEWHERE)
     assert is_in(other) is (not bind)
     assert [names for _handle, names, _address in moved] == [list(bind)] * bool(bind)
 
 
-def test_it_is_off_unless_somebody_wants_it(sign_in, copy, moved, caplog):
-    assert is_in(copy(sign_in(), IPHONE, ELSEWHERE))
+def test_it_is_off_unless_somebody_wants_it(shopper, copy, moved, caplog):
+    assert is_in(copy(shopper(), IPHONE, ELSEWHERE))
     assert moved == []
     assert caplog.text == ""
 
@@ -220,11 +180,11 @@ def test_a_visitor_who_has_not_signed_in_may_go_where_they_like(
 
 @pytest.mark.parametrize("on_change", ["ask", "end"])
 def test_a_session_that_is_used_without_a_request_has_not_moved(
-    sign_in, policy, moved, drive, on_change
+    shopper, policy, moved, drive, on_change
 ):
     policy(bind=ALL, on_change=on_change)
-    browser = sign_in()
-    session = SessionStore(browser.cookies["sessionid"].value)
+    browser = shopper()
+    session = SessionStore(key_of(browser))
     assert drive(session, "get", "cart") == "teapot"
     session["cart"] = "kettle"
     drive(session, "save")
@@ -235,7 +195,7 @@ def test_a_session_that_is_used_without_a_request_has_not_moved(
 
 def copy_of(browser, user_agent):
     other = Client(headers=PAGE | {"user-agent": user_agent}, raise_request_exception=False)
-    other.cookies["sessionid"] = browser.cookies["sessionid"].value
+    other.cookies["sessionid"] = key_of(browser)
     return other
 
 
@@ -243,10 +203,10 @@ def copy_of(browser, user_agent):
 
 
 @pytest.mark.standard("ASVS-8.2.4", "ASVS-16.3.3", "NIST-5.3-monitoring")
-def test_a_change_is_reported_once_and_the_session_goes_on(sign_in, copy, policy, moved, caplog):
+def test_a_change_is_reported_once_and_the_session_goes_on(shopper, copy, policy, moved, caplog):
     policy(bind=ALL)
-    browser = sign_in()
-    handle, key = row().pk, browser.cookies["sessionid"].value
+    browser = shopper()
+    handle, key = only_row().pk, key_of(browser)
     other = copy(browser, CHROME, ELSEWHERE)
     for _ in range(3):
         assert read(other).json() == {"cart": "teapot"}
@@ -260,12 +220,12 @@ def test_a_change_is_reported_once_and_the_session_goes_on(sign_in, copy, policy
     for _ in range(3):
         assert is_in(browser)
     assert [names for _handle, names, _address in moved[1:]] == [["browser", "network"]]
-    assert row().ended_at is None
+    assert only_row().ended_at is None
 
 
-def test_what_is_not_known_any_more_is_remembered(sign_in, copy, policy, moved):
+def test_what_is_not_known_any_more_is_remembered(shopper, copy, policy, moved):
     policy(bind=ALL)
-    browser = sign_in()
+    browser = shopper()
     for user_agent, address in [("", ELSEWHERE), ("", ELSEWHERE), (FIREFOX, "unknown")]:
         read(copy(browser, user_agent, address))
     assert [names for _handle, names, _address in moved] == [["network"]]
@@ -273,20 +233,20 @@ def test_what_is_not_known_any_more_is_remembered(sign_in, copy, policy, moved):
     assert [names for _handle, names, _address in moved[1:]] == [["browser", "system"]]
 
 
-def test_what_a_view_writes_then_is_kept(sign_in, copy, policy, moved):
+def test_what_a_view_writes_then_is_kept(shopper, copy, policy, moved):
     policy(bind=ALL)
-    other = copy(sign_in(), IPHONE)
+    other = copy(shopper(), IPHONE)
     other.post(f"/{other.a}write/", {"cart": "kettle"})
     assert read(other).json() == {"cart": "kettle"}
     assert len(moved) == 1
 
 
-def test_a_listener_that_fails_is_no_obstacle(sign_in, copy, policy, caplog):
+def test_a_listener_that_fails_is_no_obstacle(shopper, copy, policy, caplog):
     def fail(**kwargs):
         raise RuntimeError("out of order")
 
     policy(bind=ALL)
-    other = copy(sign_in(), IPHONE)
+    other = copy(shopper(), IPHONE)
     session_moved.connect(fail)
     try:
         assert read(other).json() == {"cart": "teapot"}
@@ -295,9 +255,9 @@ def test_a_listener_that_fails_is_no_obstacle(sign_in, copy, policy, caplog):
     assert "out of order" in caplog.text
 
 
-def test_it_is_seen_at_once_and_in_the_background_as_well(sign_in, copy, policy, moved):
+def test_it_is_seen_at_once_and_in_the_background_as_well(shopper, copy, policy, moved):
     policy(bind=ALL)
-    other = copy(sign_in(), IPHONE)
+    other = copy(shopper(), IPHONE)
     assert read(other, **{"x-background-request": "1"}).json() == {"cart": "teapot"}
     assert [names for _handle, names, _address in moved] == [["browser", "system"]]
     assert read(other, **{"x-background-request": "1"}).json() == {"cart": "teapot"}
@@ -308,10 +268,10 @@ def test_it_is_seen_at_once_and_in_the_background_as_well(sign_in, copy, policy,
 
 
 @pytest.mark.standard("ASVS-8.2.4", "NIST-5.3-monitoring")
-def test_who_comes_with_a_copy_is_asked_for_the_password(sign_in, copy, policy, moved, caplog):
+def test_who_comes_with_a_copy_is_asked_for_the_password(shopper, copy, policy, moved, caplog):
     policy(bind=ALL, on_change="ask")
-    browser = sign_in()
-    key, before = browser.cookies["sessionid"].value, store.payloads()
+    browser = shopper()
+    key, before = key_of(browser), store.payloads()
     thief = copy(browser, CHROME)
     response = read(thief)
     assert response.headers["Location"] == f"{PROVE}?next=%2F{thief.a}read%2F"
@@ -322,19 +282,19 @@ def test_who_comes_with_a_copy_is_asked_for_the_password(sign_in, copy, policy, 
     assert response.headers["Location"] == PROVE
     assert store.payloads() == before
     assert moved
-    assert all(each == (row().pk, ["browser"], HOME) for each in moved)
+    assert all(each == (only_row().pk, ["browser"], HOME) for each in moved)
     assert "is used with another browser" in caplog.text
     assert key not in caplog.text
     # It is still open where it was.
     assert read(browser).json() == {"cart": "teapot"}
-    assert not row().is_locked
+    assert not only_row().is_locked
 
 
 @pytest.mark.standard("ASVS-8.2.4", "ASVS-7.2.4")
-def test_the_password_ties_it_to_where_its_user_is_now(sign_in, copy, policy, moved):
+def test_the_password_ties_it_to_where_its_user_is_now(shopper, copy, policy, moved):
     policy(bind=ALL, on_change="ask")
-    browser = sign_in()
-    handle = row().pk
+    browser = shopper()
+    handle = only_row().pk
     phone = copy(browser, IPHONE, ELSEWHERE)
     response = phone.post(PROVE, {"password": "wrong", "next": "/read/"})
     assert response.status_code == 200
@@ -344,15 +304,15 @@ def test_the_password_ties_it_to_where_its_user_is_now(sign_in, copy, policy, mo
     del moved[:]
     assert read(phone).json() == {"cart": "teapot"}
     assert moved == []
-    assert row().pk == handle
+    assert only_row().pk == handle
     assert browser.get("/whoami/").content == b"AnonymousUser"  # its key is of no use any more
     assert not is_in(copy(phone, FIREFOX, HOME))
     assert [names for _handle, names, _address in moved] == [list(ALL)]
 
 
-def test_to_sign_in_there_ends_it(sign_in, copy, policy):
+def test_to_sign_in_there_ends_it(shopper, copy, policy):
     policy(bind=ALL, on_change="ask")
-    browser = sign_in()
+    browser = shopper()
     other = copy(browser, IPHONE)
     assert not is_in(other)
     other.post("/login/", {"username": "alice", "password": "secret"})
@@ -362,9 +322,9 @@ def test_to_sign_in_there_ends_it(sign_in, copy, policy):
     assert UserSession.objects.get(ended_at__isnull=False).end_reason == EndReason.LOGOUT
 
 
-def test_the_longest_time_goes_on(sign_in, copy, policy):
+def test_the_longest_time_goes_on(shopper, copy, policy):
     policy(bind=ALL, on_change="ask", absolute=3600)
-    phone = copy(sign_in(), IPHONE)
+    phone = copy(shopper(), IPHONE)
     with travel(timedelta(minutes=50)):
         phone.post(PROVE, {"password": "secret"})
         assert is_in(phone)
@@ -372,9 +332,9 @@ def test_the_longest_time_goes_on(sign_in, copy, policy):
         assert phone.get("/whoami/", headers=SCRIPT).json()["reason"] == "expired"
 
 
-def test_it_can_be_ended_meanwhile(sign_in, copy, policy, drive):
+def test_it_can_be_ended_meanwhile(shopper, copy, policy, drive):
     policy(bind=ALL, on_change="ask")
-    other = copy(sign_in(), IPHONE)
+    other = copy(shopper(), IPHONE)
     assert not is_in(other)
     assert UserSession.objects.revoke() == 1
     assert other.get("/whoami/", headers=SCRIPT).json()["reason"] == "revoked"
@@ -384,16 +344,16 @@ def test_it_can_be_ended_meanwhile(sign_in, copy, policy, drive):
 
 
 @pytest.mark.standard("ASVS-8.2.4", "ASVS-7.4.1", "NIST-5.3-monitoring")
-def test_who_comes_with_a_copy_ends_it_for_everybody(sign_in, copy, policy, moved, caplog):
+def test_who_comes_with_a_copy_ends_it_for_everybody(shopper, copy, policy, moved, caplog):
     policy(bind=ALL, on_change="end")
-    browser = sign_in()
-    handle, key = row().pk, browser.cookies["sessionid"].value
+    browser = shopper()
+    handle, key = only_row().pk, key_of(browser)
     thief = copy(browser, FIREFOX_ON_WINDOWS)
     response = read(thief)
     assert response.headers["Location"] == f"/login/?next=/{thief.a}read/"
     assert response.cookies["sessionid"]["max-age"] == 0
     assert moved == [(handle, ["system"], HOME)]
-    assert row().end_reason == EndReason.MOVED
+    assert only_row().end_reason == EndReason.MOVED
     assert not store.payloads()
     assert key not in caplog.text
     response = browser.get("/whoami/", headers=SCRIPT)
@@ -404,9 +364,9 @@ def test_who_comes_with_a_copy_ends_it_for_everybody(sign_in, copy, policy, move
     assert len(moved) == 1
 
 
-def test_a_script_with_a_copy_ends_it_as_well(sign_in, copy, policy):
+def test_a_script_with_a_copy_ends_it_as_well(shopper, copy, policy):
     policy(bind=("network",), on_change="end")
-    browser = sign_in()
+    browser = shopper()
     response = read(copy(browser, FIREFOX, ELSEWHERE), **SCRIPT)
     assert (response.status_code, response.json()["reason"]) == (401, "moved")
     assert not is_in(browser)
@@ -414,28 +374,28 @@ def test_a_script_with_a_copy_ends_it_as_well(sign_in, copy, policy):
 
 @pytest.mark.parametrize("on_change", ["ask", "end"])
 @pytest.mark.standard("ASVS-8.2.4")
-def test_no_view_takes_who_has_a_copy_for_alice(sign_in, copy, policy, on_change):
+def test_no_view_takes_who_has_a_copy_for_alice(shopper, copy, policy, on_change):
     policy(bind=ALL, on_change=on_change)
-    thief = copy(sign_in(), IPHONE, ELSEWHERE)
+    thief = copy(shopper(), IPHONE, ELSEWHERE)
     SEEN.clear()
     assert thief.get(f"/{thief.a}look/").status_code == 302
     thief.post(f"/{thief.a}look/")
     assert SEEN == [("AnonymousUser", None)] * 2
 
 
-def test_a_store_that_is_down_gives_nothing_away(sign_in, copy, policy, monkeypatch):
+def test_a_store_that_is_down_gives_nothing_away(shopper, copy, policy, monkeypatch):
     """Its row is marked, so that whatever the store still has is refused when it is due."""
 
     def no_route(*args):
         raise OperationalError("no route to host")
 
     policy(bind=ALL, on_change="end")
-    browser = sign_in()
+    browser = shopper()
     thief = copy(browser, CHROME)
     with monkeypatch.context() as down:
         down.setattr(SessionStore, "remove", staticmethod(no_route))
         assert read(thief).status_code == 503
-    assert row().end_reason == EndReason.MOVED
+    assert only_row().end_reason == EndReason.MOVED
     with travel(timedelta(seconds=61)):
         assert not is_in(browser)
         assert not store.payloads()
@@ -444,9 +404,9 @@ def test_a_store_that_is_down_gives_nothing_away(sign_in, copy, policy, monkeypa
 # Together with a lock.
 
 
-def test_who_was_idle_is_asked_anyway(sign_in, copy, policy, moved):
+def test_who_was_idle_is_asked_anyway(shopper, copy, policy, moved):
     policy(idle=600, lock=True, bind=ALL, on_change="end")
-    browser = sign_in()
+    browser = shopper()
     with travel(timedelta(seconds=601)):
         assert read(copy(browser, FIREFOX, ELSEWHERE)).headers["Location"].startswith(PROVE)
         assert moved == []
@@ -466,9 +426,9 @@ def test_who_was_idle_is_asked_anyway(sign_in, copy, policy, moved):
     # The end has a savepoint, because the test has a transaction.
     [("report", 2, 1), ("ask", 1, 1), ("end", 8, 0)],
 )
-def test_what_it_costs(sign_in, copy, policy, on_change, first, then):
+def test_what_it_costs(shopper, copy, policy, on_change, first, then):
     policy(bind=ALL, on_change=on_change)
-    browser = sign_in()
+    browser = shopper()
     with round_trips(1):
         read(browser)
     other = copy(browser, IPHONE, ELSEWHERE)

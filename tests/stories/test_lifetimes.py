@@ -6,7 +6,6 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -23,7 +22,6 @@ from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
-from django_sessionkit.conf import conf
 from django_sessionkit.decorators import background_request
 from django_sessionkit.models import (
     EndReason,
@@ -36,17 +34,15 @@ from django_sessionkit.sealing import digest_of
 from tests import policies, store
 from tests.browsers import PAGE, SCRIPT, Browser
 from tests.interleaving import elsewhere
-from tests.store import SessionStore, round_trips, travel
+from tests.pages import PROVE
+from tests.people import CREDENTIALS, is_still_in, key_of, only_row, post_sign_in, told
+from tests.store import NOON, SessionStore, round_trips
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 User = get_user_model()
-PASSWORD = {"username": "alice", "password": "secret"}
-PROVE = "/account/sessions/reauthenticate/"
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
-# In the future: what is past for Redis, it expires by itself.
-NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
 TEN_YEARS = 10 * 365 * DAY
 
 
@@ -89,10 +85,6 @@ async def aoverwrite(request):
     return overwrite(request)
 
 
-async def awhoami(request):
-    return HttpResponse(str(await request.auser()))
-
-
 urlpatterns = [
     *site,
     path("call/", call),
@@ -101,52 +93,7 @@ urlpatterns = [
     path("acall_blindly/", acall_blindly),
     path("overwrite/", overwrite),
     path("aoverwrite/", aoverwrite),
-    path("awhoami/", awhoami),
 ]
-
-
-@pytest.fixture
-def alice():
-    return User.objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def sign_in(browse, alice):
-    def sign_in(**headers):
-        browser = browse(**headers)
-        assert browser.post("/login/", PASSWORD).headers["Location"] == "/"
-        return browser
-
-    return sign_in
-
-
-class Clock:
-    """It stands still until it is moved: ``clock.move(seconds=60)``."""
-
-    def __init__(self, traveller):
-        self.traveller = traveller
-
-    def move(self, **by):
-        self.traveller.shift(timedelta(**by))
-        if not store.ON_REDIS:
-            return
-        # The one of Redis goes on. What it would have expired by now is taken away.
-        seconds, microseconds = store.client().time()
-        for digest in store.payloads():
-            key = f"{conf.SESSIONKIT_REDIS_PREFIX}{digest}"
-            left = store.client().pttl(key)
-            if seconds * 1000 + microseconds // 1000 + left <= time.time_ns() // 1_000_000:
-                store.client().delete(key)
-
-
-@pytest.fixture
-def clock():
-    with travel(NOON, tick=False) as traveller:
-        yield Clock(traveller)
-
-
-def is_in(browser):
-    return browser.get(f"/{browser.a}whoami/").content == b"alice"
 
 
 def use(browser, name, *args):
@@ -156,45 +103,30 @@ def use(browser, name, *args):
     return response
 
 
-def told(browser):
-    """What a script of the browser is told."""
-    response = browser.get(f"/{browser.a}whoami/", headers=SCRIPT)
-    assert response.status_code == 401
-    return response.json()["reason"]
-
-
-def key_of(browser):
-    return browser.cookies["sessionid"].value
-
-
-def row():
-    return UserSession.objects.get()
-
-
 # Without activity.
 
 
 @pytest.mark.parametrize(("seconds", "alive"), [(599, True), (600, False), (601, False)])
 @pytest.mark.standard("ASVS-7.3.1", "NIST-SB-8.4", "NIST-REAUTH-2", "WSTG-SESS-07")
-def test_a_session_ends_after_so_long_without_activity(sign_in, policy, clock, seconds, alive):
+def test_a_session_ends_after_so_long_without_activity(signed_in, policy, clock, seconds, alive):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=seconds)
-    assert is_in(browser) is alive
+    assert is_still_in(browser) is alive
 
 
 @pytest.mark.standard("ASVS-7.3.1", "NIST-REAUTH-2", "NIST-REAUTH-3")
-def test_to_read_is_activity_and_nothing_needs_to_be_written(sign_in, policy, clock):
+def test_to_read_is_activity_and_nothing_needs_to_be_written(signed_in, policy, clock):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     before = store.payloads()
     for _ in range(10):
         clock.move(seconds=599)
         assert browser.get(f"/{browser.a}read/").json() == {}
-        assert row().last_seen_at == datetime.now(UTC)
+        assert only_row().last_seen_at == datetime.now(UTC)
     assert store.payloads() == before
     clock.move(seconds=600)
-    assert not is_in(browser)
+    assert not is_still_in(browser)
 
 
 @pytest.mark.parametrize(
@@ -202,64 +134,64 @@ def test_to_read_is_activity_and_nothing_needs_to_be_written(sign_in, policy, cl
 )
 @pytest.mark.parametrize("pause", [0.3, 0.99, 1, 1.5])
 @pytest.mark.standard("ASVS-7.3.1")
-def test_how_exact_that_is(sign_in, policy, clock, settings, idle, interval, pause):
+def test_how_exact_that_is(signed_in, policy, clock, settings, idle, interval, pause):
     """An interval, or a tenth of a short time: so much too early at most, and never too late."""
     policy(idle=idle)
     settings.SESSIONKIT_TOUCH_INTERVAL = interval
     bound = min(interval, idle / 10)
-    early, late = sign_in(), sign_in()
+    early, late = signed_in(), signed_in()
     clock.move(seconds=bound * pause)
     for browser in (early, late):
         browser.get(f"/{browser.a}read/")
     clock.move(seconds=idle - bound)
-    assert is_in(early)
+    assert is_still_in(early)
     clock.move(seconds=bound)
-    assert not is_in(late)
+    assert not is_still_in(late)
 
 
-def test_what_is_written_is_activity_to_the_second(sign_in, policy, clock):
+def test_what_is_written_is_activity_to_the_second(signed_in, policy, clock):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=59)
     browser.post(f"/{browser.a}write/", {"cart": "teapot"})
     clock.move(seconds=599)
-    assert is_in(browser)
+    assert is_still_in(browser)
 
 
 @pytest.mark.standard("ASVS-7.3.1")
-def test_who_was_inactive_reads_that(sign_in, policy, clock):
+def test_who_was_inactive_reads_that(signed_in, policy, clock):
     """And no purge has to run for it."""
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=600)
     assert not UserSession.objects.active().exists()
     response = browser.get(f"/{browser.a}read/")
     assert response.headers["Location"] == f"/login/?next=/{browser.a}read/"
     assert response.cookies["sessionid"]["max-age"] == 0
     assert "because you were inactive for a while" in browser.get("/login/").text
-    assert (row().end_reason, row().ended_at) == (EndReason.IDLE, datetime.now(UTC))
+    assert (only_row().end_reason, only_row().ended_at) == (EndReason.IDLE, datetime.now(UTC))
 
 
-def test_a_script_is_told_so_too(sign_in, policy, clock):
+def test_a_script_is_told_so_too(signed_in, policy, clock):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=600)
     assert told(browser) == "idle"
     assert told(browser) == "idle"
 
 
-def test_a_purge_calls_it_by_the_same_name(sign_in, policy, clock):
+def test_a_purge_calls_it_by_the_same_name(signed_in, policy, clock):
     policy(idle=600)
-    sign_in()
+    signed_in()
     clock.move(seconds=700)
     SessionStore.clear_expired()
-    assert row().end_reason == EndReason.IDLE
-    assert row().ended_at == row().started_at + timedelta(seconds=600)
+    assert only_row().end_reason == EndReason.IDLE
+    assert only_row().ended_at == only_row().started_at + timedelta(seconds=600)
 
 
-def test_to_end_it_then_changes_nothing_about_why_it_ended(sign_in, policy, clock):
+def test_to_end_it_then_changes_nothing_about_why_it_ended(signed_in, policy, clock):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=700)
     assert UserSession.objects.revoke() == 0
     assert told(browser) == "idle"
@@ -271,17 +203,17 @@ def test_to_end_it_then_changes_nothing_about_why_it_ended(sign_in, policy, cloc
 )
 @pytest.mark.standard("ASVS-7.3.1")
 def test_the_shorter_of_two_times_counts(
-    sign_in, policy, clock, settings, idle, cookie_age, lives, reason
+    signed_in, policy, clock, settings, idle, cookie_age, lives, reason
 ):
     settings.SESSION_COOKIE_AGE = cookie_age
     policy(idle=idle)
-    browser = sign_in()
+    browser = signed_in()
     for _ in range(2):
         clock.move(seconds=lives - 1)
-        assert is_in(browser)
+        assert is_still_in(browser)
     clock.move(seconds=lives)
     assert told(browser) == reason
-    assert row().end_reason == reason
+    assert only_row().end_reason == reason
 
 
 @pytest.mark.parametrize(
@@ -295,26 +227,28 @@ def test_the_shorter_of_two_times_counts(
     ],
 )
 @pytest.mark.standard("ASVS-7.3.1")
-def test_an_expiry_of_its_own_can_only_shorten_that(sign_in, policy, clock, expiry, lives, reason):
+def test_an_expiry_of_its_own_can_only_shorten_that(
+    signed_in, policy, clock, expiry, lives, reason
+):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     use(browser, "set_expiry", expiry)
     for _ in range(2):
         clock.move(seconds=lives - 1)
-        assert is_in(browser)
+        assert is_still_in(browser)
     clock.move(seconds=lives)
     assert told(browser) == reason
 
 
 @pytest.mark.parametrize("expiry", [timedelta(seconds=900), NOON + timedelta(minutes=15)])
-def test_a_date_is_final_however_active_its_user_is(sign_in, policy, clock, expiry):
+def test_a_date_is_final_however_active_its_user_is(signed_in, policy, clock, expiry):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     use(browser, "set_expiry", expiry)
     clock.move(seconds=500)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=399)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=1)
     assert told(browser) == "expired"
 
@@ -323,13 +257,13 @@ PAST = [-1, datetime(1970, 1, 1, tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
 
 
 @pytest.mark.parametrize("expiry", PAST)
-def test_an_expiry_in_the_past_ends_it_there_and_then(sign_in, policy, expiry):
+def test_an_expiry_in_the_past_ends_it_there_and_then(signed_in, policy, expiry):
     """And is no error of the store, however long ago it was."""
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     use(browser, "set_expiry", expiry)
-    assert not is_in(browser)
-    assert row().end_reason == EndReason.EXPIRED
+    assert not is_still_in(browser)
+    assert only_row().end_reason == EndReason.EXPIRED
 
 
 def test_who_has_not_signed_in_has_no_policy(browse, policy, clock, settings):
@@ -343,9 +277,9 @@ def test_who_has_not_signed_in_has_no_policy(browse, policy, clock, settings):
     assert browser.get(f"/{browser.a}read/").json() == {}
 
 
-def test_a_page_that_leaves_the_session_alone_is_no_activity(sign_in, policy, clock):
+def test_a_page_that_leaves_the_session_alone_is_no_activity(signed_in, policy, clock):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=300)
     with round_trips(0):
         browser.get("/")
@@ -358,18 +292,18 @@ def test_a_page_that_leaves_the_session_alone_is_no_activity(sign_in, policy, cl
 
 @pytest.mark.parametrize(("absolute", "every"), [(HOUR, MINUTE), (DAY, HOUR), (30 * DAY, DAY)])
 @pytest.mark.standard("ASVS-7.3.2", "NIST-SB-5", "NIST-SB-8.4", "NIST-REAUTH-2")
-def test_a_session_ends_however_active_its_user_is(sign_in, policy, clock, absolute, every):
+def test_a_session_ends_however_active_its_user_is(signed_in, policy, clock, absolute, every):
     policy(absolute=absolute)
-    browser = sign_in()
+    browser = signed_in()
     for _ in range(absolute // every - 1):
         clock.move(seconds=every)
         assert browser.get(f"/{browser.a}read/").json() == {}
     clock.move(seconds=every - 1)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=1)
     assert not UserSession.objects.active().exists()
     assert told(browser) == "expired"
-    assert row().end_reason == EndReason.EXPIRED
+    assert only_row().end_reason == EndReason.EXPIRED
 
 
 def change_password(request):
@@ -406,65 +340,65 @@ urlpatterns += [path("password/", change_password), path("apassword/", achange_p
 )
 @pytest.mark.standard("ASVS-7.3.2", "NIST-SB-5", "NIST-SB-8.4")
 def test_nothing_but_a_proof_of_identity_prolongs_that(
-    sign_in, policy, clock, settings, what, lock
+    signed_in, policy, clock, settings, what, lock
 ):
     policy(idle=5 * HOUR, absolute=12 * HOUR, lock=lock)
     settings.SESSION_SAVE_EVERY_REQUEST = what == "nothing, and every request is saved"
-    browser = sign_in()
+    browser = signed_in()
     for _ in range(3):
         clock.move(hours=3)
         if isinstance(what, tuple):
             use(browser, *what)
         elif what.startswith("/"):
             browser.post(f"/{browser.a}{what[1:]}", {"cart": "teapot"})
-        assert is_in(browser)
+        assert is_still_in(browser)
     clock.move(hours=3, seconds=-1)
-    assert is_in(browser)
-    assert row().expires_at == datetime.now(UTC) + timedelta(seconds=1)
+    assert is_still_in(browser)
+    assert only_row().expires_at == datetime.now(UTC) + timedelta(seconds=1)
     clock.move(seconds=1)
     assert told(browser) == "expired"
 
 
 @pytest.mark.parametrize("how", ["sign in", "reauthenticate"])
 @pytest.mark.standard("ASVS-7.2.4", "NIST-REAUTH-1", "NIST-REAUTH-3")
-def test_a_proof_of_identity_begins_both_times_anew(sign_in, policy, clock, how):
+def test_a_proof_of_identity_begins_both_times_anew(signed_in, policy, clock, how):
     policy(idle=1000, absolute=1500)
-    browser = sign_in()
-    old, started_at = key_of(browser), row().started_at
+    browser = signed_in()
+    old, started_at = key_of(browser), only_row().started_at
     clock.move(seconds=999)
     if how == "sign in":
-        browser.post("/login/", PASSWORD)
+        post_sign_in(browser)
     else:
         use(browser, how)
     assert key_of(browser) != old
-    assert (row().started_at, row().authenticated_at) == (started_at, datetime.now(UTC))
+    assert (only_row().started_at, only_row().authenticated_at) == (started_at, datetime.now(UTC))
     clock.move(seconds=999)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=500)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=1)
     assert told(browser) == "expired"
 
 
 @pytest.mark.standard("NIST-REAUTH-3")
-def test_a_new_policy_holds_from_the_next_proof_on(sign_in, policy, clock):
+def test_a_new_policy_holds_from_the_next_proof_on(signed_in, policy, clock):
     policy(idle=1000, absolute=1500)
-    browser = sign_in()
+    browser = signed_in()
     policy(idle=100)
     clock.move(seconds=999)
-    assert is_in(browser)
+    assert is_still_in(browser)
     use(browser, "reauthenticate")
     for _ in range(10):  # there is no longest time any more
         clock.move(seconds=99)
-        assert is_in(browser)
+        assert is_still_in(browser)
     clock.move(seconds=100)
     assert told(browser) == "idle"
 
 
 @pytest.mark.standard("ASVS-7.3.2")
-def test_who_was_there_for_too_long_reads_that(sign_in, policy, clock):
+def test_who_was_there_for_too_long_reads_that(signed_in, policy, clock):
     policy(absolute=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=600)
     response = browser.get(f"/{browser.a}read/")
     assert response.headers["Location"] == f"/login/?next=/{browser.a}read/"
@@ -486,18 +420,18 @@ def test_who_was_there_for_too_long_reads_that(sign_in, policy, clock):
     ],
 )
 @pytest.mark.standard("NIST-5.1.1")
-def test_the_cookie_lasts_no_longer_than_its_session(sign_in, policy, clock, rules, age):
+def test_the_cookie_lasts_no_longer_than_its_session(signed_in, policy, clock, rules, age):
     policy(**rules)
-    browser = sign_in()
+    browser = signed_in()
     cookie = browser.cookies["sessionid"]
     assert cookie["max-age"] == age
     expires = datetime.now(UTC) + timedelta(seconds=age)
     assert cookie["expires"] == expires.strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
-def test_the_cookie_does_not_slide_beyond_the_longest_time(sign_in, policy, clock):
+def test_the_cookie_does_not_slide_beyond_the_longest_time(signed_in, policy, clock):
     policy(idle=600, absolute=1000)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=300)
     response = browser.get(f"/{browser.a}read/")
     assert response.cookies["sessionid"]["max-age"] == 600
@@ -572,10 +506,10 @@ urlpatterns += [path("look/", look), path("alook/", alook)]
 
 
 @pytest.fixture
-def shopper(sign_in, policy, clock):
+def shopper(signed_in, policy, clock):
     """Alice, with something in her cart, under a policy that locks her session when it is idle."""
     policy(**LOCK)
-    browser = sign_in()
+    browser = signed_in()
     browser.post(f"/{browser.a}write/", {"cart": "teapot"})
     return browser
 
@@ -598,12 +532,12 @@ def prove(browser):
 @pytest.mark.parametrize(("seconds", "open_"), [(599, True), (600, False), (601, False)])
 @pytest.mark.standard("ASVS-7.3.1", "NIST-2.2.3", "NIST-SB-8.4")
 def test_it_is_locked_after_so_long_without_activity(shopper, clock, seconds, open_):
-    assert not row().is_locked
+    assert not only_row().is_locked
     clock.move(seconds=seconds)
-    assert row().is_locked is not open_
-    assert is_in(shopper) is open_
-    assert row().ended_at is None
-    assert list(UserSession.objects.active()) == [row()]
+    assert only_row().is_locked is not open_
+    assert is_still_in(shopper) is open_
+    assert only_row().ended_at is None
+    assert list(UserSession.objects.active()) == [only_row()]
 
 
 @pytest.mark.standard("NIST-2.2.3")
@@ -616,7 +550,7 @@ def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
     assert "no-store" in response.headers["Cache-Control"]
     ((name, cart, lock),) = SEEN
     assert (name, cart) == ("AnonymousUser", None)
-    assert (lock.reason, lock.handle) == ("idle", row().pk)
+    assert (lock.reason, lock.handle) == ("idle", only_row().pk)
     assert key not in repr(lock)
     assert (store.payloads(), key_of(locked)) == (before, key)
 
@@ -635,17 +569,17 @@ def test_a_script_is_told_that_it_is_locked(locked):
 
 @pytest.mark.standard("NIST-2.2.3", "NIST-SB-4", "ASVS-7.2.4")
 def test_the_password_opens_it_again(locked, clock):
-    old, handle = key_of(locked), row().pk
+    old, handle = key_of(locked), only_row().pk
     assert prove(locked).headers["Location"] == "/read/"
     assert key_of(locked) != old
     assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
-    assert (row().pk, row().authenticated_at) == (handle, datetime.now(UTC))
-    assert not row().is_locked
+    assert (only_row().pk, only_row().authenticated_at) == (handle, datetime.now(UTC))
+    assert not only_row().is_locked
     clock.move(seconds=599)
-    assert is_in(locked)
+    assert is_still_in(locked)
     clock.move(seconds=600)
-    assert not is_in(locked)
-    assert row().is_locked
+    assert not is_still_in(locked)
+    assert only_row().is_locked
     locked.cookies["sessionid"] = old
     assert locked.get("/whoami/").content == b"AnonymousUser"
 
@@ -654,7 +588,7 @@ def test_to_look_at_a_locked_session_does_not_open_it(locked, clock):
     for _ in range(3):
         assert leads_to_the_lock(locked.post(f"/{locked.a}look/"))
         clock.move(seconds=100)
-    assert row().last_seen_at == row().started_at
+    assert only_row().last_seen_at == only_row().started_at
 
 
 @pytest.mark.parametrize(
@@ -709,9 +643,9 @@ def test_a_site_that_saves_every_request_leaves_it_alone_too(locked, settings, c
 @pytest.mark.standard("ASVS-7.2.4", "ASVS-7.4.1")
 def test_to_sign_in_rather_than_to_unlock_it_ends_it(locked, who):
     User.objects.create_user("bob", password="secret")
-    old, handle, key = row(), row().pk, key_of(locked)
+    old, handle, key = only_row(), only_row().pk, key_of(locked)
     assert locked.get("/login/").status_code == 200
-    assert locked.post("/login/", {**PASSWORD, "username": who}).headers["Location"] == "/"
+    assert locked.post("/login/", {**CREDENTIALS, "username": who}).headers["Location"] == "/"
     assert locked.get("/whoami/").content == who.encode()
     assert locked.get(f"/{locked.a}read/").json() == {}
     old.refresh_from_db()
@@ -722,7 +656,7 @@ def test_to_sign_in_rather_than_to_unlock_it_ends_it(locked, who):
 
 def test_a_sign_in_that_fails_leaves_it_locked(locked):
     before = store.payloads()
-    response = locked.post("/login/", {**PASSWORD, "password": "wrong"})
+    response = locked.post("/login/", {**CREDENTIALS, "password": "wrong"})
     assert response.status_code == 200
     assert "sessionid" not in response.cookies
     assert store.payloads() == before
@@ -733,7 +667,7 @@ def test_a_sign_in_that_fails_leaves_it_locked(locked):
 def test_to_sign_out_of_it_ends_it(locked, how):
     response = locked.post(how) if how == "/logout/" else use(locked, how)
     assert response.cookies["sessionid"]["max-age"] == 0
-    assert row().end_reason == EndReason.LOGOUT
+    assert only_row().end_reason == EndReason.LOGOUT
     assert not store.payloads()
 
 
@@ -742,15 +676,15 @@ def test_the_longest_time_ends_it_all_the_same(locked, clock):
     clock.move(seconds=HOUR - 600 - 1)
     assert leads_to_the_lock(locked.post("/whoami/"))
     clock.move(seconds=1)
-    assert not row().is_locked
+    assert not only_row().is_locked
     assert told(locked) == "expired"
-    assert row().end_reason == EndReason.EXPIRED
+    assert only_row().end_reason == EndReason.EXPIRED
 
 
-def test_so_does_the_age_of_cookies(sign_in, policy, clock, settings):
+def test_so_does_the_age_of_cookies(signed_in, policy, clock, settings):
     settings.SESSION_COOKIE_AGE = 900
     policy(**LOCK)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=899)
     assert leads_to_the_lock(browser.post("/whoami/"))
     clock.move(seconds=1)
@@ -763,12 +697,12 @@ def test_a_full_proof_begins_the_longest_time_anew_and_the_password_does_not(
     locked, clock, full, end
 ):
     use(locked, "unlock", full)
-    assert row().authenticated_at == datetime.now(UTC)
+    assert only_row().authenticated_at == datetime.now(UTC)
     for _ in range((end - 600) // 300 - 1):
         clock.move(seconds=300)
         assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
     clock.move(seconds=299)
-    assert is_in(locked)
+    assert is_still_in(locked)
     clock.move(seconds=1)
     assert told(locked) == "expired"
 
@@ -777,7 +711,7 @@ def test_only_a_full_proof_asks_the_policy_again(locked, policy, clock):
     policy(idle=60)
     use(locked, "unlock")
     clock.move(seconds=599)
-    assert is_in(locked)
+    assert is_still_in(locked)
     clock.move(seconds=600)
     use(locked, "unlock", True)
     clock.move(seconds=60)
@@ -787,7 +721,7 @@ def test_only_a_full_proof_asks_the_policy_again(locked, policy, clock):
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-7.4.5")
 def test_it_can_be_ended(locked):
     assert UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF) == 1
-    assert not row().is_locked
+    assert not only_row().is_locked
     assert not store.payloads()
     assert told(locked) == "revoked_by_staff"
 
@@ -845,22 +779,22 @@ def test_without_a_request_it_is_locked_as_well(locked, drive):
     assert session.session_key != key_of(locked)
     assert SessionStore(session.session_key)["cart"] == "teapot"
     assert not SessionStore().exists(key_of(locked))
-    assert not row().is_locked
+    assert not only_row().is_locked
 
 
 def test_to_save_it_without_a_request_is_no_activity_and_the_row_says_so(
-    sign_in, policy, drive, clock
+    signed_in, policy, drive, clock
 ):
     """Nobody knows whether its user was there."""
     policy(idle=600, lock=True)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=300)
     session = SessionStore(key_of(browser))
     session["cart"] = "kettle"
     drive(session, "save")
     clock.move(seconds=300)
     assert drive(SessionStore(key_of(browser)), "get", "cart") is None
-    assert row().is_locked
+    assert only_row().is_locked
 
 
 @pytest.mark.parametrize("url", ["/whoami/", "/read/", "/write/"])
@@ -897,14 +831,14 @@ def test_forms_work_where_their_tokens_are_in_the_session(browse, alice, policy,
         ]
         return browser.post(url, {"csrfmiddlewaretoken": token, **fields})
 
-    assert send("/login/", **PASSWORD).headers["Location"] == "/"
+    assert send("/login/", **CREDENTIALS).headers["Location"] == "/"
     clock.move(seconds=600)
     assert leads_to_the_lock(browser.get("/"), "?next=%2F")
     assert send(PROVE, password="secret", next="/read/").headers["Location"] == "/read/"
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=600)
-    assert send("/login/", **PASSWORD).headers["Location"] == "/"
-    assert is_in(browser)
+    assert send("/login/", **CREDENTIALS).headers["Location"] == "/"
+    assert is_still_in(browser)
     assert UserSession.objects.filter(end_reason=EndReason.LOGOUT).count() == 1
 
 
@@ -956,33 +890,33 @@ def poll(request, settings):
 @pytest.mark.parametrize("lock", [False, True], ids=["", "lock"])
 @pytest.mark.standard("ASVS-7.3.1", "NIST-REAUTH-3")
 def test_what_a_page_does_by_itself_keeps_no_session_alive(
-    sign_in, policy, clock, poll, settings, lock, csrf_in_session
+    signed_in, policy, clock, poll, settings, lock, csrf_in_session
 ):
     settings.CSRF_USE_SESSIONS = csrf_in_session  # then the session is read before the view
     policy(idle=600, lock=lock)
-    browser = sign_in()
+    browser = signed_in()
     for _ in range(5):
         clock.move(seconds=100)
         assert "sessionid" not in poll(browser).cookies
     clock.move(seconds=99)
     poll(browser)
-    assert row().last_seen_at == row().started_at
+    assert only_row().last_seen_at == only_row().started_at
     clock.move(seconds=1)
-    assert not is_in(browser)
+    assert not is_still_in(browser)
 
 
 @pytest.mark.parametrize(
     "headers",
     [{"x-background-request": "0"}, {"sec-purpose": "fictitious"}, {"purpose": "prefetch"}],
 )
-def test_what_only_looks_like_it_is_activity(sign_in, policy, clock, settings, headers):
+def test_what_only_looks_like_it_is_activity(signed_in, policy, clock, settings, headers):
     settings.SESSIONKIT_BACKGROUND = ["/news/"]
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=500)
     browser.get(f"/{browser.a}read/?to=/news/", headers=headers)
     clock.move(seconds=500)
-    assert is_in(browser)
+    assert is_still_in(browser)
 
 
 BACKGROUND = {"x-background-request": "1"}
@@ -994,19 +928,19 @@ BACKGROUND = {"x-background-request": "1"}
 )
 @pytest.mark.standard("ASVS-7.3.1")
 def test_what_it_writes_is_kept_and_is_no_activity_either(
-    sign_in, policy, clock, settings, every_request, rules, cookie_age
+    signed_in, policy, clock, settings, every_request, rules, cookie_age
 ):
     settings.SESSION_SAVE_EVERY_REQUEST = every_request
     settings.SESSION_COOKIE_AGE = cookie_age
     policy(**rules)
-    browser = sign_in()
+    browser = signed_in()
     for number in range(5):
         clock.move(seconds=100)
         browser.post(f"/{browser.a}write/", {"news": number}, headers=BACKGROUND)
         assert browser.get(f"/{browser.a}read/", headers=BACKGROUND).json() == {"news": str(number)}
-    assert row().last_seen_at == row().started_at
+    assert only_row().last_seen_at == only_row().started_at
     clock.move(seconds=100)
-    assert not is_in(browser)
+    assert not is_still_in(browser)
 
 
 @pytest.mark.parametrize("lock", [False, True])
@@ -1014,25 +948,25 @@ def test_what_it_writes_is_kept_and_is_no_activity_either(
     "what", [("cycle_key",), ("set_expiry", 900), ("set_expiry", timedelta(days=1))]
 )
 @pytest.mark.standard("ASVS-7.3.1")
-def test_nor_is_whatever_else_it_does(sign_in, policy, clock, what, lock):
+def test_nor_is_whatever_else_it_does(signed_in, policy, clock, what, lock):
     policy(idle=600, lock=lock)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=500)
     CALL[:] = what
     assert browser.get(f"/{browser.a}polled/").content == b"done"
-    assert row().last_seen_at == row().started_at
+    assert only_row().last_seen_at == only_row().started_at
     clock.move(seconds=99)
     assert browser.get(f"/{browser.a}poll/").status_code == 200
-    assert not row().is_locked
+    assert not only_row().is_locked
     clock.move(seconds=1)
-    assert not is_in(browser)
-    assert row().is_locked is lock
+    assert not is_still_in(browser)
+    assert only_row().is_locked is lock
 
 
-def test_nor_does_it_prolong_the_age_of_cookies(sign_in, policy, clock, settings):
+def test_nor_does_it_prolong_the_age_of_cookies(signed_in, policy, clock, settings):
     settings.SESSION_COOKIE_AGE = 600
     policy()
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=500)
     CALL[:] = ["cycle_key"]
     browser.get(f"/{browser.a}polled/")
@@ -1044,13 +978,13 @@ def test_nor_does_it_prolong_the_age_of_cookies(sign_in, policy, clock, settings
 
 
 @pytest.mark.parametrize("rules", [{}, {"idle": 600}, {"idle": 600, "lock": True}])
-def test_it_can_set_an_expiry(sign_in, policy, clock, rules):
+def test_it_can_set_an_expiry(signed_in, policy, clock, rules):
     policy(**rules)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=300)
     CALL[:] = "set_expiry", 100
     browser.get(f"/{browser.a}polled/")
-    assert row().expires_at == datetime.now(UTC) + timedelta(seconds=100)
+    assert only_row().expires_at == datetime.now(UTC) + timedelta(seconds=100)
     clock.move(seconds=99)
     assert browser.get(f"/{browser.a}poll/").status_code == 200
     clock.move(seconds=1)
@@ -1059,9 +993,9 @@ def test_it_can_set_an_expiry(sign_in, policy, clock, rules):
 
 @pytest.mark.parametrize("how", ["revoked", "marked", "idle", "locked"])
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-7.3.1")
-def test_it_is_refused_what_others_are_refused(sign_in, policy, clock, how):
+def test_it_is_refused_what_others_are_refused(signed_in, policy, clock, how):
     policy(idle=600, lock=how == "locked")
-    browser = sign_in()
+    browser = signed_in()
     if how == "revoked":
         UserSession.objects.revoke()
     elif how == "marked":
@@ -1077,14 +1011,14 @@ def test_it_is_refused_what_others_are_refused(sign_in, policy, clock, how):
 
 
 @pytest.mark.standard("ASVS-7.3.2", "NIST-SB-8.4")
-def test_a_clock_that_was_ahead_at_the_sign_in_prolongs_nothing(sign_in, policy, clock):
+def test_a_clock_that_was_ahead_at_the_sign_in_prolongs_nothing(signed_in, policy, clock):
     policy(absolute=12 * HOUR)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(hours=-5)
     for _ in range(12):
-        assert is_in(browser)
+        assert is_still_in(browser)
         clock.move(hours=1, seconds=-1)
-        assert is_in(browser)
+        assert is_still_in(browser)
         clock.move(seconds=1)
     assert told(browser) == "expired"
 
@@ -1092,25 +1026,27 @@ def test_a_clock_that_was_ahead_at_the_sign_in_prolongs_nothing(sign_in, policy,
 @pytest.mark.parametrize("lock", [False, True])
 @pytest.mark.parametrize("back", [30, 300, 5 * HOUR])
 @pytest.mark.standard("ASVS-7.3.1", "NIST-SB-8.4")
-def test_a_clock_that_steps_back_after_an_activity_does_no_harm(sign_in, policy, clock, lock, back):
+def test_a_clock_that_steps_back_after_an_activity_does_no_harm(
+    signed_in, policy, clock, lock, back
+):
     policy(idle=1200, lock=lock)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=200)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=-back)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=1199)
-    assert is_in(browser)
+    assert is_still_in(browser)
     # Of a small step nothing is known: it is like activity.
     clock.move(seconds=1200 + (back if back < 60 else 0))
-    assert not is_in(browser)
+    assert not is_still_in(browser)
 
 
-def test_a_clock_that_was_ahead_proves_nothing_for_longer(sign_in, policy, clock):
+def test_a_clock_that_was_ahead_proves_nothing_for_longer(signed_in, policy, clock):
     policy(recent=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(hours=-5)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=600)
     assert browser.get("/pay/by_policy/").status_code == 200
     clock.move(seconds=1)
@@ -1123,21 +1059,21 @@ def test_a_clock_that_was_ahead_proves_nothing_for_longer(sign_in, policy, clock
     ("rules", "cookie_age"), [({"idle": HOUR}, DAY), ({"absolute": HOUR}, DAY), ({}, HOUR)]
 )
 def test_an_hour_is_an_hour_when_the_clocks_change(
-    sign_in, policy, clock, settings, use_tz, begin, rules, cookie_age
+    signed_in, policy, clock, settings, use_tz, begin, rules, cookie_age
 ):
     """In Chicago it is half past one then, and the hour of two is left out, or comes again."""
     settings.USE_TZ = use_tz
     settings.SESSION_COOKIE_AGE = cookie_age
     policy(**rules)
     clock.move(seconds=(datetime.fromisoformat(begin) - NOON).total_seconds())
-    first, second, third = sign_in(), sign_in(), sign_in()
+    first, second, third = signed_in(), signed_in(), signed_in()
     clock.move(minutes=59)
-    assert is_in(first)
+    assert is_still_in(first)
     clock.move(minutes=1)
     assert told(second) == ("idle" if "idle" in rules else "expired")
     UserSession.objects.revoke()
     assert key_of(third)
-    assert not is_in(third)
+    assert not is_still_in(third)
     assert not SessionStore().exists(key_of(third))
 
 
@@ -1150,21 +1086,21 @@ def until(holds):
 
 @pytest.mark.parametrize(("rules", "reason"), [({"idle": 1}, "idle"), ({"absolute": 1}, "expired")])
 @pytest.mark.standard("ASVS-7.3.1", "ASVS-7.3.2", "WSTG-SESS-07")
-def test_the_clocks_of_the_stores_end_them_too(sign_in, policy, rules, reason):
+def test_the_clocks_of_the_stores_end_them_too(signed_in, policy, rules, reason):
     policy(**rules)
-    browser, began = sign_in(), time.monotonic()
+    browser, began = signed_in(), time.monotonic()
     assert SessionStore().exists(key_of(browser))
     until(lambda: not SessionStore().exists(key_of(browser)))
     assert time.monotonic() - began > 0.9
     assert told(browser) == reason
 
 
-def test_the_clock_of_a_store_does_not_end_what_is_used(sign_in, policy):
+def test_the_clock_of_a_store_does_not_end_what_is_used(signed_in, policy):
     policy(idle=1)
-    browser, began = sign_in(), time.monotonic()
+    browser, began = signed_in(), time.monotonic()
 
     def used_for_longer():
-        assert is_in(browser)
+        assert is_still_in(browser)
         return time.monotonic() - began > 1.5
 
     until(used_for_longer)
@@ -1206,14 +1142,14 @@ def atomic_requests(monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_view_that_is_rolled_back_was_activity_all_the_same(
-    atomic_requests, sign_in, policy, clock
+    atomic_requests, signed_in, policy, clock
 ):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=599)
     assert browser.get("/fail_after_reading/").status_code == 500
     assert User.objects.get().first_name == ""
-    assert row().last_seen_at == datetime.now(UTC)
+    assert only_row().last_seen_at == datetime.now(UTC)
     clock.move(seconds=599)
     assert browser.get("/whoami/").content == b"alice"
 
@@ -1221,16 +1157,16 @@ def test_a_view_that_is_rolled_back_was_activity_all_the_same(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("rules", "seconds"), [({}, 100), ({"idle": 600}, 400)])
 def test_no_view_holds_a_lock_on_its_session(
-    atomic_requests, sign_in, policy, clock, rules, seconds
+    atomic_requests, signed_in, policy, clock, rules, seconds
 ):
     policy(**rules)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=seconds)
     SEEN.clear()
     assert browser.get("/hold/").content == b"done"
     selects = ["SELECT"] if store.ON_REDIS else ["SELECT", "SELECT"]
     assert [selects] == SEEN
-    assert row().last_seen_at == datetime.now(UTC)
+    assert only_row().last_seen_at == datetime.now(UTC)
 
 
 def no_route(*args):
@@ -1245,12 +1181,12 @@ def no_route(*args):
 @pytest.mark.parametrize("seconds", [200, 500])
 @pytest.mark.standard("ASVS-16.5.2")
 def test_a_store_that_fails_at_the_end_spoils_no_answer(
-    sign_in, policy, clock, monkeypatch, caplog, seconds, owner, later
+    signed_in, policy, clock, monkeypatch, caplog, seconds, owner, later
 ):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     browser.post(f"/{browser.a}write/", {"cart": "teapot"})
-    before = row().last_seen_at
+    before = only_row().last_seen_at
     clock.move(seconds=seconds)
     with monkeypatch.context() as down:
         down.setattr(owner, "touch", staticmethod(no_route))
@@ -1258,17 +1194,17 @@ def test_a_store_that_fails_at_the_end_spoils_no_answer(
         assert response.json() == {"cart": "teapot"}
         assert "sessionid" not in response.cookies
     assert "did not answer: no route to host" in caplog.text
-    assert row().last_seen_at == before
+    assert only_row().last_seen_at == before
     # The session stays due.
     clock.move(seconds=later)
     assert browser.get(f"/{browser.a}read/").json() == {"cart": "teapot"}
-    assert row().last_seen_at == before + timedelta(seconds=seconds + later)
+    assert only_row().last_seen_at == before + timedelta(seconds=seconds + later)
     clock.move(seconds=599)
-    assert is_in(browser)
+    assert is_still_in(browser)
 
 
-def test_what_a_view_writes_is_kept_when_only_the_activity_is_not(sign_in, clock, monkeypatch):
-    browser = sign_in()
+def test_what_a_view_writes_is_kept_when_only_the_activity_is_not(signed_in, clock, monkeypatch):
+    browser = signed_in()
     clock.move(seconds=300)
     with monkeypatch.context() as down:
         down.setattr(SessionStore, "touch", staticmethod(no_route))
@@ -1277,17 +1213,17 @@ def test_what_a_view_writes_is_kept_when_only_the_activity_is_not(sign_in, clock
 
 
 @pytest.mark.parametrize(("lock", "asked_at"), [(False, 570), (False, 590), (True, 590)])
-def test_what_is_answered_in_time_was_activity(sign_in, policy, clock, lock, asked_at):
+def test_what_is_answered_in_time_was_activity(signed_in, policy, clock, lock, asked_at):
     """That is when activity is written. What is only locked then is not lost."""
     policy(idle=600, lock=lock)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=asked_at)
     WAITING[:] = [clock]
     assert browser.get(f"/{browser.a}wait/").content == b"at last"  # 20 seconds later
     if asked_at == 590 and not lock:
         assert told(browser) == "idle"
     else:
-        assert is_in(browser)
+        assert is_still_in(browser)
 
 
 WAITING: list[Any] = []
@@ -1328,9 +1264,9 @@ def asking(settings, policy):
 
 
 def test_the_policy_is_asked_when_somebody_proves_who_they_are(
-    sign_in, asking, alice, clock, settings
+    signed_in, asking, alice, clock, settings
 ):
-    browser = sign_in()
+    browser = signed_in()
     assert asking == [(alice, "/login/")]
     for _ in range(3):
         clock.move(seconds=300)
@@ -1345,7 +1281,7 @@ def test_the_policy_is_asked_when_somebody_proves_who_they_are(
     use(browser, "reauthenticate")
     clock.move(seconds=600)
     use(browser, "unlock", True)
-    browser.post("/login/", PASSWORD)
+    post_sign_in(browser)
     call_path = f"/{browser.a}call/"
     assert asking == [(alice, call_path), (alice, call_path), (alice, "/login/")]
 
@@ -1372,12 +1308,12 @@ def test_a_sign_in_of_somebody_who_is_not_there_has_none(asking, drive):
     assert session.policy == Policy()
 
 
-def test_what_a_session_knows_of_its_policy(sign_in, policy, drive):
+def test_what_a_session_knows_of_its_policy(signed_in, policy, drive):
     rules = {"idle": 600, "absolute": HOUR, "lock": True, "recent": 60, "bind": ("browser",)}
     policy(**rules, limit=3)
-    browser = sign_in()
+    browser = signed_in()
     assert SessionStore(key_of(browser)).policy == Policy(**rules)
-    assert SessionStore(key_of(browser)).authenticated_at == row().authenticated_at
+    assert SessionStore(key_of(browser)).authenticated_at == only_row().authenticated_at
     assert (SessionStore().policy, SessionStore().authenticated_at) == (Policy(), None)
 
 
@@ -1388,7 +1324,7 @@ def test_what_is_no_policy_is_an_error_and_nobody_is_signed_in(
     settings.SESSIONKIT_POLICY = "tests.policies.of_everybody"
     monkeypatch.setattr(policies, "chosen", answer)
     browser = browse()
-    assert browser.post("/login/", PASSWORD).status_code == 500
+    assert post_sign_in(browser).status_code == 500
     assert not UserSession.objects.exists()
     assert browser.get("/whoami/").content == b"AnonymousUser"
     with pytest.raises(TypeError, match=r"of_everybody has to return a Policy, not "):
@@ -1396,16 +1332,16 @@ def test_what_is_no_policy_is_an_error_and_nobody_is_signed_in(
     assert not UserSession.objects.exists()
 
 
-def test_a_proof_without_a_policy_leaves_the_session_as_it_is(sign_in, monkeypatch, settings):
-    browser = sign_in()
+def test_a_proof_without_a_policy_leaves_the_session_as_it_is(signed_in, monkeypatch, settings):
+    browser = signed_in()
     settings.SESSIONKIT_POLICY = "tests.policies.of_everybody"
     monkeypatch.setattr(policies, "chosen", None)
-    before, old = store.payloads(), row()
+    before, old = store.payloads(), only_row()
     CALL[:] = ["reauthenticate"]
     assert browser.get(f"/{browser.a}call/").status_code == 500
     assert store.payloads() == before
-    assert row().authenticated_at == old.authenticated_at
-    assert is_in(browser)
+    assert only_row().authenticated_at == old.authenticated_at
+    assert is_still_in(browser)
 
 
 def users_fetched(queries):
@@ -1417,7 +1353,7 @@ def test_nobody_is_fetched_for_it_who_is_known(browse, alice, policy, clock):
     browser = browse()
     for _ in range(2):  # in, and in again
         with CaptureQueriesContext(connection) as queries:
-            browser.post("/login/", PASSWORD)
+            post_sign_in(browser)
         assert users_fetched(queries) == 1  # by Django, to check the password
     with CaptureQueriesContext(connection) as queries:
         hand_made(alice)
@@ -1432,37 +1368,37 @@ def test_nobody_is_fetched_for_it_who_is_known(browse, alice, policy, clock):
     [("aal1", None, 30 * DAY), ("aal3", 15 * MINUTE, 12 * HOUR), ("staff", HOUR, 12 * HOUR)],
 )
 @pytest.mark.standard("NIST-2.1.3", "NIST-2.3.3", "NIST-SB-8.4", "NIST-REAUTH-2")
-def test_what_the_levels_of_nist_ask_for(sign_in, settings, clock, name, idle, absolute):
+def test_what_the_levels_of_nist_ask_for(signed_in, settings, clock, name, idle, absolute):
     settings.SESSIONKIT_POLICY = f"django_sessionkit.policy.{name}"
-    browser, *forgotten = sign_in(), sign_in(), sign_in()
+    browser, *forgotten = signed_in(), signed_in(), signed_in()
     every = (idle or DAY) // 2
     for number in range(1, absolute // every):
         clock.move(seconds=every - 1)
-        assert is_in(browser)
+        assert is_still_in(browser)
         if idle and number == 2:
-            assert is_in(forgotten[0])
+            assert is_still_in(forgotten[0])
         clock.move(seconds=1)
         if idle and number == 2:
-            assert not is_in(forgotten[1])
+            assert not is_still_in(forgotten[1])
     clock.move(seconds=every - 1)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=1)
     assert told(browser) == "expired"
 
 
 @pytest.mark.standard("NIST-2.2.3", "NIST-SB-8.4", "NIST-REAUTH-2")
-def test_a_day_at_the_second_level(sign_in, settings, clock):
+def test_a_day_at_the_second_level(signed_in, settings, clock):
     settings.SESSIONKIT_POLICY = "django_sessionkit.policy.aal2"
-    browser = sign_in()
+    browser = signed_in()
     for _ in range(11):
         clock.move(seconds=HOUR - 1)
-        assert is_in(browser)
+        assert is_still_in(browser)
         clock.move(seconds=HOUR)
-        assert not is_in(browser)
+        assert not is_still_in(browser)
         assert prove(browser).headers["Location"] == "/read/"
-        assert is_in(browser)
+        assert is_still_in(browser)
     clock.move(seconds=HOUR)
-    assert not is_in(browser)
+    assert not is_still_in(browser)
     prove(browser)
     clock.move(seconds=HOUR + 10)
     assert leads_to_the_lock(browser.post("/whoami/"))
@@ -1472,12 +1408,12 @@ def test_a_day_at_the_second_level(sign_in, settings, clock):
 
 @pytest.mark.parametrize(("is_staff", "lives"), [(True, HOUR), (False, 14 * DAY)])
 def test_whoever_says_nothing_has_a_policy_for_staff_and_one_for_others(
-    sign_in, alice, clock, is_staff, lives
+    signed_in, alice, clock, is_staff, lives
 ):
     User.objects.update(is_staff=is_staff)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=lives - 1)
-    assert is_in(browser)
+    assert is_still_in(browser)
     clock.move(seconds=lives)
     assert told(browser) == ("idle" if is_staff else "expired")
 
@@ -1488,9 +1424,9 @@ def test_whoever_says_nothing_has_a_policy_for_staff_and_one_for_others(
 @pytest.mark.parametrize(
     "rules", [{}, {"idle": 600, "absolute": HOUR}, {"idle": 600, "absolute": HOUR, "lock": True}]
 )
-def test_what_a_policy_costs(sign_in, policy, clock, rules):
+def test_what_a_policy_costs(signed_in, policy, clock, rules):
     policy(**rules)
-    browser = sign_in()
+    browser = signed_in()
     url = f"/{browser.a}read/"
     clock.move(seconds=50)
     with round_trips(1):
@@ -1508,9 +1444,9 @@ def test_what_a_policy_costs(sign_in, policy, clock, rules):
             browser.get(url)
 
 
-def test_what_it_costs_to_end(sign_in, policy, clock):
+def test_what_it_costs_to_end(signed_in, policy, clock):
     policy(idle=600)
-    browser = sign_in()
+    browser = signed_in()
     clock.move(seconds=600)
     with round_trips(4):
         told(browser)
@@ -1542,6 +1478,6 @@ def test_a_sign_in_costs_the_same_whatever_the_policy(browse, alice, policy, rul
     policy(**rules)
     browser = browse()
     with CaptureQueriesContext(connection) as queries:
-        browser.post("/login/", PASSWORD)
+        post_sign_in(browser)
     made = [query["sql"] for query in queries]
     assert len([sql for sql in made if "django_sessionkit_usersession" in sql]) == 2

@@ -12,7 +12,6 @@ from django.contrib.auth import (
     BACKEND_SESSION_KEY,
     HASH_SESSION_KEY,
     SESSION_KEY,
-    get_user_model,
     login,
 )
 from django.contrib.auth.models import User
@@ -24,15 +23,19 @@ from django.urls import path
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
-from django_sessionkit.signals import sessions_ended, sign_in_refused
+from django_sessionkit.signals import sign_in_refused
 from tests import store
-from tests.browsers import PAGE, SCRIPT
-from tests.faces.test_middleware import deletes_the_cookie, key_of
+from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, view
 from tests.interleaving import before, together
-from tests.store import SessionStore, travel
+from tests.people import is_in, key_of, post_sign_in, row_of, who
+from tests.store import SessionStore, later
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.usefixtures("alice", "bob"),
+]
 
 TOO_MANY = b"You were signed out because you signed in on too many devices."
 BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -77,40 +80,16 @@ urlpatterns = [
 # People and their browsers.
 
 
-@pytest.fixture(autouse=True)
-def people(db):
-    for name in ("alice", "bob"):
-        get_user_model().objects.create_user(name, password="secret")
-
-
-@pytest.fixture
-def alice(people):
-    return get_user_model().objects.get(username="alice")
-
-
 @pytest.fixture
 def enter(browse):
     """Sign in in a new browser."""
 
     def enter(name="alice"):
         browser = browse()
-        assert sign_in(browser, name).status_code == 302
+        assert post_sign_in(browser, name).status_code == 302
         return browser
 
     return enter
-
-
-@pytest.fixture
-def ended():
-    """What sessions_ended says: (handles, reason) each time."""
-    heard = []
-
-    def listen(handles, reason, **kwargs):
-        heard.append((handles, reason))
-
-    sessions_ended.connect(listen)
-    yield heard
-    sessions_ended.disconnect(listen)
 
 
 @pytest.fixture
@@ -127,37 +106,8 @@ def refused():
     sign_in_refused.disconnect(listen)
 
 
-def later(seconds):
-    return travel(timedelta(seconds=seconds))
-
-
-def sign_in(browser, name="alice", **extra):
-    return browser.post("/login/", {"username": name, "password": "secret"}, **extra)
-
-
-def view(browser, name):
-    """The sync or the async view of this name, as the browser's handler has it."""
-    return f"/{browser.a}{name}/"
-
-
-def put(browser, **fields):
-    return browser.post(view(browser, "write"), fields)
-
-
 def held(browser):
-    return browser.get(view(browser, "read")).json()
-
-
-def who(browser):
-    """The name of who is signed in, "" for a visitor, or where the browser is led to."""
-    response = browser.get("/whoami/")
-    if response.status_code == 302:
-        return response.headers["Location"].partition("?")[0]
-    return response.content.decode().replace("AnonymousUser", "")
-
-
-def is_in(browser):
-    return who(browser) == "alice"
+    return read(browser).json()
 
 
 def is_pushed_out(browser):
@@ -169,10 +119,6 @@ def is_pushed_out(browser):
 
 def is_asked(browser):
     return who(browser) == "/account/sessions/limit/"
-
-
-def row_of(browser):
-    return UserSession.objects.get(digest=digest_of(key_of(browser)))
 
 
 def counted():
@@ -204,7 +150,7 @@ def test_the_oldest_goes_and_is_told(enter, policy, ended, caplog):
     with later(5 * MINUTE):  # however active it is
         assert is_in(first)
     third = enter()
-    assert ended == [([gone], EndReason.LIMIT)]
+    assert ended == [({gone}, EndReason.LIMIT, None)]
     (record,) = caplog.records
     assert record.name == "django.security.SuspiciousSession"
     for browser in (first, second, third):
@@ -260,7 +206,7 @@ def test_a_limit_of_one(enter, policy, mode):
     first, second = enter(), enter()
     assert is_pushed_out(first)
     assert is_in(second)
-    sign_in(first)
+    post_sign_in(first)
     assert is_pushed_out(second)
     assert is_in(first)
 
@@ -273,7 +219,7 @@ def test_a_limit_that_is_lower_than_before(enter, policy, mode, ended):
     assert all(map(is_in, browsers))
     last = enter()
     assert [is_in(browser) for browser in [*browsers, last]] == [False] * 5 + [True] * 2
-    assert [len(handles) for handles, _ in ended] == [5]
+    assert [len(handles) for handles, _, _ in ended] == [5]
 
 
 @pytest.mark.standard("ASVS-7.1.2", "ASVS-16.3.3", "ASVS-16.2.5", "WSTG-SESS-11")
@@ -281,7 +227,7 @@ def test_the_new_one_is_refused_and_told(enter, browse, policy, ended, refused, 
     policy(limit=2, on_limit="refuse")
     first, second = enter(), enter()
     third = browse()
-    response = sign_in(third)
+    response = post_sign_in(third)
     assert (response.status_code, response.headers["Location"]) == (302, "/login/")
     assert "no-store" in response.headers["Cache-Control"]
     assert refused == [("alice", 2)]
@@ -297,7 +243,7 @@ def test_the_new_one_is_refused_and_told(enter, browse, policy, ended, refused, 
     assert not ended
     # Until there is room.
     second.post("/logout/")
-    assert sign_in(third).headers["Location"] == "/"
+    assert post_sign_in(third).headers["Location"] == "/"
     assert is_in(third)
     assert len(refused) == 1
 
@@ -308,14 +254,14 @@ def test_a_limit_of_one_is_told_in_the_singular(enter, browse, policy, settings,
     policy(limit=1, on_limit="refuse")
     enter()
     browser = browse()
-    sign_in(browser)
+    post_sign_in(browser)
     assert b"You are already signed in on 1 device," in browser.get("/login/").content
 
 
 def test_a_script_is_refused_so_that_it_can_tell(enter, browse, policy):
     policy(limit=1, on_limit="refuse")
     first, script = enter(), browse()
-    response = sign_in(script, headers=SCRIPT)
+    response = post_sign_in(script, headers=SCRIPT)
     assert response.status_code == 403
     assert set(response.json()) == {"detail", "reason"}
     assert response.json()["reason"] == "limit"
@@ -331,14 +277,14 @@ def test_who_is_refused_keeps_what_a_visitor_had(enter, browse, policy, headers)
     first, browser = enter(), browse()
     put(browser, cart="teapot")
     before = key_of(browser)
-    sign_in(browser, headers=headers)
+    post_sign_in(browser, headers=headers)
     assert who(browser) == ""
     assert held(browser) == {"cart": "teapot"}
     # Under a key that nobody can have foisted on them, as at every sign-in.
     assert key_of(browser) != before
     assert not SessionStore().exists(before)
     first.post("/logout/")
-    sign_in(browser)
+    post_sign_in(browser)
     assert is_in(browser)
     assert held(browser) == {"cart": "teapot"}
 
@@ -352,7 +298,7 @@ def test_a_listener_that_fails_lets_nobody_in(enter, browse, policy):
     sign_in_refused.connect(fail)
     try:
         browser = browse()
-        assert sign_in(browser).headers["Location"] == "/login/"
+        assert post_sign_in(browser).headers["Location"] == "/login/"
         assert who(browser) == ""
     finally:
         sign_in_refused.disconnect(fail)
@@ -364,7 +310,7 @@ def test_who_is_refused_behind_djangos_own_middleware_is_not_in(enter, browse, p
     ours, theirs = "django_sessionkit.middleware", "django.contrib.sessions.middleware"
     settings.MIDDLEWARE = [name.replace(ours, theirs) for name in settings.MIDDLEWARE]
     browser = browse()
-    assert sign_in(browser).status_code == 400
+    assert post_sign_in(browser).status_code == 400
     assert who(browser) == ""
     assert is_in(first)
     assert UserSession.objects.count() == 1
@@ -411,7 +357,7 @@ def test_one_that_waits_is_none_of_the_two(waiting, ended):
     second.post("/logout/")
     # Nobody is in, whoever waits, so there is room.
     fifth = type(first)(raise_request_exception=False, headers=PAGE)
-    sign_in(fifth)
+    post_sign_in(fifth)
     assert is_in(fifth)
     assert is_asked(third)
     assert is_asked(fourth)
@@ -449,7 +395,7 @@ def test_who_makes_room_is_let_in_with_all_that_was_there(enter, browse, policy,
     policy(limit=1, on_limit="ask")
     first, browser = enter(), browse()
     put(browser, cart="teapot")
-    sign_in(browser)
+    post_sign_in(browser)
     assert is_asked(browser)
     waited, before = key_of(browser), row_of(browser)
     assert not let_in(browser, drive)
@@ -537,7 +483,7 @@ def test_who_waits_can_be_signed_out_from_elsewhere(waiting):
 
 def test_who_waits_and_signs_in_again_waits_once(waiting):
     third, handle = waiting[2], row_of(waiting[2]).pk
-    sign_in(third)
+    post_sign_in(third)
     assert is_asked(third)
     assert UserSession.objects.get(pk=handle).ended_at
     assert UserSession.objects.filter(ended_at=None, counts=False).count() == 2
@@ -575,7 +521,7 @@ def test_what_has_ended_does_not_count(enter, policy, mode, how, ended):
         assert is_in(second)
         assert is_in(third)
         assert not is_in(first)
-    assert not [reason for _, reason in ended if reason == EndReason.LIMIT]
+    assert not [reason for _, reason, _ in ended if reason == EndReason.LIMIT]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -584,7 +530,7 @@ def test_what_is_locked_does(enter, browse, policy, mode):
     first = enter()
     with later(700):
         second = browse()
-        sign_in(second)
+        post_sign_in(second)
         if mode in END:
             assert is_in(second)
             assert is_pushed_out(first)
@@ -599,7 +545,7 @@ def test_signing_in_again_in_the_same_browser_counts_once(enter, policy, mode, e
     browser = enter()
     handle = row_of(browser).pk
     for _ in range(3):
-        sign_in(browser)
+        post_sign_in(browser)
         assert is_in(browser)
     assert row_of(browser).pk == handle
     assert not ended
@@ -611,7 +557,7 @@ def test_signing_in_again_where_it_was_locked_counts_once(enter, policy, mode):
     browser = enter()
     with later(700):
         assert who(browser) == "/account/sessions/reauthenticate/"
-        sign_in(browser)
+        post_sign_in(browser)
         assert is_in(browser)
         assert len(counted()) == 1
 
@@ -620,7 +566,7 @@ def test_signing_in_again_where_it_was_locked_counts_once(enter, policy, mode):
 def test_another_user_in_the_same_browser_makes_room(enter, policy, mode):
     policy(limit=1, on_limit=mode)
     browser = enter()
-    sign_in(browser, "bob")
+    post_sign_in(browser, "bob")
     assert who(browser) == "bob"
     other = enter()
     assert is_in(other)
@@ -664,7 +610,7 @@ def test_staff_who_act_as_a_user_do_not_count(enter, browse, policy, mode, note,
     assert who(staff) == "alice"
     assert all(map(is_in, mine))
     assert row_of(staff).counts is False
-    assert EndReason.LIMIT not in [reason for _, reason in ended]
+    assert EndReason.LIMIT not in [reason for _, reason, _ in ended]
     mine[1].post("/logout/")
     assert is_in(enter())  # nor does it take a place
     assert is_in(mine[0])
@@ -705,7 +651,7 @@ def test_twenty_sign_ins_at_once(enter, browse, policy, monkeypatch, refused, mo
     responses = []
     with monkeypatch.context() as patch:
         patch.setattr(UserSessionQuerySet, "open", all_at_once)
-        together(*[lambda b=browser: responses.append(sign_in(b)) for browser in browsers])
+        together(*[lambda b=browser: responses.append(post_sign_in(b)) for browser in browsers])
     assert {response.status_code for response in responses} == {302}
     assert "did not answer" not in caplog.text
     if mode in END:
@@ -748,9 +694,11 @@ def test_one_that_is_only_being_written_counts(
     policy(limit=1, on_limit=mode)
     first, second = browse(), browse()
     verb = "replace" if how == "by login()" else "insert"
-    pending = before(monkeypatch, SessionStore, verb, lambda: together(lambda: sign_in(second)))
+    pending = before(
+        monkeypatch, SessionStore, verb, lambda: together(lambda: post_sign_in(second))
+    )
     if how == "by login()":
-        assert sign_in(first).status_code == 302
+        assert post_sign_in(first).status_code == 302
     else:
         session = SessionStore()
         session[SESSION_KEY], session[BACKEND_SESSION_KEY] = str(alice.pk), BACKEND
@@ -844,7 +792,7 @@ def test_a_sign_in_and_one_that_waits_want_the_same_place(waiting, browse, two_c
     with two_count():
         together(
             lambda: admitted.append(UserSession.objects.admit(handle, 2)),
-            lambda: sign_in(fifth),
+            lambda: post_sign_in(fifth),
         )
     assert [is_in(fifth), *admitted] in ([True, False], [False, True])
     assert len(counted()) == 2
@@ -921,7 +869,7 @@ def test_the_store_is_down_when_somebody_signs_in(enter, browse, policy, monkeyp
     first, second = enter(), browse()
     put(second, cart="teapot")
     pending = before(monkeypatch, SessionStore, verb, fail)
-    response = sign_in(second)
+    response = post_sign_in(second)
     assert not pending
     assert response.status_code == 503
     assert "sessionid" not in response.cookies
@@ -932,7 +880,7 @@ def test_the_store_is_down_when_somebody_signs_in(enter, browse, policy, monkeyp
     else:
         assert is_in(first)
         first.post("/logout/")
-    sign_in(second)
+    post_sign_in(second)
     assert is_in(second)
     assert len(counted()) == 1
 
@@ -946,7 +894,7 @@ def test_the_registry_is_down_when_somebody_signs_in(enter, browse, policy, monk
     policy(limit=2, on_limit=mode)
     first, second = enter(), browse()
     pending = before(monkeypatch, UserSessionQuerySet, "open", fail)
-    assert sign_in(second).status_code == 503
+    assert post_sign_in(second).status_code == 503
     assert not pending
     assert UserSession.objects.count() == 1
     assert is_in(first)

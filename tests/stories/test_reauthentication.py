@@ -6,7 +6,6 @@ Told as stories of people with browsers.
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -27,23 +26,21 @@ from django.utils import translation
 from django_sessionkit.decorators import LONGEST, recent_authentication_required
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.views import ReauthenticateView
-from tests.faces.test_views import (
+from tests.browsers import SCRIPT
+from tests.pages import LIST, OTHERS, PROVE, Strict, contrast, fields_of, said, style_sheet, words
+from tests.people import (
     CHROME,
     FIREFOX,
     IPHONE,
-    LIST,
-    OTHERS,
-    Strict,
-    contrast,
     end_url,
     handle,
-    said,
+    is_in,
+    key_of,
+    row_of,
     same,
     sign_in,
-    signed_in,
-    style_sheet,
-    words,
 )
+from tests.policies import IDLE
 from tests.store import travel
 from tests.urls import urlpatterns as site
 
@@ -53,10 +50,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 SECRET = "secret"
-PROVE = "/account/sessions/reauthenticate/"
 LATER = timedelta(minutes=6)  # than the five minutes that the views of the tests ask for
 VIEWS = ["/pay/", "/apay/", "/pay/class/", "/apay/class/"]
-SCRIPT = {"accept": "application/json"}
 
 # A site that has a page of its own to prove who one is, made of ours.
 urlpatterns = [
@@ -67,45 +62,15 @@ urlpatterns = [
 
 
 @pytest.fixture
-def alice() -> User:
-    return User.objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def bob() -> User:
-    return User.objects.create_user("bob", password="secret")
-
-
-@pytest.fixture
-def laptop(alice: User) -> Client:
-    return sign_in(alice)
-
-
-@pytest.fixture
 def later(laptop: Client) -> Iterator[Client]:
     """The laptop, when its sign-in is no recent proof any more."""
     with travel(LATER):
         yield laptop
 
 
-def fields_of(page: "Response", button: str = "") -> dict[str, str]:
-    """What the form with this button sends, or the first one: its hidden fields."""
-    (form, *_others) = [form for form in page.text.split("<form")[1:] if button in form]
-    inputs = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
-    return {name: unescape(value) for name, value in inputs}
-
-
 def prove(device: Client, page: "Response", password: str = SECRET) -> "Response":
     """Fill in the password where a page asks for it."""
     return device.post(PROVE, {**fields_of(page), "password": password})
-
-
-def key(device: Client) -> str:
-    return device.cookies["sessionid"].value
-
-
-def row(device: Client) -> UserSession:
-    return UserSession.objects.get(pk=handle(device))
 
 
 def send(device: Client, url: str, fields: dict[str, Any], **more: Any) -> "Response":
@@ -126,7 +91,7 @@ def test_who_has_just_signed_in_is_asked_nothing(laptop: Client, url: str):
 @pytest.mark.parametrize("url", VIEWS)
 @pytest.mark.standard("ASVS-7.2.4", "ASVS-7.5.1", "ASVS-7.5.3", "NIST-REAUTH-1")
 def test_whose_proof_is_too_old_is_asked_for_another_and_comes_back(later: Client, url: str):
-    signed_in_at, old_key = row(later).authenticated_at, key(later)
+    signed_in_at, old_key = row_of(later).authenticated_at, key_of(later)
     answer = later.get(f"{url}?to=bob")
     assert answer.status_code == 302
     assert answer["Location"] == f"{PROVE}?next={url}%3Fto%3Dbob"
@@ -140,10 +105,10 @@ def test_whose_proof_is_too_old_is_asked_for_another_and_comes_back(later: Clien
     answer = prove(later, page)
     assert (answer.status_code, answer["Location"]) == (302, f"{url}?to=bob")
     assert later.get(answer["Location"]).status_code == 200
-    assert row(later).authenticated_at - signed_in_at >= LATER
-    assert key(later) != old_key
+    assert row_of(later).authenticated_at - signed_in_at >= LATER
+    assert key_of(later) != old_key
     later.cookies["sessionid"] = old_key
-    assert not signed_in(later)
+    assert not is_in(later)
 
 
 @pytest.mark.standard("ASVS-7.5.1", "ASVS-16.3.1")
@@ -153,21 +118,21 @@ def test_a_wrong_password_changes_nothing(later: Client):
     def failed(credentials: dict[str, str], request: HttpRequest, **kwargs: Any) -> None:
         failures.append((credentials["username"], request.path))
 
-    before = row(later), key(later)
+    before = row_of(later), key_of(later)
     page = later.get(f"{PROVE}?next=/pay/")
     user_login_failed.connect(failed)
     try:
         for password in ("wrong", " secret", ""):
             page = prove(later, page, password)
             assert page.status_code == 200
-            assert key(later) == before[1]
+            assert key_of(later) == before[1]
     finally:
         user_login_failed.disconnect(failed)
     assert failures == [("alice", PROVE)] * 2
     assert "This field is required." in words(page)
     page = prove(later, page, "wrong")
     assert "That is not the password of this account." in words(page)
-    assert row(later).authenticated_at == before[0].authenticated_at
+    assert row_of(later).authenticated_at == before[0].authenticated_at
     assert later.get("/pay/").status_code == 302
     assert prove(later, page)["Location"] == "/pay/"
 
@@ -402,10 +367,10 @@ def test_a_forged_form_is_not_carried_to_a_page_with_a_good_token(
         page = device.get(PROVE)
         form = fields_of(page)
         del form["csrfmiddlewaretoken"]
-        before = key(device)
+        before = key_of(device)
         for more in ({"to": "/pay/", "fields": "amount=5"}, {"sign_out": "1"}):
             assert device.post(PROVE, {**form, "password": "secret", **more}).status_code == 403
-        assert key(device) == before
+        assert key_of(device) == before
 
 
 # Where it leads.
@@ -444,7 +409,7 @@ def test_who_is_somebody_else_signs_out(later: Client):
     fields = fields_of(page, "Sign out, or sign in as somebody else")
     answer = later.post(PROVE, {**fields, "sign_out": "1"})
     assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/pay/")
-    assert not signed_in(later)
+    assert not is_in(later)
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
 
 
@@ -571,10 +536,10 @@ def test_ending_a_session_takes_a_recent_proof(alice: User):
             assert answer["Location"] == f"{PROVE}?next={url}"
             page = send(laptop, url, {})
             assert page.status_code == 403
-        assert signed_in(phone)
+        assert is_in(phone)
         page = prove(laptop, page)
         assert laptop.post(OTHERS, fields_of(page))["Location"] == LIST
-        assert not signed_in(phone)
+        assert not is_in(phone)
 
 
 def test_signing_out_takes_no_proof(laptop: Client):
@@ -582,12 +547,11 @@ def test_signing_out_takes_no_proof(laptop: Client):
         url = end_url(laptop)
         assert "Sign out of this device?" in words(laptop.get(url))
         assert send(laptop, url, {})["Location"] == "/login/"
-        assert not signed_in(laptop)
+        assert not is_in(laptop)
 
 
 # A session that is locked.
 
-IDLE = {"idle": 600, "absolute": 86400, "lock": True}
 TOO_LONG = timedelta(minutes=11)
 
 
@@ -596,7 +560,7 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
     policy(**IDLE)
     laptop, phone = sign_in(alice, FIREFOX), sign_in(alice, IPHONE)
     send(laptop, "/write/", {"cart": "teapot"})
-    the_same, old_key = handle(laptop), key(laptop)
+    the_same, old_key = handle(laptop), key_of(laptop)
     with travel(TOO_LONG):
         answer = laptop.get("/read/?page=2")
         assert answer["Location"] == f"{PROVE}?next=%2Fread%2F%3Fpage%3D2"
@@ -604,7 +568,7 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
         assert "Your session is locked" in words(page)
         assert "you go on where you were" in words(page)
         assert "Signed in as alice." in words(page)
-        assert key(laptop) == old_key
+        assert key_of(laptop) == old_key
 
         page = prove(laptop, page, "wrong")
         assert page.status_code == 200
@@ -614,13 +578,13 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
         assert (answer.status_code, answer["Location"]) == (302, "/read/?page=2")
         assert laptop.get(answer["Location"]).json()["cart"] == "teapot"
         assert handle(laptop) == the_same
-        assert key(laptop) != old_key
+        assert key_of(laptop) != old_key
         assert laptop.get("/pay/").status_code == 200  # it is a recent proof
         assert "Safari on iOS Locked" in words(laptop.get(LIST))
         assert words(laptop.get(LIST)).count("Locked") == 1
         laptop.cookies["sessionid"] = old_key
-        assert not signed_in(laptop)
-    assert signed_in(phone)
+        assert not is_in(laptop)
+    assert is_in(phone)
 
 
 @pytest.mark.parametrize("stranger", [CHROME, IPHONE, ""])
@@ -631,7 +595,7 @@ def test_a_locked_session_is_not_opened_on_another_device(
     policy(**IDLE)
     laptop = sign_in(alice)
     thief = Client(headers={"user-agent": stranger})
-    thief.cookies["sessionid"] = key(laptop)
+    thief.cookies["sessionid"] = key_of(laptop)
     with travel(TOO_LONG):
         answer = thief.get(f"{PROVE}?next=/read/")
         assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/read/")
@@ -649,7 +613,7 @@ def test_a_newer_version_of_the_browser_is_the_same_device(
     laptop.defaults["HTTP_USER_AGENT"] = FIREFOX.replace("150", "151")
     with travel(TOO_LONG):
         prove(laptop, laptop.get(PROVE))
-        assert signed_in(laptop)
+        assert is_in(laptop)
 
 
 def test_a_locked_session_that_was_ended_is_not_opened(alice: User, policy: Callable[..., None]):
@@ -661,7 +625,7 @@ def test_a_locked_session_that_was_ended_is_not_opened(alice: User, policy: Call
         UserSession.objects.update(ended_at=UserSession.objects.get().started_at)
         answer = prove(laptop, page)
         assert answer["Location"] == "/login/?next=/pay/"
-        assert not signed_in(laptop)
+        assert not is_in(laptop)
 
 
 def test_who_signs_out_of_a_locked_session_is_out(alice: User, policy: Callable[..., None]):
@@ -729,7 +693,7 @@ def test_sites_where_every_page_asks_for_a_sign_in_have_locks_too(
         with travel(TOO_LONG):
             page = laptop.get("/whoami/", follow=True)
             assert prove(laptop, page)["Location"] == "/whoami/"
-            assert signed_in(laptop)
+            assert is_in(laptop)
 
 
 @override_settings(CSRF_USE_SESSIONS=True)
@@ -750,7 +714,7 @@ def test_all_of_it_works_with_csrf_tokens_in_the_session(alice: User, policy: Ca
         page = laptop.get(f"{PROVE}?next=/whoami/")
         assert "Your session is locked" in words(page)
         assert prove(laptop, page)["Location"] == "/whoami/"
-        assert signed_in(laptop)
+        assert is_in(laptop)
 
 
 def test_staff_see_that_a_session_is_locked(alice: User, policy: Callable[..., None]):
@@ -785,7 +749,7 @@ def test_a_page_that_polls_does_not_keep_its_session_alive(
         with travel(timedelta(minutes=minutes)):
             assert laptop.get(url).text == "tea"
     with travel(TOO_LONG):
-        assert not signed_in(laptop)
+        assert not is_in(laptop)
 
 
 # How it is written.
@@ -828,7 +792,7 @@ def test_no_page_tells_what_could_be_used_as_a_session(
     laptop: Client, alice: User, policy: Callable[..., None]
 ):
     for response in pages(laptop, alice, policy):
-        secrets = [*UserSession.objects.values_list("digest", flat=True), key(laptop)]
+        secrets = [*UserSession.objects.values_list("digest", flat=True), key_of(laptop)]
         assert not [secret for secret in secrets if secret in response.text]
         assert "password" not in dict(parse_qsl(response.wsgi_request.META["QUERY_STRING"]))
 

@@ -27,53 +27,26 @@ from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended
 from tests import store
 from tests.interleaving import before, elsewhere
-from tests.store import SessionStore, round_trips, travel
+from tests.people import FIREFOX
+from tests.store import SessionStore, again, round_trips, travel
 
 pytestmark = pytest.mark.django_db
 
 User = get_user_model()
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
 
 
 @pytest.fixture
-def alice():
-    return User.objects.create_user("alice", "alice@example.com", "secret")
-
-
-@pytest.fixture
-def bob():
-    return User.objects.create_user("bob", "bob@example.com", "secret")
-
-
-@pytest.fixture
-def ended():
-    """What sessions_ended says: (handles, reason, by) each time."""
-    heard = []
-
-    def listen(handles, reason, by, **kwargs):
-        heard.append((handles, reason, by))
-
-    sessions_ended.connect(listen)
-    yield heard
-    sessions_ended.disconnect(listen)
-
-
-@pytest.fixture
-def sign_in(drive):
+def log_in(drive):
     """Sign in on a session, by login() or by alogin(), and save as the middleware does."""
 
-    def sign_in(user, session=None, **headers):
+    def log_in(user, session=None, **headers):
         request = RequestFactory(headers=headers).get("/")
         request.session = SessionStore() if session is None else session
         drive(auth, "login", request, user)
         drive(request.session, "save")
         return request
 
-    return sign_in
-
-
-def again(request):
-    return SessionStore(request.session.session_key)
+    return log_in
 
 
 # A row for every sign-in.
@@ -88,9 +61,9 @@ def test_a_visitor_has_no_row(drive):
 
 
 @pytest.mark.standard("ASVS-16.3.1")
-def test_a_sign_in_is_a_row(alice, sign_in):
+def test_a_sign_in_is_a_row(alice, log_in):
     before = timezone.now() - timedelta(milliseconds=1)  # the clock of the rows ticks so
-    request = sign_in(alice)
+    request = log_in(alice)
     row = UserSession.objects.get()
     assert row.user == alice
     assert row.id == request.session.handle
@@ -105,13 +78,13 @@ def test_a_sign_in_is_a_row(alice, sign_in):
 
 
 @pytest.mark.standard("ASVS-7.2.4", "NIST-SB-3", "NIST-SB-6", "NIST-SB-8", "WSTG-SESS-03")
-def test_a_cart_is_carried_over_the_sign_in(alice, sign_in):
+def test_a_cart_is_carried_over_the_sign_in(alice, log_in):
     visitor = SessionStore()
     visitor["cart"] = ["teapot"]
     visitor.save()
     old = visitor.session_key
-    request = sign_in(alice, SessionStore(old))
-    assert again(request)["cart"] == ["teapot"]
+    request = log_in(alice, SessionStore(old))
+    assert again(request.session)["cart"] == ["teapot"]
     assert not SessionStore().exists(old)
     assert UserSession.objects.count() == 1
 
@@ -179,23 +152,23 @@ def test_handles_are_uuids_of_version_7_in_order_of_time():
 # The row follows its session.
 
 
-def test_a_new_key_keeps_the_row(alice, sign_in, drive):
-    request = sign_in(alice)
+def test_a_new_key_keeps_the_row(alice, log_in, drive):
+    request = log_in(alice)
     row = UserSession.objects.get()
     drive(request.session, "cycle_key")
     followed = UserSession.objects.get()
-    assert followed.id == row.id == again(request).handle
+    assert followed.id == row.id == again(request.session).handle
     assert followed.digest == digest_of(request.session.session_key) != row.digest
     assert followed.started_at == row.started_at
     assert followed.authenticated_at == row.authenticated_at
 
 
 @pytest.mark.standard("ASVS-7.2.4")
-def test_a_password_change_keeps_the_row(alice, sign_in, drive):
+def test_a_password_change_keeps_the_row(alice, log_in, drive):
     async def auser():
         return alice
 
-    request = sign_in(alice)
+    request = log_in(alice)
     request.user, request.auser = alice, auser
     row = UserSession.objects.get()
     old = request.session.session_key
@@ -206,18 +179,18 @@ def test_a_password_change_keeps_the_row(alice, sign_in, drive):
     drive(request.session, "save")
     assert UserSession.objects.get().id == row.id
     assert request.session.session_key != old
-    request.session = again(request)
+    request.session = again(request.session)
     assert auth.get_user(request) == alice
     current_request.set(None)
 
 
 @pytest.mark.standard("ASVS-7.2.2", "ASVS-7.2.4", "NIST-SB-6", "NIST-SB-8")
-def test_signing_in_again_gives_a_new_key_to_the_same_row(alice, sign_in):
+def test_signing_in_again_gives_a_new_key_to_the_same_row(alice, log_in):
     """ASVS 7.2.4; Django's login() keeps the key."""
-    request = sign_in(alice)
+    request = log_in(alice)
     old = request.session.session_key
     with travel(timedelta(hours=1)):
-        request = sign_in(alice, again(request))
+        request = log_in(alice, again(request.session))
     row = UserSession.objects.get()
     assert request.session.session_key != old
     assert not SessionStore().exists(old)
@@ -225,11 +198,11 @@ def test_signing_in_again_gives_a_new_key_to_the_same_row(alice, sign_in):
     assert row.authenticated_at - row.started_at > timedelta(minutes=59)
 
 
-def test_signing_in_again_costs_one_new_key_only_when_it_is_the_same_session(alice, sign_in):
-    request = sign_in(alice)
+def test_signing_in_again_costs_one_new_key_only_when_it_is_the_same_session(alice, log_in):
+    request = log_in(alice)
     assert UserSession.objects.count() == 1
     assert len(store.payloads()) == 1
-    assert again(request).handle == request.session.handle
+    assert again(request.session).handle == request.session.handle
 
 
 def test_others_may_send_the_signal_of_a_sign_in_without_a_session(alice):
@@ -238,64 +211,64 @@ def test_others_may_send_the_signal_of_a_sign_in_without_a_session(alice):
     user_logged_in.send(User, user=alice)
 
 
-def test_another_user_on_the_same_device_is_another_row(alice, bob, sign_in):
-    first = sign_in(alice)
+def test_another_user_on_the_same_device_is_another_row(alice, bob, log_in):
+    first = log_in(alice)
     hers = first.session.handle
-    second = sign_in(bob, again(first))
+    second = log_in(bob, again(first.session))
     row = UserSession.objects.get(pk=hers)
     assert row.end_reason == EndReason.REPLACED
     assert row.ended_at
     assert second.session.handle != hers
     assert list(UserSession.objects.active()) == [UserSession.objects.get(user=bob)]
-    assert again(second).get(auth.SESSION_KEY) == str(bob.pk)
+    assert again(second.session).get(auth.SESSION_KEY) == str(bob.pk)
 
 
-def test_a_user_who_is_exchanged_by_hand_is_another_row(alice, bob, sign_in, drive):
-    request = sign_in(alice)
+def test_a_user_who_is_exchanged_by_hand_is_another_row(alice, bob, log_in, drive):
+    request = log_in(alice)
     request.session[auth.SESSION_KEY] = str(bob.pk)
     old = request.session.session_key
     drive(request.session, "save")
     assert UserSession.objects.get(user=alice).end_reason == EndReason.REPLACED
     assert UserSession.objects.active().get().user == bob
     assert not SessionStore().exists(old)
-    assert again(request).get(auth.SESSION_KEY) == str(bob.pk)
+    assert again(request.session).get(auth.SESSION_KEY) == str(bob.pk)
 
 
-def test_a_user_who_is_removed_by_hand_has_signed_out(alice, sign_in, drive):
-    request = sign_in(alice)
+def test_a_user_who_is_removed_by_hand_has_signed_out(alice, log_in, drive):
+    request = log_in(alice)
     request.session.clear()
     request.session["cart"] = ["teapot"]
     old = request.session.session_key
     drive(request.session, "save")
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
     assert not SessionStore().exists(old)
-    assert again(request).handle is None
-    assert again(request)["cart"] == ["teapot"]
+    assert again(request.session).handle is None
+    assert again(request.session)["cart"] == ["teapot"]
 
 
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-16.3.1", "NIST-SB-8.2", "WSTG-SESS-06")
-def test_signing_out_ends_the_row_and_keeps_it(alice, sign_in, drive, ended):
-    request = sign_in(alice)
+def test_signing_out_ends_the_row_and_keeps_it(alice, log_in, drive, ended):
+    request = log_in(alice)
     handle = request.session.handle
     request.user = alice
-    request.session = again(request)
+    request.session = again(request.session)
     drive(auth, "logout", request)
     row = UserSession.objects.get()
     assert row.end_reason == EndReason.LOGOUT
-    assert ended == [([handle], EndReason.LOGOUT, None)]
+    assert ended == [({handle}, EndReason.LOGOUT, None)]
     assert not store.payloads()
     assert request.session.handle is None
 
 
-def test_deleting_a_session_by_its_key_ends_its_row(alice, sign_in, drive):
-    request = sign_in(alice)
+def test_deleting_a_session_by_its_key_ends_its_row(alice, log_in, drive):
+    request = log_in(alice)
     drive(SessionStore(), "delete", request.session.session_key)
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
 
 
-def test_remember_me_is_known_to_the_row(alice, sign_in, drive, policy):
+def test_remember_me_is_known_to_the_row(alice, log_in, drive, policy):
     policy()  # that of the default ends every session after 30 days
-    request = sign_in(alice)
+    request = log_in(alice)
     request.session.set_expiry(365 * 24 * 3600)
     drive(request.session, "save")
     assert UserSession.objects.get().expires_at > timezone.now() + timedelta(days=364)
@@ -305,14 +278,14 @@ def test_remember_me_is_known_to_the_row(alice, sign_in, drive, policy):
 
 
 def test_a_session_that_lives_by_its_saves_is_listed_as_long_as_it_lives(
-    alice, sign_in, drive, policy
+    alice, log_in, drive, policy
 ):
     """Behind Django's middleware, or on a web socket, nobody touches it."""
     policy()
-    request = sign_in(alice)
+    request = log_in(alice)
     for days in (10, 20, 30):
         with travel(timedelta(days=days)):
-            session = again(request)
+            session = again(request.session)
             session["day"] = days
             with round_trips(2 if store.ON_REDIS else 4):
                 drive(session, "save")
@@ -330,7 +303,7 @@ def test_a_session_that_lives_by_its_saves_is_listed_as_long_as_it_lives(
 def touch(request, drive, client, trips=4, **later):
     """Use the session as a request does: it is looked at first, and the activity written last."""
     with travel(timedelta(**later)):
-        session = again(request)
+        session = again(request.session)
         session.client = client
         with round_trips(trips):
             data = dict(drive(session, "items"))
@@ -338,8 +311,8 @@ def touch(request, drive, client, trips=4, **later):
     return session, data
 
 
-def test_activity_is_seen_on_the_row(alice, sign_in, drive):
-    request = sign_in(alice)
+def test_activity_is_seen_on_the_row(alice, log_in, drive):
+    request = log_in(alice)
     touch(request, drive, Client("192.0.2.9", FIREFOX), hours=1)
     row = UserSession.objects.get()
     assert row.last_seen_at - row.started_at > timedelta(minutes=59)
@@ -349,18 +322,18 @@ def test_activity_is_seen_on_the_row(alice, sign_in, drive):
     assert (row.ip, row.user_agent) == ("192.0.2.9", FIREFOX)
 
 
-def test_what_is_not_known_leaves_what_is_known_alone(alice, sign_in, drive):
-    request = sign_in(alice)
+def test_what_is_not_known_leaves_what_is_known_alone(alice, log_in, drive):
+    request = log_in(alice)
     touch(request, drive, Client("192.0.2.9", FIREFOX), hours=1)
     touch(request, drive, Client(None, ""), hours=2)
     row = UserSession.objects.get()
     assert (row.ip, row.user_agent) == ("192.0.2.9", FIREFOX)
 
 
-def test_a_use_without_a_request_erases_nothing(alice, sign_in, drive):
-    request = sign_in(alice)
+def test_a_use_without_a_request_erases_nothing(alice, log_in, drive):
+    request = log_in(alice)
     touch(request, drive, Client("192.0.2.9", FIREFOX), hours=1)
-    session = again(request)
+    session = again(request.session)
     session["cart"] = []
     drive(session, "save")
     drive(session, "cycle_key")
@@ -370,9 +343,9 @@ def test_a_use_without_a_request_erases_nothing(alice, sign_in, drive):
 
 @pytest.mark.parametrize("how", ["marked", "row deleted", "key changed"])
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
-def test_the_touch_refuses_what_the_store_brings_back(alice, sign_in, drive, how):
+def test_the_touch_refuses_what_the_store_brings_back(alice, log_in, drive, how):
     """A lost removal, a failover, a restored backup: the row knows better."""
-    request = sign_in(alice)
+    request = log_in(alice)
     if how == "marked":
         UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
     elif how == "row deleted":
@@ -388,34 +361,34 @@ def test_the_touch_refuses_what_the_store_brings_back(alice, sign_in, drive, how
 # One verb ends sessions.
 
 
-def test_revoke_ends_what_it_is_asked_to(alice, bob, sign_in, ended):
-    here, there = sign_in(alice), sign_in(alice)
-    other = sign_in(bob)
+def test_revoke_ends_what_it_is_asked_to(alice, bob, log_in, ended):
+    here, there = log_in(alice), log_in(alice)
+    other = log_in(bob)
     count = alice.sessionkit_sessions.other_than(here).revoke(by=alice)
     assert count == 1
     row = UserSession.objects.get(pk=there.session.handle)
     assert (row.end_reason, row.ended_by) == (EndReason.REVOKED, alice)
-    assert ended == [([row.pk], EndReason.REVOKED, alice)]
-    assert again(there).load() == {}
-    assert again(here).get(auth.SESSION_KEY)
-    assert again(other).get(auth.SESSION_KEY)
+    assert ended == [({row.pk}, EndReason.REVOKED, alice)]
+    assert again(there.session).load() == {}
+    assert again(here.session).get(auth.SESSION_KEY)
+    assert again(other.session).get(auth.SESSION_KEY)
 
 
-def test_revoke_by_staff_says_so(alice, bob, sign_in):
-    sign_in(alice)
+def test_revoke_by_staff_says_so(alice, bob, log_in):
+    log_in(alice)
     UserSession.objects.filter(user=alice).revoke(EndReason.REVOKED_BY_STAFF, by=bob)
     row = UserSession.objects.get()
     assert (row.end_reason, row.ended_by) == (EndReason.REVOKED_BY_STAFF, bob)
 
 
-def test_revoke_has_an_async_twin(alice, sign_in, drive):
-    sign_in(alice)
+def test_revoke_has_an_async_twin(alice, log_in, drive):
+    log_in(alice)
     assert drive(UserSession.objects.all(), "revoke") == 1
     assert not UserSession.objects.active().exists()
 
 
-def test_ending_an_ended_one_changes_nothing(alice, sign_in, ended):
-    sign_in(alice)
+def test_ending_an_ended_one_changes_nothing(alice, log_in, ended):
+    log_in(alice)
     UserSession.objects.revoke(EndReason.REVOKED)
     assert UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF) == 0
     assert UserSession.objects.get().end_reason == EndReason.REVOKED
@@ -435,10 +408,10 @@ def test_revoke_works_in_batches(alice, monkeypatch, ended):
 
 
 def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_stays(
-    alice, sign_in, monkeypatch
+    alice, log_in, monkeypatch
 ):
     """A due request of another tab looks at the row while the password is changed."""
-    session = sign_in(alice).session
+    session = log_in(alice).session
     digest = digest_of(session.session_key)
 
     def is_verified(user, auth_hash):
@@ -450,15 +423,15 @@ def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_sta
     assert UserSession.objects.get().ended_at is None
 
 
-def test_what_it_costs_to_sign_out(alice, sign_in, drive):
-    session = sign_in(alice).session
+def test_what_it_costs_to_sign_out(alice, log_in, drive):
+    session = log_in(alice).session
     with round_trips(3):  # the session, its row, and whether that had a new key by then
         drive(session, "flush")
 
 
-def test_revoke_names_a_row_once_in_a_statement(alice, sign_in):
+def test_revoke_names_a_row_once_in_a_statement(alice, log_in):
     """Of two lists of 500 keys PostgreSQL thinks that to read the whole table is cheaper."""
-    handle = sign_in(alice).session.handle
+    handle = log_in(alice).session.handle
     with CaptureQueriesContext(connection) as queries:
         UserSession.objects.revoke()
     # SQLite has a UUID without hyphens.
@@ -466,11 +439,11 @@ def test_revoke_names_a_row_once_in_a_statement(alice, sign_in):
     assert max(named) == 1
 
 
-def test_a_listener_that_fails_does_not_keep_a_session_alive(alice, sign_in, caplog):
+def test_a_listener_that_fails_does_not_keep_a_session_alive(alice, log_in, caplog):
     def fail(**kwargs):
         raise RuntimeError("out of order")
 
-    sign_in(alice), sign_in(alice)
+    log_in(alice), log_in(alice)
     sessions_ended.connect(fail)
     try:
         assert UserSession.objects.revoke() == 2
@@ -480,34 +453,34 @@ def test_a_listener_that_fails_does_not_keep_a_session_alive(alice, sign_in, cap
     assert not store.payloads()
 
 
-def test_other_than_takes_a_session_too_and_a_stranger_excludes_nobody(alice, sign_in):
-    here, there = sign_in(alice), sign_in(alice)
+def test_other_than_takes_a_session_too_and_a_stranger_excludes_nobody(alice, log_in):
+    here, there = log_in(alice), log_in(alice)
     rows = UserSession.objects
     assert [row.pk for row in rows.other_than(here.session)] == [there.session.handle]
     assert rows.other_than(SessionStore()).count() == 2
     assert rows.other_than(HttpRequest()).count() == 2
 
 
-def test_what_has_expired_is_not_counted_as_ended_by_somebody(alice, sign_in, ended):
-    live, expired = (sign_in(alice).session.handle for _ in range(2))
+def test_what_has_expired_is_not_counted_as_ended_by_somebody(alice, log_in, ended):
+    live, expired = (log_in(alice).session.handle for _ in range(2))
     UserSession.objects.filter(pk=expired).update(expires_at=timezone.now())
     assert UserSession.objects.revoke(by=alice) == 1
     assert ended == [
-        ([live], EndReason.REVOKED, alice),
-        ([expired], EndReason.EXPIRED, None),
+        ({live}, EndReason.REVOKED, alice),
+        ({expired}, EndReason.EXPIRED, None),
     ]
     assert not store.payloads()
 
 
-def test_a_reason_is_one_of_those_that_there_are(alice, sign_in):
-    sign_in(alice)
+def test_a_reason_is_one_of_those_that_there_are(alice, log_in):
+    log_in(alice)
     with pytest.raises(ValueError, match="suspicious"):
         UserSession.objects.revoke("suspicious")
     assert UserSession.objects.active().exists()
 
 
-def test_nobody_is_told_twice(alice, sign_in, ended, monkeypatch):
-    sign_in(alice)
+def test_nobody_is_told_twice(alice, log_in, ended, monkeypatch):
+    log_in(alice)
     end = models.UserSessionQuerySet._end
 
     def somebody_is_faster(self, *args):
@@ -520,16 +493,16 @@ def test_nobody_is_told_twice(alice, sign_in, ended, monkeypatch):
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
 
 
-def test_active_and_ended_are_two_halves(alice, sign_in):
-    live, revoked, expired = (sign_in(alice).session.handle for _ in range(3))
+def test_active_and_ended_are_two_halves(alice, log_in):
+    live, revoked, expired = (log_in(alice).session.handle for _ in range(3))
     UserSession.objects.filter(pk=revoked).revoke()
     UserSession.objects.filter(pk=expired).update(expires_at=timezone.now())
     assert [row.pk for row in UserSession.objects.active()] == [live]
     assert {row.pk for row in UserSession.objects.ended()} == {revoked, expired}
 
 
-def test_alive_asks_the_store_and_takes_two_statements(alice, sign_in):
-    requests = [sign_in(alice) for _ in range(20)]
+def test_alive_asks_the_store_and_takes_two_statements(alice, log_in):
+    requests = [log_in(alice) for _ in range(20)]
     SessionStore.remove([digest_of(requests[0].session.session_key)])
     with round_trips(2):
         alive = alice.sessionkit_sessions.alive()
@@ -539,21 +512,21 @@ def test_alive_asks_the_store_and_takes_two_statements(alice, sign_in):
         assert alice.sessionkit_sessions.alive() == []
 
 
-def test_a_row_without_its_user_has_a_name_all_the_same(alice, sign_in):
-    sign_in(alice)
+def test_a_row_without_its_user_has_a_name_all_the_same(alice, log_in):
+    log_in(alice)
     User.objects.filter(pk=alice.pk)._raw_delete("default")
     assert str(UserSession.objects.get()) == f"{alice.pk}: Unknown device"
 
 
 @pytest.mark.standard("NIST-SESSM-1")
-def test_a_user_takes_the_rows_along(alice, sign_in):
-    sign_in(alice)
+def test_a_user_takes_the_rows_along(alice, log_in):
+    log_in(alice)
     alice.delete()
     assert not UserSession.objects.exists()
 
 
-def test_staff_can_leave_without_the_history_leaving(alice, bob, sign_in):
-    sign_in(alice)
+def test_staff_can_leave_without_the_history_leaving(alice, bob, log_in):
+    log_in(alice)
     UserSession.objects.revoke(by=bob)
     bob.delete()
     assert UserSession.objects.get().ended_by is None
@@ -562,20 +535,12 @@ def test_staff_can_leave_without_the_history_leaving(alice, bob, sign_in):
 # A store that is down.
 
 
-@pytest.fixture
-def store_down(monkeypatch):
-    def fail(*args):
-        raise OperationalError("no route to host")
-
-    monkeypatch.setattr(SessionStore, "remove", staticmethod(fail))
-
-
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
 def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
-    alice, sign_in, store_down, monkeypatch, ended
+    alice, log_in, store_down, monkeypatch, ended
 ):
     monkeypatch.setattr(models, "ROWS", 1)
-    first, second = sign_in(alice), sign_in(alice)
+    first, second = log_in(alice), log_in(alice)
     with pytest.raises(StoreUnavailable):
         UserSession.objects.revoke()
     assert UserSession.objects.filter(ended_at=None).count() == 0
@@ -584,18 +549,18 @@ def test_revoke_marks_every_row_and_says_so_when_the_store_is_down(
     # Nothing that was ended lives on for longer than an interval.
     for request in (first, second):
         with travel(timedelta(seconds=61)):
-            session = again(request)
+            session = again(request.session)
             session.client = Client(None, "")
             assert session.load() == {}
 
 
-def test_a_failing_removal_leaves_the_marks_of_a_transaction_alone(alice, sign_in, monkeypatch):
+def test_a_failing_removal_leaves_the_marks_of_a_transaction_alone(alice, log_in, monkeypatch):
     """With ATOMIC_REQUESTS, say: the answer of the view commits."""
 
     def fail(*args):
         connection.cursor().execute("DELETE FROM nowhere")
 
-    sign_in(alice)
+    log_in(alice)
     monkeypatch.setattr(SessionStore, "unavailable", (DatabaseError,))
     monkeypatch.setattr(SessionStore, "remove", staticmethod(fail))
     with transaction.atomic():
@@ -606,8 +571,8 @@ def test_a_failing_removal_leaves_the_marks_of_a_transaction_alone(alice, sign_i
 
 
 @pytest.mark.standard("ASVS-16.2.5", "ASVS-16.5.3")
-def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkeypatch, caplog):
-    request = sign_in(alice)
+def test_an_error_of_the_store_is_no_empty_session(alice, log_in, drive, monkeypatch, caplog):
+    request = log_in(alice)
 
     def fail(*args):
         raise OperationalError(
@@ -615,7 +580,7 @@ def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkey
         )
 
     monkeypatch.setattr(SessionStore, "read", staticmethod(fail))
-    session = again(request)
+    session = again(request.session)
     with pytest.raises(StoreUnavailable):
         drive(session, "load")
     assert session.failed
@@ -630,8 +595,8 @@ def test_an_error_of_the_store_is_no_empty_session(alice, sign_in, drive, monkey
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
-def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
-    request = sign_in(alice)
+def test_revoked_before_a_new_key_is_written(alice, log_in, drive, monkeypatch):
+    request = log_in(alice)
     follow = models.UserSessionQuerySet.follow
 
     def revoked_first(self, *args):
@@ -645,9 +610,9 @@ def test_revoked_before_a_new_key_is_written(alice, sign_in, drive, monkeypatch)
     assert not store.payloads()
 
 
-def test_marked_while_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
+def test_marked_while_a_new_key_is_written(alice, log_in, drive, monkeypatch):
     """The revocation has looked for the new key before it was there."""
-    request = sign_in(alice)
+    request = log_in(alice)
     before(monkeypatch, SessionStore, "move", mark)
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
@@ -657,10 +622,10 @@ def test_marked_while_a_new_key_is_written(alice, sign_in, drive, monkeypatch):
 
 
 def test_the_old_key_does_not_lead_to_the_row_while_a_new_one_is_written(
-    alice, sign_in, drive, monkeypatch
+    alice, log_in, drive, monkeypatch
 ):
     """A request with the old key, between the move of the key and the end of its operation."""
-    request = sign_in(alice)
+    request = log_in(alice)
     old = digest_of(request.session.session_key)
     move = SessionStore.move
 
@@ -674,13 +639,13 @@ def test_the_old_key_does_not_lead_to_the_row_while_a_new_one_is_written(
     assert UserSession.objects.active().get().pk == request.session.handle
 
 
-def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, sign_in, monkeypatch):
-    request = sign_in(alice)
+def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, log_in, monkeypatch):
+    request = log_in(alice)
     end = models.UserSessionQuerySet._end
 
     def cycled_first(self, handles, *args):
         if handles:
-            again(request).cycle_key()
+            again(request.session).cycle_key()
         return end(self, handles, *args)
 
     monkeypatch.setattr(models.UserSessionQuerySet, "_end", cycled_first)
@@ -710,10 +675,10 @@ def test_marked_while_a_sign_in_is_written(alice, drive, monkeypatch, verb):
 @pytest.mark.parametrize("failure", ["store", "value"])
 @pytest.mark.standard("ASVS-16.5.3")
 def test_a_new_key_that_cannot_be_written_leaves_the_session_as_it_was(
-    alice, sign_in, drive, monkeypatch, failure
+    alice, log_in, drive, monkeypatch, failure
 ):
-    request = sign_in(alice)
-    session = again(request)
+    request = log_in(alice)
+    session = again(request.session)
     session.get("")
 
     def fail(*args):
@@ -748,9 +713,9 @@ def test_a_sign_in_that_cannot_be_written_leaves_no_row(alice, drive, monkeypatc
     assert not UserSession.objects.exists()
 
 
-def test_revoked_between_the_load_and_the_save(alice, sign_in, drive):
-    request = sign_in(alice)
-    session = again(request)
+def test_revoked_between_the_load_and_the_save(alice, log_in, drive):
+    request = log_in(alice)
+    session = again(request.session)
     session["cart"] = []
     UserSession.objects.revoke()
     with pytest.raises(UpdateError):
@@ -759,8 +724,8 @@ def test_revoked_between_the_load_and_the_save(alice, sign_in, drive):
 
 
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
-def test_revoked_just_before_the_save_is_written(alice, sign_in, drive, monkeypatch):
-    request = sign_in(alice)
+def test_revoked_just_before_the_save_is_written(alice, log_in, drive, monkeypatch):
+    request = log_in(alice)
     request.session["cart"] = []
     before(monkeypatch, SessionStore, "replace", UserSession.objects.revoke)
     with pytest.raises(UpdateError):
@@ -768,9 +733,9 @@ def test_revoked_just_before_the_save_is_written(alice, sign_in, drive, monkeypa
     assert not store.payloads()
 
 
-def test_another_tab_signs_out_by_hand(alice, sign_in, drive):
-    request = sign_in(alice)
-    mine, theirs = again(request), again(request)
+def test_another_tab_signs_out_by_hand(alice, log_in, drive):
+    request = log_in(alice)
+    mine, theirs = again(request.session), again(request.session)
     mine.get("cart"), theirs.get("cart")
     theirs.clear()
     theirs.save()

@@ -21,12 +21,22 @@ from django.views.debug import ExceptionReporter
 from django_sessionkit.client import Client
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.sealing import digest_of
-from django_sessionkit.signals import session_key_reused, sessions_ended
+from django_sessionkit.signals import session_key_reused
 from tests import interleaving, store
-from tests.browsers import PAGE, SCRIPT
-from tests.faces.test_middleware import deletes_the_cookie, key_of, sets_no_cookie
+from tests.browsers import (
+    SCRIPT,
+    browse_as,
+    cart,
+    deletes_the_cookie,
+    given,
+    put,
+    read,
+    sets_no_cookie,
+    view,
+)
 from tests.interleaving import together
-from tests.store import SessionStore, round_trips, travel
+from tests.people import is_in, is_told, key_of, post_sign_in, row_of
+from tests.store import SessionStore, later, round_trips
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
@@ -76,36 +86,9 @@ urlpatterns = [
 
 
 @pytest.fixture
-def browse(browse):
-    """Open a browser; with a key, one that has got it from somewhere."""
-    open_browser = browse
-
-    def browse(key=None, **headers):
-        browser = open_browser(**headers)
-        if key:
-            browser.cookies["sessionid"] = key
-        return browser
-
-    return browse
-
-
-@pytest.fixture
 def alice(policy):
     policy(renew_after=AFTER, renew_grace=GRACE)
     return get_user_model().objects.create_user("alice", password="secret")
-
-
-@pytest.fixture
-def signed_in(browse, alice):
-    """Sign in, and put something into the cart."""
-
-    def signed_in():
-        browser = browse()
-        browser.post("/login/", {"username": "alice", "password": "secret"})
-        put(browser, cart="teapot")
-        return browser
-
-    return signed_in
 
 
 @pytest.fixture
@@ -122,56 +105,6 @@ def reused():
     session_key_reused.disconnect(listen)
 
 
-@pytest.fixture
-def ended():
-    """What sessions_ended says: (handles, reason) each time."""
-    heard = []
-
-    def listen(handles, reason, **kwargs):
-        heard.append((handles, reason))
-
-    sessions_ended.connect(listen)
-    yield heard
-    sessions_ended.disconnect(listen)
-
-
-def later(seconds):
-    return travel(timedelta(seconds=seconds))
-
-
-def view(browser, name):
-    """The sync or the async view of this name, as the browser's handler has it."""
-    return f"/{browser.a}{name}/"
-
-
-def read(browser):
-    return browser.get(view(browser, "read"))
-
-
-def put(browser, **fields):
-    return browser.post(view(browser, "write"), fields)
-
-
-def cart(browser):
-    return read(browser).json().get("cart")
-
-
-def is_in(browser):
-    return browser.get("/whoami/").content == b"alice"
-
-
-def is_told(browser, text):
-    """Tell whether the sign-in page that the browser is led to says this."""
-    response = browser.get("/whoami/")
-    return response.status_code == 302 and text in browser.get(response.headers["Location"]).content
-
-
-def given(response):
-    """The key of the cookie that an answer sets, or None."""
-    cookie = response.cookies.get("sessionid")
-    return cookie and cookie.value
-
-
 def renewed(browser, after=DUE):
     """Let the time come, and return the key that was there before."""
     old = key_of(browser)
@@ -185,10 +118,6 @@ def seen(browser, after=DUE + 9):
     """Come with the new key for the first time."""
     with later(after):
         assert is_in(browser)
-
-
-def row_of(browser):
-    return UserSession.objects.get(digest=digest_of(key_of(browser)))
 
 
 # What can happen in between.
@@ -227,8 +156,8 @@ def at(monkeypatch):
 
 
 @pytest.mark.standard("NIST-SB-3")
-def test_the_key_changes_when_its_time_has_come(signed_in):
-    browser = signed_in()
+def test_the_key_changes_when_its_time_has_come(shopper):
+    browser = shopper()
     old, before = key_of(browser), UserSession.objects.get()
     with later(AFTER - 70):
         response = read(browser)
@@ -265,8 +194,8 @@ def test_the_key_changes_when_its_time_has_come(signed_in):
     assert UserSession.objects.get().pk == before.pk
 
 
-def test_what_the_view_writes_at_that_moment_is_kept(signed_in):
-    browser = signed_in()
+def test_what_the_view_writes_at_that_moment_is_kept(shopper):
+    browser = shopper()
     old = key_of(browser)
     with later(DUE):
         response = put(browser, theme="dark")
@@ -275,9 +204,9 @@ def test_what_the_view_writes_at_that_moment_is_kept(signed_in):
     assert row_of(browser).ended_at is None
 
 
-def test_the_key_changes_on_a_site_that_saves_at_every_request(signed_in, settings):
+def test_the_key_changes_on_a_site_that_saves_at_every_request(shopper, settings):
     settings.SESSION_SAVE_EVERY_REQUEST = True
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser)
     with later(DUE + 9):
         # A cookie that is good is left alone: else a late answer could bring back an old key.
@@ -285,15 +214,9 @@ def test_the_key_changes_on_a_site_that_saves_at_every_request(signed_in, settin
         assert given(read(browse_as(browser, old))) == key_of(browser)
 
 
-def browse_as(browser, key):
-    other = type(browser)(raise_request_exception=False, headers=PAGE)
-    other.cookies["sessionid"] = key
-    return other
-
-
-def test_without_a_policy_for_it_no_key_changes(signed_in, policy):
+def test_without_a_policy_for_it_no_key_changes(shopper, policy):
     policy()
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     for days in (7, 14, 21):
         with later(days * DAY - 60):
@@ -313,11 +236,11 @@ def test_a_visitor_keeps_the_key(browse, alice):
 
 
 @pytest.mark.parametrize("how", ["header", "prefetch", "view", "path"])
-def test_nobody_is_there_in_a_background_request(signed_in, settings, how):
+def test_nobody_is_there_in_a_background_request(shopper, settings, how):
     settings.SESSIONKIT_BACKGROUND = ["/read/", "/aread/"] if how == "path" else []
     headers = {"header": {"X-Background-Request": "1"}, "prefetch": {"Sec-Purpose": "prefetch"}}
     url = "poll" if how == "view" else "read"
-    browser = signed_in()
+    browser = shopper()
     with later(DUE):
         response = browser.get(view(browser, url), headers=headers.get(how, {}))
         assert response.status_code == 200
@@ -329,8 +252,8 @@ def test_nobody_is_there_in_a_background_request(signed_in, settings, how):
 
 @pytest.mark.parametrize("failure", ["/fail/", "/crash/"])
 @pytest.mark.standard("ASVS-16.5.3")
-def test_an_answer_that_failed_brings_no_new_key(signed_in, failure):
-    browser = signed_in()
+def test_an_answer_that_failed_brings_no_new_key(shopper, failure):
+    browser = shopper()
     with later(DUE):
         response = browser.get(failure)
         assert response.status_code == 500
@@ -346,8 +269,8 @@ def test_an_answer_that_failed_brings_no_new_key(signed_in, failure):
 
 @pytest.mark.parametrize("how", ["of the site", "of the session"])
 @pytest.mark.standard("NIST-5.1-persistence")
-def test_a_cookie_that_goes_with_the_browser_still_does(signed_in, settings, how):
-    browser = signed_in()
+def test_a_cookie_that_goes_with_the_browser_still_does(shopper, settings, how):
+    browser = shopper()
     if how == "of the site":
         settings.SESSION_EXPIRE_AT_BROWSER_CLOSE = True
     else:
@@ -366,11 +289,11 @@ def test_a_cookie_that_goes_with_the_browser_still_does(signed_in, settings, how
 
 
 @pytest.mark.parametrize("act", ["signs in again", "proves it", "gets another key"])
-def test_a_key_that_is_new_for_other_reasons_has_its_time_before_it(signed_in, act):
-    browser = signed_in()
+def test_a_key_that_is_new_for_other_reasons_has_its_time_before_it(shopper, act):
+    browser = shopper()
     with later(AFTER - 100):
         if act == "signs in again":
-            browser.post("/login/", {"username": "alice", "password": "secret"})
+            post_sign_in(browser)
         elif act == "proves it":
             browser.get("/prove/")
         else:
@@ -385,9 +308,9 @@ def test_a_key_that_is_new_for_other_reasons_has_its_time_before_it(signed_in, a
 
 
 @pytest.mark.standard("ASVS-7.3.2", "NIST-SB-5")
-def test_new_keys_do_not_put_off_the_end(signed_in, policy):
+def test_new_keys_do_not_put_off_the_end(shopper, policy):
     policy(renew_after=AFTER, renew_grace=GRACE, absolute=3600)
-    browser = signed_in()
+    browser = shopper()
     end = UserSession.objects.get().started_at + timedelta(seconds=3600)
     keys = [key_of(browser)]
     for seconds in range(DUE, 3599, DUE + 5):
@@ -404,8 +327,8 @@ def test_new_keys_do_not_put_off_the_end(signed_in, policy):
         assert is_told(browser, b"Your session has expired.")
 
 
-def test_a_session_that_may_last_for_a_year_still_does(signed_in):
-    browser = signed_in()
+def test_a_session_that_may_last_for_a_year_still_does(shopper):
+    browser = shopper()
     cookie = browser.get("/remember/").cookies["sessionid"]
     assert cookie["max-age"] >= 365 * DAY - 10
     renewed(browser)
@@ -415,8 +338,8 @@ def test_a_session_that_may_last_for_a_year_still_does(signed_in):
         assert cart(browser) == "teapot"
 
 
-def test_what_a_renewal_costs(signed_in):
-    browser = signed_in()
+def test_what_a_renewal_costs(shopper):
+    browser = shopper()
     old = key_of(browser)
     with later(DUE):
         # Reads and checks, writes the activity in row and store, and four that are a transaction.
@@ -438,8 +361,8 @@ def test_what_a_renewal_costs(signed_in):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("what", ["read", "write"])
 @pytest.mark.standard("ASVS-15.4.2")
-def test_twenty_requests_at_that_moment(signed_in, monkeypatch, reused, caplog, what):
-    browser = signed_in()
+def test_twenty_requests_at_that_moment(shopper, monkeypatch, reused, caplog, what):
+    browser = shopper()
     old = key_of(browser)
     # Each has read its session, and its view is done.
     everybody = threading.Barrier(20)
@@ -479,9 +402,9 @@ def test_twenty_requests_at_that_moment(signed_in, monkeypatch, reused, caplog, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_hundred_requests_of_ten_tabs_and_nobody_arranges_them(signed_in, reused, caplog):
+def test_hundred_requests_of_ten_tabs_and_nobody_arranges_them(shopper, reused, caplog):
     """Each tab keeps the cookie that it was given last."""
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     given_out = []
 
@@ -512,8 +435,8 @@ def test_hundred_requests_of_ten_tabs_and_nobody_arranges_them(signed_in, reused
 @pytest.mark.parametrize("mine", ["read", "write"])
 @pytest.mark.parametrize("step", OPEN_STEPS)
 @pytest.mark.standard("ASVS-15.4.2")
-def test_another_request_between_two_steps(signed_in, at, reused, step, mine, theirs):
-    browser = signed_in()
+def test_another_request_between_two_steps(shopper, at, reused, step, mine, theirs):
+    browser = shopper()
     old = key_of(browser)
     responses = []
 
@@ -544,8 +467,8 @@ def test_another_request_between_two_steps(signed_in, at, reused, step, mine, th
 @pytest.mark.parametrize("step", OPEN_STEPS)
 @pytest.mark.parametrize("how", ["revoked", "signed out"])
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
-def test_ended_between_two_steps(signed_in, at, step, how):
-    browser = signed_in()
+def test_ended_between_two_steps(shopper, at, step, how):
+    browser = shopper()
     old = key_of(browser)
 
     def end():
@@ -571,9 +494,9 @@ def test_ended_between_two_steps(signed_in, at, step, how):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("step", OPEN_STEPS)
 @pytest.mark.standard("ASVS-15.4.2")
-def test_given_another_key_between_two_steps(signed_in, at, reused, step):
+def test_given_another_key_between_two_steps(shopper, at, reused, step):
     """By a change of the password in another tab, say."""
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     other = SessionStore(old)
 
@@ -596,9 +519,9 @@ def test_given_another_key_between_two_steps(signed_in, at, reused, step):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("step", ["read", "verify", "note", "touch"])
-def test_another_request_whose_clock_is_ahead(signed_in, at, reused, step):
+def test_another_request_whose_clock_is_ahead(shopper, at, reused, step):
     """For one of them it is time, for the other it is not."""
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     tab = browse_as(browser, old)
 
@@ -625,8 +548,8 @@ def test_another_request_whose_clock_is_ahead(signed_in, at, reused, step):
 @pytest.mark.parametrize("step", ["read", "remove"])
 @pytest.mark.parametrize("how", ["/logout/", "/flush/"])
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2", "WSTG-SESS-06")
-def test_who_signs_out_meanwhile_has_signed_out(signed_in, at, how, step):
-    browser = signed_in()
+def test_who_signs_out_meanwhile_has_signed_out(shopper, at, how, step):
+    browser = shopper()
     old = key_of(browser)
     tab = browse_as(browser, old)
     with later(DUE):
@@ -646,9 +569,9 @@ def test_who_signs_out_meanwhile_has_signed_out(signed_in, at, how, step):
 
 @pytest.mark.parametrize("how", ["/logout/", "/flush/"])
 @pytest.mark.standard("ASVS-7.4.1", "WSTG-SESS-06")
-def test_who_signs_out_with_the_old_key_has_signed_out(signed_in, how):
+def test_who_signs_out_with_the_old_key_has_signed_out(shopper, how):
     """The answer with the new one was lost, or not there yet."""
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser)
     with later(DUE + 5):
         browse_as(browser, old).post(how)
@@ -657,8 +580,8 @@ def test_who_signs_out_with_the_old_key_has_signed_out(signed_in, how):
             assert not is_in(browse_as(browser, key))
 
 
-def test_deleting_a_session_by_its_old_key_ends_it(signed_in, drive):
-    browser = signed_in()
+def test_deleting_a_session_by_its_old_key_ends_it(shopper, drive):
+    browser = shopper()
     old = renewed(browser)
     drive(SessionStore(), "delete", old)
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
@@ -667,8 +590,8 @@ def test_deleting_a_session_by_its_old_key_ends_it(signed_in, drive):
 
 @pytest.mark.parametrize("operation", ["save", "cycle_key", "reauthenticate"])
 @pytest.mark.standard("ASVS-15.4.2")
-def test_what_was_loaded_before_is_written_to_the_successor(signed_in, drive, operation):
-    browser = signed_in()
+def test_what_was_loaded_before_is_written_to_the_successor(shopper, drive, operation):
+    browser = shopper()
     old, handle = key_of(browser), UserSession.objects.get().pk
     slow = SessionStore(old)
     drive(slow, "get", "cart")
@@ -691,9 +614,9 @@ def test_what_was_loaded_before_is_written_to_the_successor(signed_in, drive, op
     assert row_of(browse_as(browser, slow.session_key)).ended_at is None
 
 
-def test_a_save_without_a_load_is_written_to_the_successor(signed_in, drive):
+def test_a_save_without_a_load_is_written_to_the_successor(shopper, drive):
     """As by clear(), which takes the place of all that is there; but signs out."""
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser)
     session = SessionStore(old)
     session.clear()
@@ -708,9 +631,9 @@ def test_a_save_without_a_load_is_written_to_the_successor(signed_in, drive):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("operation", ["cycle_key", "save"])
 @pytest.mark.standard("ASVS-15.4.2")
-def test_nobody_waits_for_each_other(signed_in, at, caplog, operation):
+def test_nobody_waits_for_each_other(shopper, at, caplog, operation):
     """Both write the row of the session and what is stored of it, in a transaction."""
-    browser = signed_in()
+    browser = shopper()
     other = SessionStore(key_of(browser))
     other.get("")
     threads, errors = [], []
@@ -756,9 +679,9 @@ def test_nobody_waits_for_each_other(signed_in, at, caplog, operation):
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("operation", ["cycle_key", "reauthenticate"])
-def test_a_new_key_for_other_reasons_takes_the_row_first(signed_in, at, drive, operation):
+def test_a_new_key_for_other_reasons_takes_the_row_first(shopper, at, drive, operation):
     """Where it is not one transaction: what is stored follows when the renewal is over."""
-    browser = signed_in()
+    browser = shopper()
     old, other = key_of(browser), SessionStore(key_of(browser))
     other.get("")
     has_row, is_over, errors = threading.Event(), threading.Event(), []
@@ -797,8 +720,8 @@ def test_a_new_key_for_other_reasons_takes_the_row_first(signed_in, at, drive, o
 # The answer with the new cookie is lost.
 
 
-def test_an_answer_that_is_lost_costs_nothing(signed_in, reused):
-    browser = signed_in()
+def test_an_answer_that_is_lost_costs_nothing(shopper, reused):
+    browser = shopper()
     old = renewed(browser)
     new = key_of(browser)
     lost = browse_as(browser, old)
@@ -819,8 +742,8 @@ def test_an_answer_that_is_lost_costs_nothing(signed_in, reused):
     assert not reused
 
 
-def test_an_answer_that_is_lost_costs_nothing_who_only_reads(signed_in):
-    browser = signed_in()
+def test_an_answer_that_is_lost_costs_nothing_who_only_reads(shopper):
+    browser = shopper()
     old = renewed(browser)
     new = key_of(browser)
     for days in (1, 14, 27, 40):
@@ -834,8 +757,8 @@ def test_an_answer_that_is_lost_costs_nothing_who_only_reads(signed_in):
         assert not is_in(browse_as(browser, new))
 
 
-def test_an_answer_that_is_lost_is_told_again_in_the_background(signed_in):
-    browser = signed_in()
+def test_an_answer_that_is_lost_is_told_again_in_the_background(shopper):
+    browser = shopper()
     old = renewed(browser)
     with later(DUE + 5):
         poll = browse_as(browser, old)
@@ -843,15 +766,15 @@ def test_an_answer_that_is_lost_is_told_again_in_the_background(signed_in):
         assert given(response) == key_of(browser)
 
 
-def test_a_failing_answer_does_not_tell_it_again(signed_in):
-    browser = signed_in()
+def test_a_failing_answer_does_not_tell_it_again(shopper):
+    browser = shopper()
     old = renewed(browser)
     with later(DUE + 5):
         assert sets_no_cookie(browse_as(browser, old).get("/fail/"))
 
 
-def test_two_answers_that_are_lost(signed_in, reused):
-    browser = signed_in()
+def test_two_answers_that_are_lost(shopper, reused):
+    browser = shopper()
     first = renewed(browser)
     second = renewed(browser, after=2 * DUE + 10)  # by its first use
     third = key_of(browser)
@@ -869,8 +792,8 @@ def test_two_answers_that_are_lost(signed_in, reused):
     assert len(reused) == 1
 
 
-def test_the_grace_counts_from_the_first_use_of_the_new_key(signed_in, reused):
-    browser = signed_in()
+def test_the_grace_counts_from_the_first_use_of_the_new_key(shopper, reused):
+    browser = shopper()
     old = renewed(browser)
     with later(DUE + 50 * GRACE):
         assert is_in(browse_as(browser, old))
@@ -887,8 +810,8 @@ def test_the_grace_counts_from_the_first_use_of_the_new_key(signed_in, reused):
     assert len(reused) == 1
 
 
-def test_later_uses_of_the_new_key_do_not_prolong_the_grace(signed_in, reused):
-    browser = signed_in()
+def test_later_uses_of_the_new_key_do_not_prolong_the_grace(shopper, reused):
+    browser = shopper()
     old = renewed(browser)
     for seconds in range(5, GRACE + 30, 10):
         seen(browser, DUE + seconds)
@@ -897,9 +820,9 @@ def test_later_uses_of_the_new_key_do_not_prolong_the_grace(signed_in, reused):
     assert len(reused) == 1
 
 
-def test_a_use_in_the_background_is_a_use_of_the_new_key(signed_in, reused):
+def test_a_use_in_the_background_is_a_use_of_the_new_key(shopper, reused):
     """Else the old one would be good for as long as a page is open that asks for news."""
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser)
     with later(DUE + 5):
         browser.get(view(browser, "poll"))
@@ -912,10 +835,10 @@ def test_a_use_in_the_background_is_a_use_of_the_new_key(signed_in, reused):
 
 
 @pytest.fixture
-def generations(signed_in, policy):
+def generations(shopper, policy):
     """A browser that has had three keys before, all within their grace, and those."""
     policy(renew_after=60, renew_grace=3600)
-    browser = signed_in()
+    browser = shopper()
     return browser, [renewed(browser, after=70 * number) for number in (1, 2, 3)]
 
 
@@ -995,10 +918,10 @@ def test_keys_before_lead_nowhere_when_the_last_is_gone(generations, reused, how
 
 
 @pytest.fixture
-def thief(signed_in, browse):
+def thief(shopper):
     """A browser that got hold of a key, and the one that it is of, which has a new one by now."""
-    owner = signed_in()
-    thief = browse(renewed(owner))
+    owner = shopper()
+    thief = browse_as(owner, renewed(owner))
     seen(owner)
     return thief, owner
 
@@ -1018,7 +941,7 @@ def test_reuse_ends_the_session_for_everybody(thief, reused, ended, caplog):
         assert UserSession.objects.get().end_reason == EndReason.REUSED
         ((handle, client),) = reused
         assert (handle, client.user_agent) == (row.pk, "")
-        assert ended == [([row.pk], EndReason.REUSED)]
+        assert ended == [({row.pk}, EndReason.REUSED, None)]
         (record,) = [record for record in caplog.records if record.name != "django.request"]
         assert record.name == "django.security.SuspiciousSession"
         assert str(row.pk) in record.getMessage()
@@ -1153,7 +1076,7 @@ def test_two_late_requests_end_it_once(thief, reused, ended):
 
     with later(LATE):
         together(request, request)
-    assert [reason for _, reason in ended] == [EndReason.REUSED]
+    assert [reason for _, reason, _ in ended] == [EndReason.REUSED]
     assert 1 <= len(reused) <= 2
 
 
@@ -1176,9 +1099,9 @@ def test_the_store_is_down_when_a_reuse_is_noticed(thief, at, reused):
 # Locked meanwhile.
 
 
-def test_an_old_key_of_a_locked_session_opens_nothing(signed_in, policy):
+def test_an_old_key_of_a_locked_session_opens_nothing(shopper, policy):
     policy(renew_after=AFTER, renew_grace=10 * AFTER, idle=3 * AFTER, lock=True)
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser)
     seen(browser)
     with later(5 * AFTER):
@@ -1196,10 +1119,10 @@ def test_an_old_key_of_a_locked_session_opens_nothing(signed_in, policy):
     assert row_of(locked).ended_at is None
 
 
-def test_a_session_that_is_opened_by_an_old_key(signed_in, policy):
+def test_a_session_that_is_opened_by_an_old_key(shopper, policy):
     """The answer with the new one was lost, and then its user went away."""
     policy(renew_after=AFTER, renew_grace=GRACE, idle=3 * AFTER, lock=True)
-    browser = signed_in()
+    browser = shopper()
     lost = browse_as(browser, renewed(browser))
     with later(5 * AFTER):
         assert lost.get("/whoami/").status_code == 302
@@ -1217,13 +1140,13 @@ def test_a_session_that_is_opened_by_an_old_key(signed_in, policy):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", WRITES)
 @pytest.mark.standard("ASVS-16.5.2", "ASVS-16.5.3")
-def test_a_renewal_that_breaks_off(signed_in, at, reused, step, after, answer, visit):
+def test_a_renewal_that_breaks_off(shopper, at, reused, step, after, answer, visit):
     """A store is down, or the process is killed; or it is done, and nobody hears of it."""
 
     def fail():
         raise OperationalError("no route to host")
 
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     with later(DUE):
         pending = at(step, fail, after)
@@ -1243,11 +1166,11 @@ def test_a_renewal_that_breaks_off(signed_in, at, reused, step, after, answer, v
 
 @pytest.mark.parametrize("step", WRITES)
 @pytest.mark.standard("ASVS-7.4.1")
-def test_what_broke_off_can_be_ended(signed_in, at, step):
+def test_what_broke_off_can_be_ended(shopper, at, step):
     def fail():
         raise OperationalError("no route to host")
 
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     with later(DUE):
         at(step, fail, after=True)
@@ -1264,11 +1187,11 @@ def test_what_broke_off_can_be_ended(signed_in, at, step):
 
 
 @pytest.mark.parametrize("step", WRITES)
-def test_what_the_view_writes_is_kept_when_it_breaks_off(signed_in, at, step):
+def test_what_the_view_writes_is_kept_when_it_breaks_off(shopper, at, step):
     def fail():
         raise OperationalError("no route to host")
 
-    browser = signed_in()
+    browser = shopper()
     with later(DUE):
         pending = at(step, fail, after=True)
         assert put(browser, theme="dark").status_code == 200
@@ -1278,14 +1201,14 @@ def test_what_the_view_writes_is_kept_when_it_breaks_off(signed_in, at, step):
 
 @pytest.mark.redis
 @pytest.mark.parametrize("at_what_time", ["before", "when it was new", "when it was seen"])
-def test_redis_comes_back_with_what_it_had_before(signed_in, reused, at_what_time):
+def test_redis_comes_back_with_what_it_had_before(shopper, reused, at_what_time):
     def copy():
         return {key: (store.client().dump(key), store.client().pttl(key)) for key in keys()}
 
     def keys():
         return [*store._keys().values()]
 
-    browser = signed_in()
+    browser = shopper()
     older = copy()
     old = renewed(browser)
     if at_what_time != "before":
@@ -1315,9 +1238,9 @@ def test_redis_comes_back_with_what_it_had_before(signed_in, reused, at_what_tim
 
 
 @pytest.mark.standard("NIST-SB-3")
-def test_new_privileges_take_a_new_key(signed_in, alice, policy):
+def test_new_privileges_take_a_new_key(shopper, alice, policy):
     policy()
-    browser = signed_in()
+    browser = shopper()
     old, before = key_of(browser), UserSession.objects.get()
     assert not before.renew
     alice.groups.add(Group.objects.create(name="others"))
@@ -1339,9 +1262,9 @@ def test_new_privileges_take_a_new_key(signed_in, alice, policy):
         assert not is_in(browse_as(browser, old))
 
 
-def test_new_privileges_are_not_forgotten_when_there_is_no_answer(signed_in, policy):
+def test_new_privileges_are_not_forgotten_when_there_is_no_answer(shopper, policy):
     policy()
-    browser = signed_in()
+    browser = shopper()
     old = key_of(browser)
     UserSession.objects.update(renew=True)
     with later(61):
@@ -1354,9 +1277,9 @@ def test_new_privileges_are_not_forgotten_when_there_is_no_answer(signed_in, pol
     assert not UserSession.objects.get().renew
 
 
-def test_another_new_key_will_do(signed_in, policy, drive):
+def test_another_new_key_will_do(shopper, policy, drive):
     policy()
-    browser = signed_in()
+    browser = shopper()
     UserSession.objects.update(renew=True)
     session = SessionStore(key_of(browser))
     drive(session, "cycle_key")
@@ -1370,8 +1293,8 @@ def test_another_new_key_will_do(signed_in, policy, drive):
 # What is left of it.
 
 
-def test_what_is_left_under_an_old_key_expires(signed_in, reused):
-    browser = signed_in()
+def test_what_is_left_under_an_old_key_expires(shopper, reused):
+    browser = shopper()
     old = renewed(browser)
     assert SessionStore().exists(old)
     seen(browser, DUE + 9)
@@ -1387,9 +1310,9 @@ def test_what_is_left_under_an_old_key_expires(signed_in, reused):
     assert not reused
 
 
-def test_what_is_left_expires_although_the_old_key_was_used_within_its_grace(signed_in, policy):
+def test_what_is_left_expires_although_the_old_key_was_used_within_its_grace(shopper, policy):
     policy(renew_after=2 * DAY, renew_grace=3600)
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser, after=2 * DAY + 1)
     seen(browser, 2 * DAY + 10)
     with later(2 * DAY + 300):
@@ -1399,9 +1322,9 @@ def test_what_is_left_expires_although_the_old_key_was_used_within_its_grace(sig
         assert cart(browser) == "teapot"
 
 
-def test_what_is_left_expires_with_its_session(signed_in, policy):
+def test_what_is_left_expires_with_its_session(shopper, policy):
     policy(renew_after=AFTER, renew_grace=GRACE, absolute=2 * AFTER)
-    browser = signed_in()
+    browser = shopper()
     old = renewed(browser)
     seen(browser)
     with later(2 * AFTER + 1):
@@ -1410,8 +1333,8 @@ def test_what_is_left_expires_with_its_session(signed_in, policy):
         assert not store.payloads()
 
 
-def test_what_is_left_holds_nothing_of_the_session(signed_in):
-    browser = signed_in()
+def test_what_is_left_holds_nothing_of_the_session(shopper):
+    browser = shopper()
     put(browser, letter="A" * 100 + "".join(map(str, range(2000))))
     before = store.payloads()[digest_of(key_of(browser))]
     old = renewed(browser)
@@ -1457,11 +1380,11 @@ def everything():
 
 @pytest.mark.parametrize("step", ["insert", "replace", "follow", "value"])
 @pytest.mark.standard("ASVS-3.3.4")
-def test_an_error_report_of_a_renewal_does_not_show_the_keys(signed_in, at, step):
+def test_an_error_report_of_a_renewal_does_not_show_the_keys(shopper, at, step):
     def fail():
         raise RuntimeError("out of order")
 
-    browser = signed_in()
+    browser = shopper()
     with later(DUE):
         session = SessionStore(key_of(browser))
         session.client = Client(None, "")

@@ -18,13 +18,10 @@ from django_sessionkit.sealing import digest_of
 from example_project.management.commands.demo import PASSWORD
 from example_project.products import PRODUCTS
 from tests import servers, store
+from tests.browsers import PAGE
+from tests.own_browser import OwnBrowser
+from tests.people import FIREFOX, IPHONE
 
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
-SAFARI = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 "
-    "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
-)
-PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 TEAPOT = PRODUCTS[0]
 SECRETS = {
     "name": "Ottilie Grünbaum",
@@ -32,54 +29,6 @@ SECRETS = {
     "postcode": "12345",
     "city": "Xanten",
 }
-
-
-class Browser(httpx.Client):
-    """A browser, as far as a story needs one; it keeps the session keys that it is given."""
-
-    keys: set[str] = set()
-
-    def __init__(self, site, user_agent):
-        headers = {"User-Agent": user_agent, "Accept": PAGE}
-        hooks = {"response": [self.look]}
-        super().__init__(base_url=site, headers=headers, follow_redirects=True, event_hooks=hooks)
-
-    def look(self, response):
-        """No session key but in the Set-Cookie that issues it."""
-        response.read()
-        if key := response.cookies.get("sessionid"):
-            assert "no-store" in response.headers["Cache-Control"]
-            self.keys.add(key)
-        seen = "\n".join(
-            [str(response.url), response.text]
-            + [value for name, value in response.headers.items() if name != "set-cookie"]
-        )
-        assert not [key for key in self.keys if key in seen or digest_of(key) in seen]
-
-    def submit(self, page, **fields):
-        """Fill in the only form of a page that has a token, and send it where its page was."""
-        return self.send_form(page, str(page.url), **fields)
-
-    def send_form(self, page, to, **fields):
-        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
-        referer = {"Referer": str(page.url)}
-        data = {"csrfmiddlewaretoken": token, **fields}
-        return self.post(to, data=data, headers=referer)
-
-    def sign_in(self, name):
-        page = self.get("/account/sign-in/")
-        return self.submit(page, username=name, password=PASSWORD)
-
-    def follow(self, page, text):
-        """Follow the link that reads so."""
-        links = re.findall(r'<a\b[^>]*?href="([^"]+)"[^>]*>(.*?)</a>', page.text, re.DOTALL)
-        (url,) = [url for url, label in links if text in re.sub(r"<.*?>", "", label)]
-        return self.get(url)
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "log"
 
 
 @pytest.fixture
@@ -96,15 +45,15 @@ def env(settings):
 @pytest.fixture
 def browse(example_database, log, env):
     """Open a browser on a device."""
-    Browser.keys.clear()
+    OwnBrowser.keys.clear()
     with servers.serve_example(example_database, log, env) as site, ExitStack() as browsers:
-        yield lambda user_agent: browsers.enter_context(Browser(site, user_agent))
+        yield lambda user_agent: browsers.enter_context(OwnBrowser(site, user_agent))
 
 
 @pytest.mark.standard("ASVS-3.3.4", "ASVS-7.2.4", "ASVS-14.2.1", "ASVS-16.2.5", "WSTG-SESS-04")
 def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database, log, settings):
     others = keys_in_redis(settings)
-    laptop, phone, office = browse(FIREFOX), browse(SAFARI), browse(FIREFOX)
+    laptop, phone, office = browse(FIREFOX), browse(IPHONE), browse(FIREFOX)
 
     # A visitor fills a cart, and takes it along when she signs in.
     page = laptop.get(f"/products/{TEAPOT.slug}/")
@@ -158,7 +107,7 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
     assert office.get("/admin/").url.path == "/admin/"
 
     # Nobody can use, or read, what is left.
-    assert len(Browser.keys) == 4
+    assert len(OwnBrowser.keys) == 4
     dump, said = dump_of(example_database), log.read_text(errors="replace")
     assert digest_of(office.cookies["sessionid"]) in dump
     assert "GET /account/sessions/" in said
@@ -168,7 +117,7 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
         assert settings.SESSIONKIT_REDIS_PREFIX + digest_of(office.cookies["sessionid"]) in keys
         dump += "\n".join(key + store.client().get(key).decode("latin-1") for key in keys)
     for left in (dump, said):
-        assert not [key for key in Browser.keys if key in left]
+        assert not [key for key in OwnBrowser.keys if key in left]
         assert not [word for word in SECRETS.values() if word in left]
         assert f"cart:{TEAPOT.slug}" not in left
     assert TEAPOT.slug not in dump
@@ -209,7 +158,7 @@ def test_a_thousand_visitors_without_a_cookie_leave_nothing(example_database, lo
     pages += ["/account/", "/account/sessions/", "/checkout/", "/admin/login/", "/nowhere/"]
     with (
         servers.serve_example(example_database, log, {**env, "DEBUG": "no"}) as site,
-        httpx.Client(base_url=site, headers={"Accept": PAGE, "Connection": "close"}) as client,
+        httpx.Client(base_url=site, headers=PAGE | {"Connection": "close"}) as client,
     ):
         for number in range(1000):
             client.cookies.clear()

@@ -16,14 +16,12 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from django_sessionkit.models import EndReason, UserSession
-from tests.faces.test_views import CHROME, FIREFOX, IPHONE, sign_in, signed_in
+from tests.pages import LIMIT, fields_of
+from tests.people import CHROME, FIREFOX, IPHONE, is_in, sign_in
 from tests.store import travel
-from tests.stories.test_reauthentication import fields_of
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
-
-LIMIT = "/account/sessions/limit/"
 
 
 @csrf_exempt
@@ -59,11 +57,6 @@ urlpatterns = [
 ]
 
 
-@pytest.fixture
-def alice() -> User:
-    return User.objects.create_user("alice", password="secret")
-
-
 @pytest.mark.standard("ASVS-7.3.2", "ASVS-7.5.1", "NIST-REAUTH-3")
 def test_the_password_of_somebody_else_is_no_proof(alice: User, policy: Callable[..., None]):
     policy(absolute=3600, recent=60)
@@ -72,10 +65,10 @@ def test_the_password_of_somebody_else_is_no_proof(alice: User, policy: Callable
     row = UserSession.objects.get()
     with travel(timedelta(minutes=50)):
         assert thief.post("/token/", {"password": "theirs"}).content == b"token"
-        assert signed_in(thief)
+        assert is_in(thief)
     assert UserSession.objects.get().authenticated_at == row.authenticated_at
     with travel(timedelta(minutes=61)):
-        assert not signed_in(thief)
+        assert not is_in(thief)
 
 
 @pytest.mark.standard("ASVS-7.1.2")
@@ -87,10 +80,10 @@ def test_a_page_of_the_site_lets_nobody_in_for_whom_there_is_no_room(
     sign_in(alice, FIREFOX)
     phone = sign_in(alice, IPHONE)
     assert phone.get("/prove/").headers["Location"].startswith(LIMIT)
-    assert not signed_in(phone)
+    assert not is_in(phone)
     UserSession.objects.filter(counts=True).revoke()
     assert phone.get("/prove/").headers["Location"] == "/whoami/"
-    assert signed_in(phone)
+    assert is_in(phone)
 
 
 @pytest.mark.standard("ASVS-7.3.1")
@@ -105,7 +98,7 @@ def test_who_makes_room_proves_nothing(alice: User, policy: Callable[..., None])
         str(pk) for pk in UserSession.objects.filter(counts=True).values_list("pk", flat=True)
     ]
     thief.post(LIMIT, {**fields_of(page), "session": chosen})
-    assert not signed_in(thief)
+    assert not is_in(thief)
     assert UserSession.objects.first().end_reason == EndReason.MOVED  # type: ignore[union-attr]
 
 
@@ -151,7 +144,7 @@ def test_a_lock_is_not_passed_over(alice: User, policy: Callable[..., None], set
         with pytest.raises(UpdateError, match="locked"):
             browser.session.reauthenticate()  # type: ignore[attr-defined]
         assert browser.get("/prove/nothing/").headers["Location"].startswith("/account/")
-        assert not signed_in(browser)
+        assert not is_in(browser)
 
 
 def test_a_session_is_locked_where_the_site_has_not_our_pages(
