@@ -22,15 +22,7 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests.browsers import sets_no_cookie, view
 from tests.people import is_in, key_of, post_sign_in
-from tests.redis_servers import (
-    DURABLE,
-    FORGETFUL,
-    PATIENCE,
-    Proxy,
-    Server,
-    sessions_in,
-    wait_for,
-)
+from tests.redis_servers import DURABLE, FORGETFUL, PATIENCE, Proxy, Server, sessions_in, wait_for
 from tests.servers import HOST, free_port
 from tests.store import travel
 

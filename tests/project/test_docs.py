@@ -31,12 +31,7 @@ from django_sessionkit import client as clients
 from django_sessionkit import tasks, urls
 from django_sessionkit.checks import MESSAGES
 from django_sessionkit.conf import Settings, conf
-from django_sessionkit.models import (
-    EndReason,
-    UserSession,
-    UserSessionQuerySet,
-    get_session_store,
-)
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet, get_session_store
 from django_sessionkit.signals import sessions_ended
 from tests import servers
 from tests.documents import (

@@ -8,12 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth import (
-    BACKEND_SESSION_KEY,
-    HASH_SESSION_KEY,
-    SESSION_KEY,
-    login,
-)
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, login
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import OperationalError, connection, connections
