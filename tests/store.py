@@ -24,6 +24,7 @@ from django_sessionkit.models import StoredSession, get_session_store
 from django_sessionkit.sealing import digest_of
 
 SessionStore = get_session_store()
+MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60  # in seconds
 FORTNIGHT = 14 * 24 * 60 * 60 * 1000  # SESSION_COOKIE_AGE, in milliseconds
 # When the clock stands still. In the future: what is past for Redis, it expires by itself.
 NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
@@ -41,7 +42,7 @@ def payloads() -> dict[str, bytes]:
     return {digest: client().get(key)[8:] for digest, key in _keys().items()}
 
 
-def put(digest: str, payload: bytes) -> None:
+def tamper(digest: str, payload: bytes) -> None:
     """Write something else over a payload, as somebody would who got at the store."""
     if not ON_REDIS:
         StoredSession.objects.filter(digest=digest).update(payload=payload)

@@ -73,7 +73,7 @@ def test_neither_the_session_key_nor_the_contents_are_stored(stored):
 @pytest.mark.standard("ASVS-7.2.1", "ASVS-16.2.5", "ASVS-16.3.3", "ASVS-16.5.3")
 def test_a_payload_that_is_tampered_with_is_an_empty_session(drive, stored, caplog):
     ((digest, payload),) = store.payloads().items()
-    store.put(digest, payload[:-1] + bytes([payload[-1] ^ 1]))
+    store.tamper(digest, payload[:-1] + bytes([payload[-1] ^ 1]))
     session = again(stored)
     assert drive(session, "load") == {}
     assert session.session_key is None
@@ -88,7 +88,7 @@ def test_a_payload_from_another_session_is_an_empty_session(drive, stored):
     rich["credit"] = 1_000_000
     rich.save()
     theirs = store.payloads()[digest_of(rich.session_key)]
-    store.put(digest_of(stored.session_key), theirs)
+    store.tamper(digest_of(stored.session_key), theirs)
     assert drive(again(stored), "load") == {}
 
 

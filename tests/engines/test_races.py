@@ -29,7 +29,7 @@ def session():
 
 
 @pytest.fixture
-def signed_in():
+def session_of_alice():
     user = get_user_model().objects.create_user("alice")
 
     def sign_in():
@@ -97,8 +97,8 @@ def test_eight_tasks_of_fifty_changes_each_lose_nothing(session):
 
 
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
-def test_a_save_after_a_revocation_does_not_bring_the_session_back(signed_in, drive):
-    session = signed_in()
+def test_a_save_after_a_revocation_does_not_bring_the_session_back(session_of_alice, drive):
+    session = session_of_alice()
     loaded, ended = threading.Event(), threading.Event()
 
     def slow_request():
@@ -140,10 +140,10 @@ def test_a_delete_between_load_and_save_is_final(session, drive):
 
 @pytest.mark.parametrize("operation", ["save", "cycle_key"])
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-15.4.2")
-def test_whoever_wins_a_race_against_a_revocation_nobody_is_signed_in(signed_in, operation):
+def test_whoever_wins_a_race_against_a_revocation_nobody_is_signed_in(session_of_alice, operation):
     """Not arranged: 100 rounds, in which every order comes about."""
     for number in range(100):
-        session = signed_in()
+        session = session_of_alice()
         start = threading.Barrier(2)
 
         def write(session=session, start=start, number=number):
@@ -180,8 +180,8 @@ def test_twenty_new_keys_at_once_leave_one_session(session):
 
 
 @pytest.mark.standard("ASVS-15.4.2")
-def test_of_twenty_new_keys_of_a_signed_in_session_one_wins(signed_in):
-    session = signed_in()
+def test_of_twenty_new_keys_of_a_signed_in_session_one_wins(session_of_alice):
+    session = session_of_alice()
     start = threading.Barrier(20)
     kept = []
 

@@ -49,7 +49,7 @@ class LineClock:
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch):
+def line_clock(monkeypatch):
     clock = LineClock()
     monkeypatch.setattr(redis, "time", clock)
     monkeypatch.setattr(redis, "_line", redis.Line())
@@ -201,7 +201,7 @@ SPEECHLESS += [a_replica_that_knows_it_is_stale, behind_another_password]
 READ_ONLY = [writes_paused, a_replica, full]
 
 
-def send(browser, what):
+def have_a_view(browser, what):
     """Have a view read or write the session, in the way of the server that the browser talks to."""
     method = browser.get if what == "read" else browser.post
     return method(view(browser, what), {"theme": "dark"})
@@ -214,35 +214,35 @@ def name_of(function):
 @pytest.mark.parametrize("what", ["read", "write"])
 @pytest.mark.parametrize("failing", SPEECHLESS, ids=name_of)
 @pytest.mark.standard("ASVS-16.5.2")
-def test_redis_does_not_answer(server, clock, alice, signed_in, failing, what):
+def test_redis_does_not_answer(server, line_clock, alice, signed_in, failing, what):
     browser = signed_in()
     browser.post("/write/", {"cart": "teapot"})
     key = key_of(browser)
     with failing(server):
-        assert is_asked_to_try_again(send(browser, what))
+        assert is_asked_to_try_again(have_a_view(browser, what))
         assert is_asked_to_try_again(browser.get("/whoami/"))
         assert browser.get("/").content == b"home"  # leaves the session alone
-    clock.tick()
+    line_clock.tick()
     assert key_of(browser) == key
     assert is_in(browser)
     # What was written into the socket of a frozen one may have been read from it in the end.
     assert browser.get("/read/").json() in ({"cart": "teapot"}, {"cart": "teapot", "theme": "dark"})
-    assert send(browser, "write").content == b"written"
+    assert have_a_view(browser, "write").content == b"written"
     assert browser.get("/read/").json() == {"cart": "teapot", "theme": "dark"}
 
 
 @pytest.mark.parametrize("failing", READ_ONLY, ids=name_of)
-def test_redis_can_only_be_read(server, clock, alice, signed_in, failing):
+def test_redis_can_only_be_read(server, line_clock, alice, signed_in, failing):
     browser = signed_in()
     browser.post("/write/", {"cart": "teapot"})
     key = key_of(browser)
     with failing(server):
-        assert is_asked_to_try_again(send(browser, "write"))
-        clock.tick()
+        assert is_asked_to_try_again(have_a_view(browser, "write"))
+        line_clock.tick()
         assert is_in(browser)
-        assert send(browser, "read").json() == {"cart": "teapot"}
+        assert have_a_view(browser, "read").json() == {"cart": "teapot"}
     assert key_of(browser) == key
-    assert send(browser, "write").content == b"written"
+    assert have_a_view(browser, "write").content == b"written"
     assert browser.get("/read/").json() == {"cart": "teapot", "theme": "dark"}
 
 
@@ -276,7 +276,9 @@ def kill_before(verb, server, monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ["insert", "replace", "move"])
-def test_redis_is_killed_between_a_load_and_a_save(server, clock, alice, browse, verb, monkeypatch):
+def test_redis_is_killed_between_a_load_and_a_save(
+    server, line_clock, alice, browse, verb, monkeypatch
+):
     browser = browse()
     if verb != "insert":
         browser.post("/write/", {"cart": "teapot"})
@@ -289,7 +291,7 @@ def test_redis_is_killed_between_a_load_and_a_save(server, clock, alice, browse,
     assert response.status_code == 503
     assert sets_no_cookie(response)
     server.start()
-    clock.tick()
+    line_clock.tick()
     assert browser.cookies.output() == cookies
     assert browser.get("/read/").json() == ({} if verb == "insert" else {"cart": "teapot"})
     assert post_sign_in(browser).status_code == 302
@@ -313,7 +315,7 @@ def test_a_full_redis_slides_the_expiry_of_those_who_read(server, alice, signed_
 
 
 @pytest.mark.parametrize("failing", READ_ONLY, ids=name_of)
-def test_a_new_key_that_can_not_be_written_costs_nothing(server, clock, drive, failing):
+def test_a_new_key_that_can_not_be_written_costs_nothing(server, line_clock, drive, failing):
     session = SessionStore()
     session["cart"] = ["teapot"]
     session.save()
@@ -323,7 +325,7 @@ def test_a_new_key_that_can_not_be_written_costs_nothing(server, clock, drive, f
             drive(session, "cycle_key")
         assert session.failed
         assert session.session_key == old
-    clock.tick()
+    line_clock.tick()
     # The new one may have been on its way, as an orphan: nobody has its key.
     assert redis._key(digest_of(old)) in keys(server)
     assert all(server.client.pttl(key) > 0 for key in keys(server))
@@ -353,7 +355,7 @@ def test_sessions_can_be_ended_in_a_full_redis(server, alice, signed_in):
 
 
 @pytest.mark.standard("ASVS-16.5.2")
-def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, clock, alice, signed_in):
+def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, line_clock, alice, signed_in):
     browser = signed_in()
     server.kill()
     assert is_asked_to_try_again(browser.get("/whoami/"))
@@ -362,24 +364,24 @@ def test_after_a_failure_nobody_knocks_for_a_moment(server, proxy, clock, alice,
         for path in ["/whoami/", "/read/", "/aread/"] * 3:
             assert is_asked_to_try_again(browser.get(path))
         assert proxy.connections == before
-        clock.tick()
+        line_clock.tick()
         assert is_asked_to_try_again(browser.get("/whoami/"))
         assert proxy.connections == before + 1
     server.start()
     assert is_asked_to_try_again(browser.get("/whoami/"))
-    clock.tick()
+    line_clock.tick()
     for _ in range(3):  # at once, without a tick
         assert is_in(browser)
 
 
-def test_a_redis_that_hangs_costs_one_timeout(server, proxy, clock, alice, signed_in):
+def test_a_redis_that_hangs_costs_one_timeout(server, proxy, line_clock, alice, signed_in):
     browser = signed_in()
     with frozen(server):
         started = time.monotonic()
         for _ in range(100):
             assert is_asked_to_try_again(browser.get("/whoami/"))
         assert time.monotonic() - started < 50 * TIMEOUTS["SOCKET_TIMEOUT"]
-    clock.tick()
+    line_clock.tick()
     assert is_in(browser)
 
 
@@ -388,11 +390,11 @@ def knock():
         SessionStore.call(SessionStore.read, "0" * 64)
 
 
-def test_one_thread_knocks_for_all(server, proxy, clock):
+def test_one_thread_knocks_for_all(server, proxy, line_clock):
     knock()
     with frozen(server):
         knock()
-        clock.tick()
+        line_clock.tick()
         before = proxy.connections
         threads = [threading.Thread(target=knock) for _ in range(20)]
         for thread in threads:
@@ -402,7 +404,7 @@ def test_one_thread_knocks_for_all(server, proxy, clock):
         assert proxy.connections == before + 1
 
 
-def test_one_task_knocks_for_all(server, proxy, clock):
+def test_one_task_knocks_for_all(server, proxy, line_clock):
     async def knocks(count):
         tasks = [SessionStore.aread("0" * 64) for _ in range(count)]
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -411,25 +413,25 @@ def test_one_task_knocks_for_all(server, proxy, clock):
         assert await knocks(1) == [None]
         with frozen(server):
             await knocks(1)
-            clock.tick()
+            line_clock.tick()
             before = proxy.connections
             errors = await knocks(200)
             assert proxy.connections == before + 1
         assert all(isinstance(error, RedisError) for error in errors)
-        clock.tick()
+        line_clock.tick()
         assert await knocks(1) == [None]
         assert await knocks(200) == [None] * 200
 
     asyncio.run(story())
 
 
-def test_who_gives_up_knocking_has_had_no_answer(server, proxy, clock):
+def test_who_gives_up_knocking_has_had_no_answer(server, proxy, line_clock):
     async def story():
         await SessionStore.aread("0" * 64)
         with frozen(server):
             with pytest.raises(RedisError):
                 await SessionStore.aread("0" * 64)
-            clock.tick()
+            line_clock.tick()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(SessionStore.aread("0" * 64), 0.1)
             before = proxy.connections
@@ -464,7 +466,7 @@ def test_a_pool_that_is_used_up_is_no_failure_of_redis(server, alice, signed_in,
 
 
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-16.5.2")
-def test_revoking_while_redis_is_down(server, clock, alice, signed_in):
+def test_revoking_while_redis_is_down(server, line_clock, alice, signed_in):
     browsers = [signed_in() for _ in range(2)]
     server.kill()
     with pytest.raises(StoreUnavailable):
@@ -472,7 +474,7 @@ def test_revoking_while_redis_is_down(server, clock, alice, signed_in):
     assert not UserSession.objects.active().exists()
     assert set(UserSession.objects.values_list("end_reason", flat=True)) == {EndReason.REVOKED}
     server.start()
-    clock.tick()
+    line_clock.tick()
     assert len(keys(server)) == 2
     with travel(AN_INTERVAL):
         for browser in browsers:
@@ -483,7 +485,9 @@ def test_revoking_while_redis_is_down(server, clock, alice, signed_in):
     assert keys(server) == []
 
 
-def test_the_purge_removes_what_was_ended_while_redis_was_down(server, clock, alice, signed_in):
+def test_the_purge_removes_what_was_ended_while_redis_was_down(
+    server, line_clock, alice, signed_in
+):
     browser = signed_in()
     server.kill()
     with pytest.raises(StoreUnavailable):
@@ -491,18 +495,18 @@ def test_the_purge_removes_what_was_ended_while_redis_was_down(server, clock, al
     with pytest.raises(StoreUnavailable):
         SessionStore.clear_expired()
     server.start()
-    clock.tick()
+    line_clock.tick()
     SessionStore.clear_expired()
     assert keys(server) == []
     assert browser.get("/whoami/").headers["Location"].startswith("/login/")
 
 
-def test_the_page_says_that_redis_is_down(server, clock, alice, signed_in, monkeypatch):
+def test_the_page_says_that_redis_is_down(server, line_clock, alice, signed_in, monkeypatch):
     here, there = signed_in(), signed_in()
     kill_before("remove", server, monkeypatch)
     assert here.post("/account/sessions/others/end/").status_code == 302
     server.start()
-    clock.tick()
+    line_clock.tick()
     page = here.get("/account/sessions/")
     assert b"it may take up to 60 seconds" in page.content
     assert page.content.count(b"This device") == 1
@@ -514,7 +518,7 @@ def test_the_page_says_that_redis_is_down(server, clock, alice, signed_in, monke
 
 @pytest.mark.parametrize("who", ["the touch", "the purge"])
 @pytest.mark.standard("ASVS-7.4.1")
-def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, signed_in, who):
+def test_redis_comes_back_with_what_it_had_before(forgetful, line_clock, alice, signed_in, who):
     """A kill -9 before it has written, a replica that lagged behind, a backup."""
     browser = signed_in()
     forgetful.client.save()
@@ -522,7 +526,7 @@ def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, signe
     forgetful.kill()
     forgetful.start()
     assert len(keys(forgetful)) == 1
-    clock.tick()
+    line_clock.tick()
     if who == "the purge":
         SessionStore.clear_expired()
         assert keys(forgetful) == []
@@ -531,7 +535,9 @@ def test_redis_comes_back_with_what_it_had_before(forgetful, clock, alice, signe
     assert keys(forgetful) == []
 
 
-def test_redis_comes_back_with_a_key_that_was_changed(forgetful, clock, alice, signed_in, browse):
+def test_redis_comes_back_with_a_key_that_was_changed(
+    forgetful, line_clock, alice, signed_in, browse
+):
     """After a change of the password, say, when somebody had got hold of the old one."""
     browser = signed_in()
     thief = browse()
@@ -540,7 +546,7 @@ def test_redis_comes_back_with_a_key_that_was_changed(forgetful, clock, alice, s
     SessionStore(key_of(browser)).cycle_key()
     forgetful.kill()
     forgetful.start()
-    clock.tick()
+    line_clock.tick()
     with travel(AN_INTERVAL):
         assert not is_in(thief)
     assert keys(forgetful) == []

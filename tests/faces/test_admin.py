@@ -1,8 +1,6 @@
 """The staff's pages, told as stories of staff who look at sessions and end them."""
 
 import re
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,12 +24,12 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.pages import press, token, words
 from tests.people import CHROME, IPHONE, handle, is_in, is_out, row_of, sign_in, who
-from tests.servers import PROJECT
+from tests.projects import run_project
 from tests.urls import urlpatterns as site_of_the_tests
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-LIST = "/admin/django_sessionkit/usersession/"
+CHANGELIST = "/admin/django_sessionkit/usersession/"
 FAREWELL = "You were signed out by the staff of this site."
 
 
@@ -84,7 +82,7 @@ def post(device: Client, url: str) -> Any:
     return device.post(url, {**token(device.get("/login/")), "post": "yes"})
 
 
-def act(device: Client, action: str, *rows: Any, url: str = LIST, **fields: Any) -> Any:
+def act(device: Client, action: str, *rows: Any, url: str = CHANGELIST, **fields: Any) -> Any:
     """Tick rows of a list, and let the action have them."""
     ticked = [str(getattr(row, "pk", row)) for row in rows]
     return press(device, url, action=action, _selected_action=ticked, **fields)
@@ -96,14 +94,14 @@ def as_read(page: Any) -> str:
 
 
 def page_of(device: Client) -> str:
-    return f"{LIST}{handle(device)}/change/"
+    return f"{CHANGELIST}{handle(device)}/change/"
 
 
 def delete_url(device: Client) -> str:
-    return f"{LIST}{handle(device)}/delete/"
+    return f"{CHANGELIST}{handle(device)}/delete/"
 
 
-def listed(page: Any) -> list[uuid.UUID]:
+def rows_on(page: Any) -> list[uuid.UUID]:
     assert page.status_code == 200
     return [session.pk for session in page.context["cl"].result_list]
 
@@ -133,8 +131,8 @@ def test_list_says_who_is_signed_in_where_since_when_and_what_has_ended(alice, b
     UserSession.objects.filter(pk=handle(pc)).revoke(EndReason.LIMIT)
     UserSession.objects.filter(pk=handle(tablet)).update(expires_at=timezone.now())
 
-    page = desk.get(LIST)
-    assert listed(page) == [row.pk for row in UserSession.objects.order_by("-started_at")]
+    page = desk.get(CHANGELIST)
+    assert rows_on(page) == [row.pk for row in UserSession.objects.order_by("-started_at")]
     (cells,) = re.findall(r"<tbody>(.*)</tbody>", page.text, re.DOTALL)
     lines = [" ".join(re.sub(r"<[^>]*>", " ", line).split()) for line in cells.split("</tr>")[:-1]]
     assert len(lines) == 4
@@ -148,10 +146,10 @@ def test_list_says_who_is_signed_in_where_since_when_and_what_has_ended(alice, b
 
 def test_list_takes_as_many_queries_however_many_sessions(alice, root):
     desk = sign_in(root)
-    desk.get(LIST)
+    desk.get(CHANGELIST)
     for number in range(10):
         with store.round_trips(4):  # the session, the user; how many, which
-            assert len(listed(desk.get(LIST))) == number + 1
+            assert len(rows_on(desk.get(CHANGELIST))) == number + 1
         sign_in(User.objects.create_user(f"user{number}", password="secret"), IPHONE)
 
 
@@ -160,51 +158,51 @@ def test_list_by_state_reason_and_user(alice, bob, root):
     limited = handle(pc)
     UserSession.objects.filter(pk=limited).revoke(EndReason.LIMIT)
     UserSession.objects.filter(pk=handle(tablet)).update(expires_at=timezone.now())
-    assert listed(desk.get(f"{LIST}?state=active")) == [handle(phone), handle(desk)]
+    assert rows_on(desk.get(f"{CHANGELIST}?state=active")) == [handle(phone), handle(desk)]
     ended = [handle(tablet), limited]
-    assert listed(desk.get(f"{LIST}?state=ended")) == ended
-    assert len(listed(desk.get(f"{LIST}?state=nonsense"))) == 4
-    assert listed(desk.get(f"{LIST}?end_reason__exact=limit")) == ended[1:]
+    assert rows_on(desk.get(f"{CHANGELIST}?state=ended")) == ended
+    assert len(rows_on(desk.get(f"{CHANGELIST}?state=nonsense"))) == 4
+    assert rows_on(desk.get(f"{CHANGELIST}?end_reason__exact=limit")) == ended[1:]
     yesterday = (timezone.now() - timedelta(days=1)).isoformat()
     for name in ("started_at", "last_seen_at"):
-        assert len(listed(desk.get(LIST, {f"{name}__gte": yesterday}))) == 4
-        assert listed(desk.get(LIST, {f"{name}__lt": yesterday})) == []
+        assert len(rows_on(desk.get(CHANGELIST, {f"{name}__gte": yesterday}))) == 4
+        assert rows_on(desk.get(CHANGELIST, {f"{name}__lt": yesterday})) == []
 
-    page = desk.get(f"{LIST}?user={alice.pk}")
-    assert listed(page) == [handle(phone)]
+    page = desk.get(f"{CHANGELIST}?user={alice.pk}")
+    assert rows_on(page) == [handle(phone)]
     assert "By user All alice" in as_read(page)
     assert "bob" not in as_read(page)
     # Nor is there a list of all users to choose from.
-    filters = re.findall(r'data-filter-title="([^"]*)"', desk.get(LIST).text)
+    filters = re.findall(r'data-filter-title="([^"]*)"', desk.get(CHANGELIST).text)
     assert filters == ["state", "reason", "signed in", "last active"]
 
 
 @pytest.mark.parametrize("user", ["0", "nobody"])
 def test_list_of_a_user_that_there_is_not_is_empty_or_the_whole_list(root, user):
     desk = sign_in(root)
-    page = desk.get(f"{LIST}?user={user}", follow=True)
-    assert listed(page) == ([] if user == "0" else [handle(desk)])
+    page = desk.get(f"{CHANGELIST}?user={user}", follow=True)
+    assert rows_on(page) == ([] if user == "0" else [handle(desk)])
 
 
 @pytest.mark.parametrize("term", ["ali", "ALICE@ex", "alice ice@", "203.0.113.9", " 203.0.113.9 "])
 def test_search_by_name_e_mail_and_address(alice, bob, root, term):
     desk, phone, _ = sign_in(root), sign_in(alice, IPHONE, "203.0.113.9"), sign_in(bob)
-    page = desk.get(LIST, {"q": term})
-    assert listed(page) == [handle(phone)]
+    page = desk.get(CHANGELIST, {"q": term})
+    assert rows_on(page) == [handle(phone)]
     assert "A user, or a whole address." in as_read(page)
 
 
 def test_search_by_address_in_any_way_to_write_it(alice, root):
     desk = sign_in(root)
     sign_in(alice, address="110.0.0.1")
-    assert listed(desk.get(LIST, {"q": "10.0.0.1"})) == []
+    assert rows_on(desk.get(CHANGELIST, {"q": "10.0.0.1"})) == []
     phone = sign_in(alice, address="2001:db8::1")
     for term in ("2001:db8::1", "2001:DB8:0:0::0001"):
-        assert listed(desk.get(LIST, {"q": term})) == [handle(phone)]
+        assert rows_on(desk.get(CHANGELIST, {"q": term})) == [handle(phone)]
 
 
 def test_list_offers_nothing_for_which_the_whole_table_is_sorted_or_counted(root):
-    page = sign_in(root).get(LIST)
+    page = sign_in(root).get(CHANGELIST)
     assert "?o=" not in page.text
     assert "_facets" not in page.text
 
@@ -214,7 +212,7 @@ def test_rows_whose_user_is_gone_harm_nobody(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     url = page_of(phone)
     User.objects.filter(pk=alice.pk)._raw_delete("default")
-    assert listed(desk.get(LIST)) == [handle(desk)]
+    assert rows_on(desk.get(CHANGELIST)) == [handle(desk)]
     assert desk.get(url).status_code == 302
 
 
@@ -252,12 +250,12 @@ def test_page_of_a_session_says_what_is_known_and_lets_nobody_change_it(alice, r
     )
     assert "Delete" not in text
     assert press(desk, page_of(phone), user=root.pk).status_code == 403
-    assert desk.get(f"{LIST}add/").status_code == 403
+    assert desk.get(f"{CHANGELIST}add/").status_code == 403
 
 
 def test_device_that_nothing_is_known_of_has_its_pages_too(alice, root):
     desk, phone = sign_in(root), sign_in(alice, user_agent="", address="")
-    for url in (LIST, page_of(phone), delete_url(phone)):
+    for url in (CHANGELIST, page_of(phone), delete_url(phone)):
         assert "Unknown device" in as_read(desk.get(url))
     for url in (page_of(phone), delete_url(phone)):
         assert "Address: -" in as_read(desk.get(url))
@@ -289,12 +287,12 @@ def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
     assert "elete" not in as_read(asked)
     assert f'<a role="button" href="{page_url}" class="button cancel-link">' in asked.text
     breadcrumbs = asked.text.partition('class="breadcrumbs"')[2].partition("<h1")[0]
-    assert f'<a href="{LIST}">Sessions</a>' in breadcrumbs.partition("<nav")[0]
+    assert f'<a href="{CHANGELIST}">Sessions</a>' in breadcrumbs.partition("<nav")[0]
     assert is_in(phone)
 
     response = press(desk, url)
-    assert (response.status_code, response["Location"]) == (302, LIST)
-    assert messages_of(desk.get(LIST)) == [("success", "1 session was ended.")]
+    assert (response.status_code, response["Location"]) == (302, CHANGELIST)
+    assert messages_of(desk.get(CHANGELIST)) == [("success", "1 session was ended.")]
     assert is_in(pc)
     assert is_in(desk, root)
     answer = phone.get("/whoami/")
@@ -310,7 +308,7 @@ def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
     assert "Ended by: root" in as_read(page)
     assert "End this session" not in as_read(page)
     assert log_entries() == [("root", "alice: Safari on iOS", "Ended.")]
-    assert "Ended." in as_read(desk.get(f"{LIST}{ended}/history/"))
+    assert "Ended." in as_read(desk.get(f"{CHANGELIST}{ended}/history/"))
     index = as_read(desk.get("/admin/"))
     assert "alice: Safari on iOS" in index
     assert "eleted" not in index
@@ -318,11 +316,11 @@ def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
 
 def test_ending_leads_back_to_the_list_as_it_was(alice, root):
     desk, phone = sign_in(root), sign_in(alice, IPHONE)
-    page = desk.get(f"{LIST}?state=active&q=ali").text
+    page = desk.get(f"{CHANGELIST}?state=active&q=ali").text
     (row_url,) = re.findall(rf'href="({page_of(phone)}[^"]*)"', page)
     (url,) = re.findall(rf'href="({delete_url(phone)}[^"]*)"', desk.get(unescape(row_url)).text)
     assert row_url in desk.get(unescape(url)).text
-    assert press(desk, unescape(url))["Location"] == f"{LIST}?state=active&q=ali"
+    assert press(desk, unescape(url))["Location"] == f"{CHANGELIST}?state=active&q=ali"
 
 
 def test_ending_what_has_ended_is_no_error(alice, root):
@@ -334,14 +332,14 @@ def test_ending_what_has_ended_is_no_error(alice, root):
     assert "Are you sure" not in as_read(page)
     assert f'<a href="{url.replace("delete", "change")}">Back to the session</a>' in page.text
     post(desk, url)
-    assert messages_of(desk.get(LIST))[-1] == ("info", "There was no active session to end.")
+    assert messages_of(desk.get(CHANGELIST))[-1] == ("info", "There was no active session to end.")
     assert len(log_entries()) == 1
 
 
 def test_ending_a_session_that_there_is_not_is_not_found(root):
     desk = sign_in(root)
     for name in (uuid.uuid4(), "nonsense"):
-        assert desk.get(f"{LIST}{name}/delete/").status_code == 404
+        assert desk.get(f"{CHANGELIST}{name}/delete/").status_code == 404
 
 
 @pytest.mark.standard("ASVS-3.5.1", "ASVS-3.5.3")
@@ -375,13 +373,13 @@ def test_ending_ones_own_session_is_signing_out(root):
 
 def test_ending_selected_sessions(alice, bob, root):
     desk, phone, pc, tablet = sign_in(root), sign_in(alice), sign_in(bob, CHROME), sign_in(bob)
-    page = desk.get(LIST)
+    page = desk.get(CHANGELIST)
     assert re.findall(r'<option value="(\w+)">([^<]*)', page.text) == [
         ("delete_selected", "End selected sessions")
     ]
     response = act(desk, "delete_selected", row_of(phone), row_of(pc))
-    assert (response.status_code, response["Location"]) == (302, LIST)
-    assert messages_of(desk.get(LIST)) == [("success", "2 sessions were ended.")]
+    assert (response.status_code, response["Location"]) == (302, CHANGELIST)
+    assert messages_of(desk.get(CHANGELIST)) == [("success", "2 sessions were ended.")]
     assert is_out(phone, FAREWELL)
     assert is_out(pc, FAREWELL)
     assert is_in(tablet, bob)
@@ -401,10 +399,10 @@ def test_ending_all_that_a_filter_lets_through(alice, bob, root, monkeypatch):
     desk, others = sign_in(root), [sign_in(user) for user in (alice, bob) * 3]
     ended = UserSession.objects.filter(pk=handle(others.pop()))
     ended.revoke()
-    url = f"{LIST}?state=active&user={alice.pk}"
+    url = f"{CHANGELIST}?state=active&user={alice.pk}"
     response = act(desk, "delete_selected", row_of(others[0]), url=url, select_across="1")
     assert response["Location"] == url
-    assert messages_of(desk.get(LIST)) == [("success", "3 sessions were ended.")]
+    assert messages_of(desk.get(CHANGELIST)) == [("success", "3 sessions were ended.")]
     assert [who(other) for other in others] == ["/login/", "bob", "/login/", "bob", "/login/"]
     assert len(log_entries()) == 3
     assert ended.get().end_reason == EndReason.REVOKED
@@ -428,7 +426,7 @@ def test_ending_ones_own_among_others_is_signing_out(alice, root):
     response = act(desk, "delete_selected", row_of(phone), row_of(desk))
     assert response.cookies["sessionid"]["max-age"] == 0
     page = desk.get(response["Location"], follow=True)
-    assert page.redirect_chain == [(f"/admin/login/?next={LIST}", 302)]
+    assert page.redirect_chain == [(f"/admin/login/?next={CHANGELIST}", 302)]
     assert messages_of(page) == [("success", "2 sessions were ended.")]
     assert is_out(phone, FAREWELL)
 
@@ -457,19 +455,19 @@ def test_store_that_does_not_answer_is_said_and_ends_nothing_less(alice, root, s
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=90):
         assert press(desk, delete_url(phone)).status_code == 302
         said = "What was to end is marked as ended, and ends within 90 seconds."
-        (message,) = messages_of(desk.get(LIST))
+        (message,) = messages_of(desk.get(CHANGELIST))
         assert message == ("warning", f"The session store did not answer. {said}")
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=1):
         assert act(desk, "delete_selected", row_of(pc)).status_code == 302
-        assert messages_of(desk.get(LIST))[0][1].endswith("ends within 1 second.")
+        assert messages_of(desk.get(CHANGELIST))[0][1].endswith("ends within 1 second.")
     assert UserSession.objects.filter(end_reason=EndReason.REVOKED_BY_STAFF).count() == 2
     assert len(log_entries()) == 2
 
 
 def test_ones_own_session_is_ended_by_the_next_touch_when_the_store_is_down(root, store_down):
     desk = sign_in(root)
-    assert press(desk, delete_url(desk))["Location"] == LIST
-    assert messages_of(desk.get(LIST))[0][0] == "warning"
+    assert press(desk, delete_url(desk))["Location"] == CHANGELIST
+    assert messages_of(desk.get(CHANGELIST))[0][0] == "warning"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -503,8 +501,8 @@ def test_what_is_marked_stays_marked_when_the_database_breaks_off_the_rest(
 
 def test_who_may_only_see(alice, staff):
     desk, phone = sign_in(staff("view_usersession")), sign_in(alice)
-    assert handle(phone) in listed(desk.get(LIST))
-    assert "End selected sessions" not in desk.get(LIST).text
+    assert handle(phone) in rows_on(desk.get(CHANGELIST))
+    assert "End selected sessions" not in desk.get(CHANGELIST).text
     page = desk.get(page_of(phone))
     assert page.status_code == 200
     assert "End this session" not in page.text
@@ -518,7 +516,7 @@ def test_who_may_only_see(alice, staff):
 def test_who_may_end_may_see_even_superusers(alice, root, staff):
     desk, phone, master = sign_in(staff("end_usersession")), sign_in(alice), sign_in(root)
     assert "Sessions" in as_read(desk.get("/admin/"))
-    assert len(listed(desk.get(LIST))) == 3
+    assert len(rows_on(desk.get(CHANGELIST))) == 3
     assert "End this session" in desk.get(page_of(phone)).text
     press(desk, delete_url(phone))
     act(desk, "delete_selected", row_of(master))
@@ -530,7 +528,12 @@ def test_who_may_end_may_see_even_superusers(alice, root, staff):
 @pytest.mark.standard("ASVS-8.2.2")
 def test_other_staff_see_nothing_and_end_nothing(alice, staff, permission):
     desk, phone = sign_in(staff(*[permission] if permission else [])), sign_in(alice)
-    for url in (LIST, page_of(phone), delete_url(phone), f"{LIST}{handle(phone)}/history/"):
+    for url in (
+        CHANGELIST,
+        page_of(phone),
+        delete_url(phone),
+        f"{CHANGELIST}{handle(phone)}/history/",
+    ):
         assert desk.get(url).status_code == 403
         assert post(desk, url).status_code == 403
     assert "Sessions" not in as_read(desk.get("/admin/"))
@@ -539,7 +542,7 @@ def test_other_staff_see_nothing_and_end_nothing(alice, staff, permission):
 
 def test_visitors_who_are_not_staff_are_asked_to_sign_in(alice, bob):
     phone, pc = sign_in(alice), sign_in(bob)
-    for url in (LIST, page_of(phone), delete_url(phone)):
+    for url in (CHANGELIST, page_of(phone), delete_url(phone)):
         answer = pc.get(url)
         assert (answer.status_code, answer["Location"]) == (302, f"/admin/login/?next={url}")
         assert post(pc, url).status_code == 302
@@ -590,7 +593,7 @@ def test_from_a_user_to_their_sessions(alice, bob, root):
     assert link in page.text
     assert re.search(r"<h2[^>]*>Sessions</h2>", page.text)
     assert "Important dates" in as_read(page)
-    assert listed(desk.get(url)) == [handle(phone)]
+    assert rows_on(desk.get(url)) == [handle(phone)]
     assert "Sessions" not in as_read(desk.get("/staff/auth/user/add/")).partition("Username:")[2]
 
 
@@ -786,19 +789,7 @@ assert "Are you sure" in page.text, page.content
 
 @pytest.mark.once
 def test_users_of_a_model_without_e_mail(tmp_path: Path):
-    (tmp_path / "people").mkdir()
-    (tmp_path / "people" / "__init__.py").touch()
-    (tmp_path / "people" / "models.py").write_text(PEOPLE)
-    (tmp_path / "project.py").write_text(SITE)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "project.py"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(PROJECT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
+    run_project(tmp_path, PEOPLE, SITE)
 
 
 # What must not be seen.
@@ -811,9 +802,15 @@ def test_neither_digests_nor_session_keys_are_on_any_page_in_the_log_or_in_a_url
     keys = [device.cookies["sessionid"].value for device in devices]
     secrets = [*keys, *UserSession.objects.values_list("digest", flat=True)]
     users = [f"/{site}/auth/user/" for site in ("admin", "staff")]
-    urls = ["/admin/", "/admin/django_sessionkit/", LIST, f"{LIST}?state=active", *users]
+    urls = [
+        "/admin/",
+        "/admin/django_sessionkit/",
+        CHANGELIST,
+        f"{CHANGELIST}?state=active",
+        *users,
+    ]
     for device in devices:
-        urls += [page_of(device), delete_url(device), f"{LIST}{handle(device)}/history/"]
+        urls += [page_of(device), delete_url(device), f"{CHANGELIST}{handle(device)}/history/"]
     for user in (alice, bob, root):
         urls += [f"{url}{user.pk}/{name}/" for url in users for name in ("change", "delete")]
 
@@ -838,7 +835,7 @@ def test_digests_can_not_be_found_out_by_trying(root, lookup):
     desk = sign_in(root)
     digest = UserSession.objects.get().digest
     field = {"_to_field": "digest", "o": "digest"}.get(lookup, digest)
-    page = desk.get(f"{LIST}?{lookup}={field}")
+    page = desk.get(f"{CHANGELIST}?{lookup}={field}")
     assert page.status_code == (200 if lookup == "o" else 400)
-    wrong = desk.get(LIST, {"q": digest})
-    assert listed(wrong) == []
+    wrong = desk.get(CHANGELIST, {"q": digest})
+    assert rows_on(wrong) == []

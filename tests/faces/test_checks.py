@@ -34,7 +34,7 @@ REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 FETCH_FROM_CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
-OTHERS = [name for name in settings.MIDDLEWARE if name != OURS]
+OTHER_MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != OURS]
 
 
 class SessionMiddlewareOfASite(middleware.SessionMiddleware):
@@ -79,14 +79,14 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
     ],
     "E003": [
-        {"MIDDLEWARE": OTHERS},
+        {"MIDDLEWARE": OTHER_MIDDLEWARE},
         {"MIDDLEWARE": []},
         {"MIDDLEWARE": ["nowhere.SessionMiddleware"]},
         {"MIDDLEWARE": ["tests.faces.test_checks.check_settings"]},  # a function
     ],
     "E004": [
-        {"MIDDLEWARE": [OURS, DJANGOS, *OTHERS]},
-        {"MIDDLEWARE": [DJANGOS, OURS, *OTHERS]},
+        {"MIDDLEWARE": [OURS, DJANGOS, *OTHER_MIDDLEWARE]},
+        {"MIDDLEWARE": [DJANGOS, OURS, *OTHER_MIDDLEWARE]},
         {"MIDDLEWARE": [OF_A_SITE, OURS]},
         {"MIDDLEWARE": [OURS, OURS]},
     ],
@@ -193,11 +193,16 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     ],
     "E014": [{"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]}],
     "W001": [
-        {"MIDDLEWARE": [DJANGOS, *OTHERS]},
-        {"MIDDLEWARE": ["tests.faces.test_checks.SessionMiddlewareOfAnotherPackage", *OTHERS]},
+        {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
+        {
+            "MIDDLEWARE": [
+                "tests.faces.test_checks.SessionMiddlewareOfAnotherPackage",
+                *OTHER_MIDDLEWARE,
+            ]
+        },
     ],
     "W002": [
-        {"MIDDLEWARE": [OURS, UPDATE_CACHE, *OTHERS, FETCH_FROM_CACHE]},
+        {"MIDDLEWARE": [OURS, UPDATE_CACHE, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
     ],
     "W003": [
         {"SESSIONKIT_TOUCH_INTERVAL": 60, "SESSION_COOKIE_AGE": 60},
@@ -267,8 +272,8 @@ RIGHT: list[dict[str, Any]] = [
     },
     DEPLOYED,
     {"SESSION_ENGINE": "tests.faces.test_checks"},
-    {"MIDDLEWARE": [OF_A_SITE, *OTHERS]},
-    {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHERS, FETCH_FROM_CACHE]},
+    {"MIDDLEWARE": [OF_A_SITE, *OTHER_MIDDLEWARE]},
+    {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
     {"MIDDLEWARE": [CSRF, OURS]},
     {
         "MIDDLEWARE": [MESSAGE, OURS],
@@ -408,7 +413,7 @@ def test_hint_about_the_cookies_name_is_one_that_browsers_take(case: dict[str, A
     "django_speaks",
     [
         {"INSTALLED_APPS": settings.INSTALLED_APPS},
-        {"MIDDLEWARE": [DJANGOS, *OTHERS]},
+        {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
     ],
 )
 def test_what_django_says_of_the_cookie_is_not_said_twice(django_speaks: dict[str, Any]):

@@ -60,7 +60,7 @@ def visit(user=None):
     return session
 
 
-def use(session):
+def come_back(session):
     """Come back with a request, and return what the session holds."""
     again = SessionStore(session.session_key)
     again.client = CLIENT
@@ -136,8 +136,8 @@ def test_expired_sessions_go_and_live_and_renewed_ones_stay(clock, alice):
     old, old_signed_in = visit(), visit(alice)
     renewed, renewed_signed_in = visit(), visit(alice)
     clock.move(AGE - timedelta(seconds=1))
-    assert use(renewed)
-    assert use(renewed_signed_in)
+    assert come_back(renewed)
+    assert come_back(renewed_signed_in)
     live, live_signed_in = visit(), visit(alice)
     clock.move(timedelta(minutes=2))
     SessionStore.clear_expired()
@@ -146,7 +146,7 @@ def test_expired_sessions_go_and_live_and_renewed_ones_stay(clock, alice):
     assert not is_stored(old_signed_in)
     for session in (renewed, renewed_signed_in, live, live_signed_in):
         assert is_stored(session)
-        assert use(session)["cart"] == ["teapot"]
+        assert come_back(session)["cart"] == ["teapot"]
     rows = UserSession.objects.active()
     assert {row.pk for row in rows} == {renewed_signed_in.handle, live_signed_in.handle}
 
@@ -453,7 +453,7 @@ def test_expired_row_is_closed_and_said_so(clock, alice, ended):
     session, live = visit(alice), visit(alice)
     row = UserSession.objects.get(pk=session.handle)
     clock.move(AGE - timedelta(seconds=1))
-    assert use(live)
+    assert come_back(live)
     clock.move(timedelta(minutes=2))
     SessionStore.clear_expired()
 
@@ -478,7 +478,7 @@ def test_row_waits_for_a_session_that_the_store_has_renewed(clock, alice):
     clock.move(AGE - timedelta(seconds=1))
     SessionStore.clear_expired()
     assert UserSession.objects.get(ended_at=None).pk == session.handle
-    assert use(session)
+    assert come_back(session)
 
     clock.move(AGE + timedelta(minutes=2))
     SessionStore.clear_expired()

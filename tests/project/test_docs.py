@@ -5,11 +5,10 @@ import ast
 import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -49,6 +48,7 @@ from tests.documents import (
     section,
 )
 from tests.people import FIREFOX, IPHONE
+from tests.projects import run_python
 from tests.servers import PROJECT
 from tests.settings import CELERY_BEAT_SCHEDULE
 from tests.store import travel
@@ -279,23 +279,12 @@ def run(
     (mysite / "followed_settings.py").write_text(followed)
     (tmp_path / "story.py").write_text(STORY.format(firefox=FIREFOX, iphone=IPHONE))
 
-    def run_python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", *arguments],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{tmp_path}:{PROJECT}",
-                "DJANGO_SETTINGS_MODULE": "mysite.followed_settings",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    return run_python
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}:{PROJECT}",
+        "DJANGO_SETTINGS_MODULE": "mysite.followed_settings",
+    }
+    return partial(run_python, tmp_path, env=env)
 
 
 def test_a_new_project_that_follows_the_readme(run: Callable[..., str]):

@@ -8,6 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.projects import run_python
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -95,11 +96,4 @@ def test_works_with_django_and_cryptography_alone(wheel: Path, tmp_path: Path):
     python = tmp_path / "venv" / "bin" / "python"
     pip("--python", python, "install", wheel)
     (tmp_path / "project.py").write_text(SITE)
-    done = subprocess.run(
-        [python, "-W", "error", "project.py"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
+    run_python(tmp_path, "project.py", python=python)

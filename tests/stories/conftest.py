@@ -1,6 +1,7 @@
 """What several of the stories begin with."""
 
 import pytest
+from django.db import connection, connections
 
 from django_sessionkit.models import UserSession
 from django_sessionkit.signals import session_key_reused
@@ -32,7 +33,7 @@ def locked(lockable, clock):
 
 
 @pytest.fixture
-def renews(policy):
+def keys_change(policy):
     """Have the keys of sessions change after ten minutes; old ones are good for another minute."""
     policy(renew_after=AFTER, renew_grace=GRACE)
 
@@ -68,3 +69,15 @@ def at(monkeypatch):
         return interleave(monkeypatch, *STEPS[step], act)
 
     return at
+
+
+# A site that answers every request in a transaction.
+
+
+@pytest.fixture
+def atomic_requests(monkeypatch):
+    database = connections.settings["default"]
+    monkeypatch.setitem(database, "ATOMIC_REQUESTS", True)
+    if connection.vendor == "sqlite":
+        # As Django's documentation has it: a transaction that reads first can not write then.
+        monkeypatch.setitem(database["OPTIONS"], "transaction_mode", "IMMEDIATE")

@@ -5,8 +5,8 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from django.contrib.auth import get_user_model, login
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth import login
+from django.contrib.auth.models import Group, Permission, User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.signed_cookies import SessionStore as OtherStore
 from django.core.management import call_command
@@ -23,8 +23,6 @@ from tests.people import handle, is_in, is_out, sign_in
 from tests.store import SessionStore, travel
 
 pytestmark = pytest.mark.django_db
-
-User = get_user_model()
 
 
 # Disabled.

@@ -12,11 +12,9 @@ from tests.browsers import SCRIPT
 from tests.calls import BACKGROUND, CALL, acall, call
 from tests.calls import urlpatterns as site_with_calls
 from tests.people import is_still_in, key_of, only_row, told
-from tests.store import SessionStore
+from tests.store import DAY, SessionStore
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
-
-DAY = 24 * 60 * 60
 
 
 WAYS = ["decorator", "path", "script", "prefetch", "prerender", "by hand"]

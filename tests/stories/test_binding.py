@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import SESSION_KEY
 from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import Client
@@ -25,7 +25,7 @@ from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-User = get_user_model()
+
 ALL = ("browser", "system", "network")
 
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"

@@ -8,11 +8,9 @@ import pytest
 from django_sessionkit.models import UserSession
 from tests.pages import PROVE
 from tests.people import is_still_in, key_of, told
-from tests.store import NOON, SessionStore
+from tests.store import DAY, HOUR, NOON, SessionStore
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.calls")]
-
-HOUR, DAY = 60 * 60, 24 * 60 * 60
 
 
 @pytest.mark.standard("ASVS-7.3.2", "NIST-SB-8.4")

@@ -7,11 +7,9 @@ from django.test.utils import CaptureQueriesContext
 from tests import store
 from tests.calls import BACKGROUND, hand_made
 from tests.people import key_of, post_sign_in, told
-from tests.store import SessionStore, round_trips
+from tests.store import HOUR, SessionStore, round_trips
 
 pytestmark = pytest.mark.django_db
-
-HOUR = 60 * 60
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth import get_user_model
-from django.db import OperationalError, connection, connections
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection
 from django.db.models import F
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
@@ -21,7 +21,7 @@ from tests.store import SessionStore
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-User = get_user_model()
+
 SEEN: list[Any] = []
 
 
@@ -53,11 +53,6 @@ urlpatterns = [
     path("fail_after_reading/", fail_after_reading),
     path("hold/", hold),
 ]
-
-
-@pytest.fixture
-def atomic_requests(monkeypatch):
-    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -13,11 +13,11 @@ from tests import store
 from tests.calls import hand_made, use
 from tests.calls import urlpatterns as site_with_calls
 from tests.people import is_still_in, key_of, only_row, post_sign_in, told
-from tests.store import NOON, SessionStore, round_trips
+from tests.store import DAY, HOUR, MINUTE, NOON, SessionStore, round_trips
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
+
 TEN_YEARS = 10 * 365 * DAY
 
 

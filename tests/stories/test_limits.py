@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, login
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.urls import path
 
@@ -23,7 +23,7 @@ from tests import store
 from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, view
 from tests.interleaving import before, together
 from tests.people import is_in, key_of, post_sign_in, row_of, who
-from tests.store import SessionStore, later
+from tests.store import DAY, MINUTE, SessionStore, later
 from tests.urls import urlpatterns as site
 
 pytestmark = [
@@ -34,7 +34,6 @@ pytestmark = [
 
 TOO_MANY = b"You were signed out because you signed in on too many devices."
 BACKEND = "django.contrib.auth.backends.ModelBackend"
-MINUTE, DAY = 60, 24 * 60 * 60
 
 # All that can happen; and which of them let the new session in.
 END = ["end_oldest", "end_idlest"]
@@ -794,15 +793,6 @@ def test_a_sign_in_and_one_that_waits_want_the_same_place(waiting, browse, two_c
 
 
 # In a transaction of the site's.
-
-
-@pytest.fixture
-def atomic_requests(monkeypatch):
-    database = connections.settings["default"]
-    monkeypatch.setitem(database, "ATOMIC_REQUESTS", True)
-    if connection.vendor == "sqlite":
-        # As Django's documentation has it: a transaction that reads first can not write then.
-        monkeypatch.setitem(database["OPTIONS"], "transaction_mode", "IMMEDIATE")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpResponse
 from django.urls import path
@@ -19,12 +19,9 @@ from tests.calls import urlpatterns as site_with_calls
 from tests.pages import PROVE
 from tests.people import CREDENTIALS, is_still_in, key_of, only_row, told
 from tests.policies import LOCK
-from tests.store import SessionStore
+from tests.store import HOUR, SessionStore
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
-
-User = get_user_model()
-HOUR = 60 * 60
 
 
 SEEN: list[Any] = []

@@ -1,11 +1,8 @@
 """A project that has users, groups and databases of its own."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.servers import PROJECT
+from tests.projects import run_project
 
 pytestmark = pytest.mark.django_db
 
@@ -156,16 +153,4 @@ if hasattr(Person, "groups"):
 @pytest.mark.parametrize("bases", ["AbstractBaseUser", "AbstractBaseUser, PermissionsMixin"])
 def test_users_of_another_model(tmp_path, bases):
     """With and without groups."""
-    (tmp_path / "people").mkdir()
-    (tmp_path / "people" / "__init__.py").touch()
-    (tmp_path / "people" / "models.py").write_text(PEOPLE.replace("BASES", bases))
-    (tmp_path / "project.py").write_text(SITE)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "project.py"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(PROJECT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
+    run_project(tmp_path, PEOPLE.replace("BASES", bases), SITE)

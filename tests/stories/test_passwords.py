@@ -8,12 +8,12 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import (
     aupdate_session_auth_hash,
-    get_user_model,
     login,
     update_session_auth_hash,
     views,
 )
 from django.contrib.auth.hashers import MD5PasswordHasher
+from django.contrib.auth.models import User
 from django.core import mail, serializers
 from django.db import connection, transaction
 from django.http import HttpResponse
@@ -33,7 +33,7 @@ from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-User = get_user_model()
+
 BOTH = {"new_password1": "better", "new_password2": "better"}
 WEAK = f"{__name__}.WeakHasher"
 

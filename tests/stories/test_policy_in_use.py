@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -13,12 +14,11 @@ from tests import policies, store
 from tests.browsers import PAGE, Browser
 from tests.calls import CALL, hand_made, leads_to_the_lock, prove_and_go_on, use
 from tests.people import is_still_in, key_of, only_row, post_sign_in, told
-from tests.store import SessionStore
+from tests.store import DAY, HOUR, MINUTE, SessionStore
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.calls")]
 
-User = get_user_model()
-MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
+
 TEN_YEARS = 10 * 365 * DAY
 
 

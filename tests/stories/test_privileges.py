@@ -4,9 +4,8 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
@@ -23,7 +22,7 @@ from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-User = get_user_model()
+
 PRIVILEGES = "You were signed out because what you may do here was changed."
 
 
@@ -51,7 +50,7 @@ def flag(name, value, **kwargs):
     return change
 
 
-CHANGES = {
+WAYS_TO_CHANGE = {
     "joins": lambda at: at.alice.groups.add(at.others),
     "is let in": lambda at: at.others.user_set.add(at.alice),
     "leaves": lambda at: at.alice.groups.remove(at.editors),
@@ -100,7 +99,7 @@ def place(alice, bob):
 
 
 @pytest.mark.standard("ASVS-8.3.2")
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("change", WAYS_TO_CHANGE.values(), ids=WAYS_TO_CHANGE)
 @pytest.mark.parametrize("policy", [ends, renews, keeps])
 def test_what_somebody_may_do_changes(place, settings, ended, policy, change):
     settings.SESSIONKIT_POLICY = f"{__name__}.{policy.__name__}"
@@ -201,7 +200,7 @@ ASKED: list[AbstractBaseUser] = []
 
 
 def test_a_group_with_many_members_costs_little(place, settings, monkeypatch, ended):
-    """Who is not signed in is not ends_bobs about, and what is done is done for many at a time."""
+    """Who is not signed in is not asked about, and what is done is done for many at a time."""
     people = [User(username=f"user {number}") for number in range(5)]
     place.others.user_set.set(User.objects.bulk_create(people))
     bob = place.bystander

@@ -62,7 +62,7 @@ urlpatterns = [
 
 
 @pytest.fixture
-def later(laptop: Client) -> Iterator[Client]:
+def stale(laptop: Client) -> Iterator[Client]:
     """The laptop, when its sign-in is no recent proof any more."""
     with travel(LATER):
         yield laptop
@@ -90,55 +90,55 @@ def test_who_has_just_signed_in_is_asked_nothing(laptop: Client, url: str):
 
 @pytest.mark.parametrize("url", VIEWS)
 @pytest.mark.standard("ASVS-7.2.4", "ASVS-7.5.1", "ASVS-7.5.3", "NIST-REAUTH-1")
-def test_whose_proof_is_too_old_is_asked_for_another_and_comes_back(later: Client, url: str):
-    signed_in_at, old_key = row_of(later).authenticated_at, key_of(later)
-    answer = later.get(f"{url}?to=bob")
+def test_whose_proof_is_too_old_is_asked_for_another_and_comes_back(stale: Client, url: str):
+    signed_in_at, old_key = row_of(stale).authenticated_at, key_of(stale)
+    answer = stale.get(f"{url}?to=bob")
     assert answer.status_code == 302
     assert answer["Location"] == f"{PROVE}?next={url}%3Fto%3Dbob"
 
-    page = later.get(answer["Location"])
+    page = stale.get(answer["Location"])
     assert page.status_code == 200
     assert "Please confirm that it is you" in words(page)
     assert "Signed in as alice." in words(page)
-    assert later.get(url).status_code == 302
+    assert stale.get(url).status_code == 302
 
-    answer = prove(later, page)
+    answer = prove(stale, page)
     assert (answer.status_code, answer["Location"]) == (302, f"{url}?to=bob")
-    assert later.get(answer["Location"]).status_code == 200
-    assert row_of(later).authenticated_at - signed_in_at >= LATER
-    assert key_of(later) != old_key
-    later.cookies["sessionid"] = old_key
-    assert not is_in(later)
+    assert stale.get(answer["Location"]).status_code == 200
+    assert row_of(stale).authenticated_at - signed_in_at >= LATER
+    assert key_of(stale) != old_key
+    stale.cookies["sessionid"] = old_key
+    assert not is_in(stale)
 
 
 @pytest.mark.standard("ASVS-7.5.1", "ASVS-16.3.1")
-def test_a_wrong_password_changes_nothing(later: Client):
+def test_a_wrong_password_changes_nothing(stale: Client):
     failures: list[Any] = []
 
     def failed(credentials: dict[str, str], request: HttpRequest, **kwargs: Any) -> None:
         failures.append((credentials["username"], request.path))
 
-    before = row_of(later), key_of(later)
-    page = later.get(f"{PROVE}?next=/pay/")
+    before = row_of(stale), key_of(stale)
+    page = stale.get(f"{PROVE}?next=/pay/")
     user_login_failed.connect(failed)
     try:
         for password in ("wrong", " secret", ""):
-            page = prove(later, page, password)
+            page = prove(stale, page, password)
             assert page.status_code == 200
-            assert key_of(later) == before[1]
+            assert key_of(stale) == before[1]
     finally:
         user_login_failed.disconnect(failed)
     assert failures == [("alice", PROVE)] * 2
     assert "This field is required." in words(page)
-    page = prove(later, page, "wrong")
+    page = prove(stale, page, "wrong")
     assert "That is not the password of this account." in words(page)
-    assert row_of(later).authenticated_at == before[0].authenticated_at
-    assert later.get("/pay/").status_code == 302
-    assert prove(later, page)["Location"] == "/pay/"
+    assert row_of(stale).authenticated_at == before[0].authenticated_at
+    assert stale.get("/pay/").status_code == 302
+    assert prove(stale, page)["Location"] == "/pay/"
 
 
-def test_the_page_is_made_for_password_managers_and_screen_readers(later: Client):
-    page = prove(later, later.get(PROVE), "wrong")
+def test_the_page_is_made_for_password_managers_and_screen_readers(stale: Client):
+    page = prove(stale, stale.get(PROVE), "wrong")
     inputs = {str(each["name"]): each for each in Strict(page.text).all("input")}
     password, username = inputs["password"], inputs["username"]
     assert (password["type"], password["autocomplete"]) == ("password", "current-password")
@@ -164,10 +164,10 @@ def test_a_user_who_is_not_there_any_more_is_a_stranger(laptop: Client, url: str
 
 
 @pytest.mark.parametrize("url", VIEWS)
-def test_a_script_is_told_where_to_send_its_user(later: Client, url: str):
+def test_a_script_is_told_where_to_send_its_user(stale: Client, url: str):
     for answer in (
-        later.get(url, headers=SCRIPT),
-        send(later, url, {"amount": "5"}, headers={"sec-fetch-mode": "cors"}),
+        stale.get(url, headers=SCRIPT),
+        send(stale, url, {"amount": "5"}, headers={"sec-fetch-mode": "cors"}),
     ):
         assert answer.status_code == 401
         assert answer.json() == {
@@ -176,7 +176,7 @@ def test_a_script_is_told_where_to_send_its_user(later: Client, url: str):
             "url": PROVE,
         }
         assert "no-store" in answer["Cache-Control"]
-    assert later.get(url, headers={"sec-fetch-mode": "navigate"})["Location"].startswith(PROVE)
+    assert stale.get(url, headers={"sec-fetch-mode": "navigate"})["Location"].startswith(PROVE)
 
 
 @pytest.mark.parametrize("recent", [60, 7200])
@@ -210,7 +210,7 @@ def test_a_session_of_another_engine_proves_nothing(alice: User):
 
 
 def test_who_is_known_by_other_means_than_the_session_signs_in():
-    MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.known_by_token"]  # noqa: N806
+    MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.always_alice"]  # noqa: N806
     User.objects.create_user("alice")
     with override_settings(MIDDLEWARE=MIDDLEWARE):
         robot = Client()
@@ -221,7 +221,7 @@ def test_who_is_known_by_other_means_than_the_session_signs_in():
         assert answer["Location"] == "/login/?next=/pay/"
 
 
-def known_by_token(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
+def always_alice(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
     def middleware(request: HttpRequest) -> HttpResponse:
         request.user = User.objects.get(username="alice")
         return get_response(request)
@@ -234,19 +234,19 @@ def known_by_token(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
 
 @pytest.mark.parametrize("url", VIEWS)
 @pytest.mark.standard("ASVS-7.5.1", "ASVS-7.5.3")
-def test_a_form_that_was_filled_in_is_kept_and_sent_when_its_user_says_so(later: Client, url: str):
+def test_a_form_that_was_filled_in_is_kept_and_sent_when_its_user_says_so(stale: Client, url: str):
     form = {"amount": "5", "to": ["bob", "eve"], "note": 'Für "Tee"\r\n& <Kuchen>', "empty": ""}
-    page = send(later, f"{url}?from=cart", form)
+    page = send(stale, f"{url}?from=cart", form)
     assert page.status_code == 403
     assert "Please confirm that it is you" in words(page)
     assert "What you have sent is kept." in words(page)
     assert "no-store" in page["Cache-Control"]
     assert page["X-Frame-Options"] == "DENY"
 
-    page = prove(later, page, "wrong")
+    page = prove(stale, page, "wrong")
     assert "That is not the password" in words(page)
     assert "What you have sent is kept." in words(page)
-    page = prove(later, page)
+    page = prove(stale, page)
     assert page.status_code == 200
     assert "Send it now?" in words(page)
     assert "nothing has been done with it yet" in words(page)
@@ -265,7 +265,7 @@ def test_a_form_that_was_filled_in_is_kept_and_sent_when_its_user_says_so(later:
     body: dict[str, Any] = {}
     for name, value in fields:
         body.setdefault(name, []).append(value)
-    answer = later.post(str(asked["action"]), body)
+    answer = stale.post(str(asked["action"]), body)
     assert answer.json()["query"] == {"from": "cart"}
     assert {k: v for k, v in answer.json()["paid"].items() if not k.startswith("csrf")} == {
         "amount": ["5"],
@@ -275,26 +275,26 @@ def test_a_form_that_was_filled_in_is_kept_and_sent_when_its_user_says_so(later:
     }
 
 
-def test_a_form_without_fields_is_kept_too(later: Client):
-    page = prove(later, send(later, "/pay/", {}))
+def test_a_form_without_fields_is_kept_too(stale: Client):
+    page = prove(stale, send(stale, "/pay/", {}))
     assert "Send it now?" in words(page)
     assert set(fields_of(page)) == {"csrfmiddlewaretoken"}
 
 
-def test_who_cancels_is_led_back_to_the_form(later: Client):
+def test_who_cancels_is_led_back_to_the_form(stale: Client):
     headers = {"referer": "http://testserver/cart/?page=2"}
-    page = prove(later, send(later, "/pay/", {"amount": "5"}, headers=headers))
+    page = prove(stale, send(stale, "/pay/", {"amount": "5"}, headers=headers))
     assert ">Cancel</a>" in page.text
     assert 'href="http://testserver/cart/?page=2"' in page.text
 
 
-def test_a_password_that_was_sent_is_shown_nowhere(later: Client):
-    page = send(later, "/pay/", {"new_password": "hunter2"})
+def test_a_password_that_was_sent_is_shown_nowhere(stale: Client):
+    page = send(stale, "/pay/", {"new_password": "hunter2"})
     for _ in range(2):
         assert "hunter2" not in words(page)
         shown = [each for each in Strict(page.text).all("input") if each["type"] != "hidden"]
         assert "hunter2" not in str(shown)
-        page = prove(later, page)
+        page = prove(stale, page)
     # Nor do error reports have it.
     hidden = page.wsgi_request.sensitive_post_parameters  # type: ignore[attr-defined]
     assert set(hidden) == {"password", "fields"}
@@ -312,38 +312,38 @@ FILE = SimpleUploadedFile("photo.jpg", b"JPEG")
     ids=["files", "long"],
 )
 def test_what_cannot_be_kept_is_said_and_the_form_comes_again(
-    later: Client, form: dict[str, Any], text: str
+    stale: Client, form: dict[str, Any], text: str
 ):
-    page = send(later, "/pay/", form, headers={"referer": "http://testserver/cart/"})
+    page = send(stale, "/pay/", form, headers={"referer": "http://testserver/cart/"})
     assert page.status_code == 403
     for _ in range(2):
         assert text in words(page)
         assert "Afterwards you come back to the form" in words(page)
         assert not {"to", "fields"} & set(fields_of(page))
-        page = prove(later, page, "wrong")
-    answer = prove(later, page)
+        page = prove(stale, page, "wrong")
+    answer = prove(stale, page)
     assert (answer.status_code, answer["Location"]) == (302, "http://testserver/cart/")
 
 
-def test_what_is_just_short_enough_is_kept(later: Client):
-    page = send(later, "/pay/", {"note": "x" * (LONGEST - len("note="))})
+def test_what_is_just_short_enough_is_kept(stale: Client):
+    page = send(stale, "/pay/", {"note": "x" * (LONGEST - len("note="))})
     assert len(fields_of(page)["fields"]) == LONGEST
 
 
-def test_what_is_no_form_is_not_kept(later: Client):
-    headers = {"X-CSRFToken": later.cookies["csrftoken"].value}
-    plain = later.post("/pay/", "amount=5", content_type="text/plain", headers=headers)
-    put = later.put("/pay/", "amount=5", headers=headers)
+def test_what_is_no_form_is_not_kept(stale: Client):
+    headers = {"X-CSRFToken": stale.cookies["csrftoken"].value}
+    plain = stale.post("/pay/", "amount=5", content_type="text/plain", headers=headers)
+    put = stale.put("/pay/", "amount=5", headers=headers)
     for page in (plain, put):
         assert page.status_code == 403
         assert "What you have sent was not done." in words(page)
-        assert prove(later, page)["Location"] == "/pay/"
+        assert prove(stale, page)["Location"] == "/pay/"
 
 
 @pytest.mark.parametrize("referer", ["https://evil.example/form", "javascript:alert(1)", "//evil"])
-def test_who_comes_from_elsewhere_is_not_led_back_there(later: Client, referer: str):
+def test_who_comes_from_elsewhere_is_not_led_back_there(stale: Client, referer: str):
     relaxed = Client(headers={"user-agent": FIREFOX}, REMOTE_ADDR="192.0.2.1")
-    relaxed.cookies = later.cookies
+    relaxed.cookies = stale.cookies
     page = relaxed.post("/pay/", {"photo": FILE}, headers={"referer": referer})
     assert fields_of(page)["next"] == "/pay/"
 
@@ -355,10 +355,10 @@ def test_who_comes_from_elsewhere_is_not_led_back_there(later: Client, referer: 
 )
 @pytest.mark.standard("ASVS-3.5.1", "NIST-SB-10", "WSTG-SESS-05")
 def test_a_forged_form_is_not_carried_to_a_page_with_a_good_token(
-    later: Client, middleware: list[str]
+    stale: Client, middleware: list[str]
 ):
     with override_settings(MIDDLEWARE=middleware):
-        device = same(later)
+        device = same(stale)
         for url in ("/pay/", "/pay/exempt/"):
             answer = device.post(url, {"amount": "5"}, headers={"origin": "https://evil.example"})
             assert answer.status_code == 403
@@ -381,12 +381,12 @@ def test_a_forged_form_is_not_carried_to_a_page_with_a_good_token(
     ["https://evil.example/", "//evil.example", "javascript:alert(1)", "/\\evil.example", ""],
 )
 @pytest.mark.standard("ASVS-3.7.2")
-def test_nobody_is_led_to_another_site(later: Client, evil: str):
-    page = later.get(PROVE, {"next": evil})
+def test_nobody_is_led_to_another_site(stale: Client, evil: str):
+    page = stale.get(PROVE, {"next": evil})
     assert fields_of(page)["next"] == "/"
     for fields in ({"next": evil}, {"next": "/pay/", "to": evil, "fields": "a=b"}):
-        answer = later.post(PROVE, {**fields_of(page), "password": "secret", **fields})
-        page = later.get(PROVE)
+        answer = stale.post(PROVE, {**fields_of(page), "password": "secret", **fields})
+        page = stale.get(PROVE)
         assert answer.status_code == 302
         assert answer["Location"] in ("/", "/pay/")
 
@@ -404,20 +404,20 @@ def test_a_stranger_has_nothing_to_prove():
         assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/pay/")
 
 
-def test_who_is_somebody_else_signs_out(later: Client):
-    page = later.get(f"{PROVE}?next=/pay/")
+def test_who_is_somebody_else_signs_out(stale: Client):
+    page = stale.get(f"{PROVE}?next=/pay/")
     fields = fields_of(page, "Sign out, or sign in as somebody else")
-    answer = later.post(PROVE, {**fields, "sign_out": "1"})
+    answer = stale.post(PROVE, {**fields, "sign_out": "1"})
     assert (answer.status_code, answer["Location"]) == (302, "/login/?next=/pay/")
-    assert not is_in(later)
+    assert not is_in(stale)
     assert UserSession.objects.get().end_reason == EndReason.LOGOUT
 
 
 @pytest.mark.standard("ASVS-3.4.6", "ASVS-14.3.2")
-def test_pages_are_neither_cached_nor_framed(later: Client):
+def test_pages_are_neither_cached_nor_framed(stale: Client):
     alone = [name for name in settings.MIDDLEWARE if "XFrame" not in name]
     with override_settings(MIDDLEWARE=alone):
-        device = same(later)
+        device = same(stale)
         sent = send(device, "/pay/", {})
         pages = [device.get(PROVE), sent, Client().get(PROVE)]
         # The second time, no cookie is sent, which would see to it.
@@ -430,7 +430,7 @@ def test_pages_are_neither_cached_nor_framed(later: Client):
 # Who proves it otherwise.
 
 
-def test_who_has_no_password_signs_in_again(later: Client, alice: User):
+def test_who_has_no_password_signs_in_again(stale: Client, alice: User):
     User.objects.update(password="!")
     device = Client(headers={"user-agent": FIREFOX})
     device.force_login(User.objects.get())
@@ -456,24 +456,24 @@ def test_who_has_no_password_signs_in_again(later: Client, alice: User):
         ("https://id.example/prove", "https://id.example/prove?next=http%3A//testserver/pay/"),
     ],
 )
-def test_a_site_has_a_page_of_its_own_for_that(later: Client, setting: str, leads_to: str):
+def test_a_site_has_a_page_of_its_own_for_that(stale: Client, setting: str, leads_to: str):
     with override_settings(ROOT_URLCONF=__name__, SESSIONKIT_REAUTHENTICATION_URL=setting):
-        assert later.get("/pay/")["Location"] == leads_to
-        page = send(later, "/pay/", {"amount": "5"})
+        assert stale.get("/pay/")["Location"] == leads_to
+        page = send(stale, "/pay/", {"amount": "5"})
         (link,) = [each for each in Strict(page.text).all("a") if each["href"] == leads_to]
         assert link["class"] == "sessionkit-button sessionkit-main"
         # Ours, where a password would do, is no way round it.
-        assert later.get(f"{PROVE}?next=/pay/")["Location"] == leads_to
-        fields = {**fields_of_any(later), "password": "secret", "next": "/pay/"}
-        assert later.post(PROVE, fields)["Location"] == leads_to
-    assert later.get("/pay/").status_code == 302
+        assert stale.get(f"{PROVE}?next=/pay/")["Location"] == leads_to
+        fields = {**fields_of_any(stale), "password": "secret", "next": "/pay/"}
+        assert stale.post(PROVE, fields)["Location"] == leads_to
+    assert stale.get("/pay/").status_code == 302
 
 
-def test_a_site_with_a_page_of_its_own_can_do_without_ours(later: Client):
+def test_a_site_with_a_page_of_its_own_can_do_without_ours(stale: Client):
     without: Any = tuple(each for each in site if "sessions/" not in str(each))
     with override_settings(ROOT_URLCONF=without, SESSIONKIT_REAUTHENTICATION_URL="/prove/"):
-        assert later.get("/pay/")["Location"] == "/prove/?next=/pay/"
-        page = send(later, "/pay/", {"amount": "5"})
+        assert stale.get("/pay/")["Location"] == "/prove/?next=/pay/"
+        page = send(stale, "/pay/", {"amount": "5"})
         assert page.status_code == 403
         assert 'href="/prove/?next=/pay/"' in page.text
 
@@ -482,15 +482,15 @@ def fields_of_any(device: Client) -> dict[str, str]:
     return {"csrfmiddlewaretoken": device.cookies["csrftoken"].value}
 
 
-def test_that_page_can_be_made_of_ours(later: Client):
+def test_that_page_can_be_made_of_ours(stale: Client):
     name = "prove_with_ours"
     with override_settings(ROOT_URLCONF=__name__, SESSIONKIT_REAUTHENTICATION_URL=name):
-        page = later.get(later.get("/pay/")["Location"])
+        page = stale.get(stale.get("/pay/")["Location"])
         (form, _sign_out) = Strict(page.text).all("form")
         assert form["action"] == "/prove/ours/"
-        answer = later.post("/prove/ours/", {**fields_of(page), "password": "secret"})
+        answer = stale.post("/prove/ours/", {**fields_of(page), "password": "secret"})
         assert answer["Location"] == "/pay/"
-        assert later.get("/pay/").status_code == 200
+        assert stale.get("/pay/").status_code == 200
 
 
 class Slow(BaseBackend):
@@ -510,16 +510,16 @@ class Anybody(RemoteUserBackend):
 @pytest.mark.parametrize("backend", ["Slow", "Anybody"])
 @pytest.mark.standard("ASVS-16.5.3")
 def test_backends_of_the_site_are_asked_and_only_the_same_user_is_taken(
-    later: Client, bob: User, backend: str
+    stale: Client, bob: User, backend: str
 ):
-    page = later.get(PROVE)
+    page = stale.get(PROVE)
     backends = [f"{__name__}.{backend}", *settings.AUTHENTICATION_BACKENDS]
     with override_settings(AUTHENTICATION_BACKENDS=backends):
         assert authenticate(username="alice", password="secret") in (None, bob)
-        page = prove(later, page)
+        page = prove(stale, page)
     assert page.status_code == 200
     assert "That is not the password of this account." in words(page)
-    assert later.get("/pay/").status_code == 302
+    assert stale.get("/pay/").status_code == 302
 
 
 # The kit's own pages.
@@ -798,13 +798,13 @@ def test_no_page_tells_what_could_be_used_as_a_session(
 
 
 @pytest.mark.standard("ASVS-3.2.2")
-def test_what_was_sent_can_not_write_into_the_page(later: Client):
+def test_what_was_sent_can_not_write_into_the_page(stale: Client):
     evil = '"><script>alert(1)</script>'
-    page = send(later, "/pay/?a=" + evil, {evil: evil}, headers={"referer": f"/pay/{evil}"})
+    page = send(stale, "/pay/?a=" + evil, {evil: evil}, headers={"referer": f"/pay/{evil}"})
     for _ in range(2):
         assert "<script" not in page.text
-        page = prove(later, page)
-    page = later.get(PROVE, {"next": f"/{evil}"})
+        page = prove(stale, page)
+    page = stale.get(PROVE, {"next": f"/{evil}"})
     assert "<script" not in page.text
 
 

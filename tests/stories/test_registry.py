@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.db import DatabaseError, OperationalError, connection, transaction
@@ -31,8 +31,6 @@ from tests.people import FIREFOX
 from tests.store import SessionStore, again, round_trips, travel
 
 pytestmark = pytest.mark.django_db
-
-User = get_user_model()
 
 
 @pytest.fixture
@@ -613,7 +611,7 @@ def test_revoked_before_a_new_key_is_written(alice, log_in, drive, monkeypatch):
 def test_marked_while_a_new_key_is_written(alice, log_in, drive, monkeypatch):
     """The revocation has looked for the new key before it was there."""
     request = log_in(alice)
-    before(monkeypatch, SessionStore, "move", mark)
+    before(monkeypatch, SessionStore, "move", mark_as_ended)
     with pytest.raises(UpdateError):
         drive(request.session, "cycle_key")
     # What the revocation does next, should it not have done that yet.
@@ -653,7 +651,7 @@ def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, log_in, monke
     assert not store.payloads()
 
 
-def mark():
+def mark_as_ended():
     """The first half of a revocation."""
     UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
 
@@ -665,7 +663,7 @@ def test_marked_while_a_sign_in_is_written(alice, drive, monkeypatch, verb):
     if verb == "replace":
         session.save()
     session[auth.SESSION_KEY] = str(alice.pk)
-    before(monkeypatch, SessionStore, verb, mark)
+    before(monkeypatch, SessionStore, verb, mark_as_ended)
     with pytest.raises(UpdateError):
         drive(session, "save")
     SessionStore.remove(list(UserSession.objects.values_list("digest", flat=True)))

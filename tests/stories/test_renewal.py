@@ -19,12 +19,14 @@ from tests import store
 from tests.browsers import browse_as, cart, given, put, read, sets_no_cookie, view
 from tests.people import is_in, is_told, key_of, post_sign_in, row_of
 from tests.renewals import AFTER, DUE, GRACE, renewed, seen
-from tests.store import SessionStore, later, round_trips
+from tests.store import DAY, SessionStore, later, round_trips
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__), pytest.mark.usefixtures("renews")]
-
-DAY = 24 * 60 * 60
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.usefixtures("keys_change"),
+]
 
 
 # Views of a project.
@@ -400,7 +402,7 @@ def test_what_is_left_holds_nothing_of_the_session(shopper):
     assert len(after[digest_of(old)]) < len(before) / 4
     # It opens with the old key only.
     digest = digest_of(key_of(browser))
-    store.put(digest, after[digest_of(old)])
+    store.tamper(digest, after[digest_of(old)])
     assert not is_in(browser)
 
 

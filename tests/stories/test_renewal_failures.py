@@ -9,11 +9,9 @@ from tests import store
 from tests.browsers import browse_as, cart, given, put, read, sets_no_cookie, view
 from tests.people import is_in, is_told, key_of, row_of
 from tests.renewals import AFTER, DUE, GRACE, WRITES, renewed, seen
-from tests.store import later
+from tests.store import DAY, later
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("renews")]
-
-DAY = 24 * 60 * 60
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("keys_change")]
 
 
 # The answer with the new cookie is lost.

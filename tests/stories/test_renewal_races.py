@@ -17,7 +17,11 @@ from tests.renewals import AFTER, DUE, GRACE, OPEN_STEPS, renewed
 from tests.store import SessionStore, later
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__), pytest.mark.usefixtures("renews")]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.usefixtures("keys_change"),
+]
 
 
 def flush(request):

@@ -14,11 +14,9 @@ from tests.browsers import SCRIPT, browse_as, cart, deletes_the_cookie, given, p
 from tests.interleaving import together
 from tests.people import is_in, is_told, key_of, row_of
 from tests.renewals import AFTER, DUE, GRACE, REUSED, renewed, seen
-from tests.store import SessionStore, later
+from tests.store import DAY, SessionStore, later
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("renews")]
-
-DAY = 24 * 60 * 60
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("keys_change")]
 
 
 # Several generations.
