@@ -34,3 +34,44 @@ class AsgiBrowser(AsyncClient):
 
 
 BROWSERS = {"wsgi": Browser, "asgi": AsgiBrowser}
+
+
+def view(browser: Any, name: str) -> str:
+    """Return the URL of the sync or the async view of this name, as the handler has it."""
+    return f"/{browser.a}{name}/"
+
+
+def read(browser: Any, **headers: str) -> Any:
+    """Have a view read the session, and return its answer."""
+    return browser.get(view(browser, "read"), headers=headers)
+
+
+def put(browser: Any, **fields: str) -> Any:
+    """Have a view write fields into the session, and return its answer."""
+    return browser.post(view(browser, "write"), fields)
+
+
+def deletes_the_cookie(response: Any) -> bool:
+    return bool(response.cookies["sessionid"]["max-age"] == 0)
+
+
+def sets_no_cookie(response: Any) -> bool:
+    return "sessionid" not in response.cookies
+
+
+def cart(browser: Any) -> Any:
+    """Return what is in the cart of a browser."""
+    return read(browser).json().get("cart")
+
+
+def browse_as(browser: Any, key: str) -> Any:
+    """Open another browser of the same kind, which has got hold of a session key."""
+    other = type(browser)(raise_request_exception=False, headers=PAGE)
+    other.cookies["sessionid"] = key
+    return other
+
+
+def given(response: Any) -> str | None:
+    """Return the session key that an answer puts into the cookie, if it sets one."""
+    key: str | None = getattr(response.cookies.get("sessionid"), "value", None)
+    return key

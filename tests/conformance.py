@@ -12,12 +12,12 @@ import contextlib
 import io
 import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests.servers import PROJECT
+
 DOCUMENT = PROJECT / "docs" / "conformance.md"
 
 # The legs: what conftest.py knows them by, the database and whether sessions are on Redis.

@@ -17,11 +17,14 @@ import psycopg
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connection
+from django.test import Client
 
 from django_sessionkit.policy import Policy
-from tests import conformance, policies, servers
-from tests.browsers import BROWSERS, PAGE
+from django_sessionkit.signals import sessions_ended
+from tests import conformance, people, policies, servers, store
+from tests.browsers import BROWSERS, PAGE, put
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,8 +74,6 @@ def own_keys(settings: Any) -> Iterator[None]:
     settings.SESSIONKIT_REDIS_PREFIX = f"test:{secrets.token_hex(8)}:"
     yield
     if settings.SESSION_ENGINE.endswith(".redis"):
-        from tests import store
-
         store.wipe()
 
 
@@ -106,6 +107,93 @@ def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return lambda session, name, *args, **kwargs: async_to_sync(getattr(session, f"a{name}"))(
         *args, **kwargs
     )
+
+
+# People.
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return User.objects.create_user("alice", "alice@example.org", "secret")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return User.objects.create_user("bob", "bob@example.org", "secret")
+
+
+@pytest.fixture
+def root(db: None) -> User:
+    """Somebody who may do everything."""
+    return User.objects.create_superuser("root", password="secret")
+
+
+@pytest.fixture
+def laptop(alice: User) -> Client:
+    """A browser of Alice's, who has signed in as a person does."""
+    return people.sign_in(alice)
+
+
+@pytest.fixture
+def signed_in(browse: Callable[..., Any], alice: User) -> Callable[..., Any]:
+    """Sign Alice in in a new browser, on either handler, which is what ``browse()`` makes of the
+    arguments."""
+
+    def signed_in(*args: Any, **headers: str) -> Any:
+        browser = browse(*args, **headers)
+        assert people.post_sign_in(browser).headers["Location"] == "/"
+        return browser
+
+    return signed_in
+
+
+@pytest.fixture
+def shopper(signed_in: Callable[..., Any]) -> Callable[..., Any]:
+    """Sign Alice in in a new browser, and put something into her cart."""
+
+    def shopper(*args: Any, **headers: str) -> Any:
+        browser = signed_in(*args, **headers)
+        put(browser, cart="teapot")
+        return browser
+
+    return shopper
+
+
+# The site and its surroundings.
+
+
+@pytest.fixture
+def ended() -> Iterator[list[Any]]:
+    """What sessions_ended says: (handles, reason, by) each time."""
+    heard: list[Any] = []
+
+    def listen(handles: Any, reason: Any, by: Any, **kwargs: Any) -> None:
+        assert len(set(handles)) == len(handles)
+        heard.append((set(handles), reason, by))
+
+    sessions_ended.connect(listen)
+    yield heard
+    sessions_ended.disconnect(listen)
+
+
+@pytest.fixture
+def store_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions can not be removed from the store, because nobody can reach it."""
+    store.take_down(monkeypatch, "remove")
+
+
+@pytest.fixture
+def clock() -> Iterator[store.Clock]:
+    """Time stands still until it is moved: ``clock.move(seconds=60)``."""
+    clock = store.Clock(store.NOON)
+    yield clock
+    clock.stop()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where a server writes what it has to say."""
+    return tmp_path / "log"
 
 
 @pytest.fixture

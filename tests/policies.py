@@ -6,6 +6,15 @@ from django_sessionkit.policy import Policy
 
 chosen = Policy()
 
+# Fields of policies that lock sessions after ten minutes, and end them after a day or an hour.
+IDLE = {"idle": 600, "absolute": 86400, "lock": True}
+LOCK = {"idle": 600, "absolute": 3600, "lock": True}
+
 
 def of_everybody(user: Any, request: Any = None) -> Policy:
     return chosen
+
+
+def ends(user: Any, request: Any = None) -> Policy:
+    """Whoever may do something else from now on is signed out."""
+    return Policy(on_privilege_change="end")

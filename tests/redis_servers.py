@@ -77,7 +77,7 @@ class Server:
     def start(self, loaded: bool = True) -> None:
         """Start it, and wait until it has read what it kept; or only until it has begun to."""
         for _ in range(1 if self.port else 5):
-            port = self.port or free_port(self.bus)
+            port = self.port or _port(self.bus)
             # To look at it from outside, and to do things to it.
             self.client: Any = redis.Redis(
                 host=HOST, port=port, password=self.password, socket_timeout=PATIENCE, protocol=2
@@ -115,7 +115,7 @@ class Server:
         return False
 
 
-def free_port(bus: bool = False) -> int:
+def _port(bus: bool = False) -> int:
     """Return a port that nobody listens on right now; with a bus, as a Cluster has it, nobody does
     10000 further on either, where outgoing connections do not get theirs."""
     while True:

@@ -92,3 +92,12 @@ match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
 
 # Django 6.1 wants to be told; tests keep their mails whatever it says.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+
+# As the README has it.
+CELERY_BEAT_SCHEDULE = {
+    "purge sessions": {
+        "task": "django_sessionkit.purge",
+        "schedule": 3600,  # seconds
+        "options": {"expires": 3600},  # those that no worker took in time do not pile up
+    },
+}

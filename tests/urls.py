@@ -24,6 +24,10 @@ def whoami(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(request.user))
 
 
+async def awhoami(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(await request.auser()))
+
+
 def read(request: HttpRequest) -> HttpResponse:
     """Answers with what the session holds, but for what Django keeps there."""
     return JsonResponse({k: v for k, v in request.session.items() if not k.startswith("_")})
@@ -115,6 +119,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", home, name="home"),
     path("whoami/", whoami, name="whoami"),
+    path("awhoami/", awhoami, name="awhoami"),
     path("read/", read, name="read"),
     path("aread/", aread, name="aread"),
     path("write/", write, name="write"),

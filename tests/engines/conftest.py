@@ -1,0 +1,23 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.store import SessionStore
+
+
+@pytest.fixture
+def stored(drive: Callable[..., Any]) -> Any:
+    """A session that is stored."""
+    session = SessionStore()
+    session.update({"cart": ["teapot"], "language": "en"})
+    drive(session, "save")
+    return session
+
+
+@pytest.fixture
+def own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test does to the line to Redis is no matter of the next."""
+    from django_sessionkit.backends import redis_clients
+
+    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())

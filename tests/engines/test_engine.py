@@ -1,0 +1,512 @@
+"""
+The contract of an engine, driven sync and async. Tables are looked at from outside, in SQL.
+"""
+
+import logging
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
+from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.views.debug import ExceptionReporter
+
+from django_sessionkit.backends import base
+from django_sessionkit.models import UserSession
+from django_sessionkit.sealing import digest_of
+from django_sessionkit.visit.client import Client
+from tests import store
+from tests.store import SessionStore, again, round_trips, travel
+
+pytestmark = pytest.mark.django_db
+
+
+# What it costs.
+
+
+def test_every_operation_is_one_statement(drive):
+    session = SessionStore()
+    session["cart"] = ["teapot"]
+    with round_trips(1):
+        drive(session, "save")  # creates
+    session["cart"] = []
+    with round_trips(1):
+        drive(session, "save")
+    other = again(session)
+    with round_trips(1):
+        assert drive(other, "load") == {"cart": []}
+    with round_trips(1):
+        drive(session, "cycle_key")
+    with round_trips(1):
+        assert drive(session, "exists", session.session_key)
+    with round_trips(1):
+        drive(session, "delete")
+    with round_trips(1):
+        drive(SessionStore(), "create")
+
+
+def test_a_session_that_is_not_used_costs_nothing(stored):
+    with round_trips(0):
+        assert again(stored).session_key == stored.session_key
+        SessionStore().load()
+
+
+def test_a_write_costs_one_statement_whatever_was_loaded(drive, stored):
+    session = again(stored)
+    drive(session, "get", "cart")
+    session["cart"] = []
+    with round_trips(1):
+        drive(session, "save")
+
+
+# What is kept, and how.
+
+
+@pytest.mark.standard("ASVS-3.3.4")
+def test_neither_the_session_key_nor_the_contents_are_stored(stored):
+    dump = repr(store.payloads())
+    assert digest_of(stored.session_key) in dump
+    assert stored.session_key not in dump
+    assert "teapot" not in dump
+
+
+@pytest.mark.standard("ASVS-7.2.1", "ASVS-16.2.5", "ASVS-16.3.3", "ASVS-16.5.3")
+def test_a_payload_that_is_tampered_with_is_an_empty_session(drive, stored, caplog):
+    ((digest, payload),) = store.payloads().items()
+    store.tamper(digest, payload[:-1] + bytes([payload[-1] ^ 1]))
+    session = again(stored)
+    assert drive(session, "load") == {}
+    assert session.session_key is None
+    (record,) = caplog.records
+    assert record.name == "django.security.SuspiciousSession"
+    assert stored.session_key not in record.getMessage()
+
+
+@pytest.mark.standard("ASVS-7.2.1")
+def test_a_payload_from_another_session_is_an_empty_session(drive, stored):
+    rich = SessionStore()
+    rich["credit"] = 1_000_000
+    rich.save()
+    theirs = store.payloads()[digest_of(rich.session_key)]
+    store.tamper(digest_of(stored.session_key), theirs)
+    assert drive(again(stored), "load") == {}
+
+
+@pytest.mark.standard("WSTG-SESS-08")
+def test_no_key_of_the_kit_is_in_the_dictionary(drive, stored):
+    assert drive(again(stored), "load") == {"cart": ["teapot"], "language": "en"}
+
+
+# Keys.
+
+
+@pytest.mark.standard("ASVS-7.2.2", "WSTG-SESS-03")
+def test_a_key_that_was_never_issued_is_not_adopted(drive):
+    session = SessionStore("a" * 32)
+    assert drive(session, "get", "cart") is None
+    session["cart"] = ["teapot"]
+    drive(session, "save")
+    assert session.session_key != "a" * 32
+    assert not SessionStore().exists("a" * 32)
+
+
+@pytest.mark.parametrize("how", ["clear", "cycle_key", "flush"])
+@pytest.mark.standard("ASVS-7.2.2", "WSTG-SESS-03")
+def test_a_key_that_was_never_issued_is_not_adopted_by_a_detour(drive, how):
+    session = SessionStore("a" * 32)
+    if how == "clear":
+        session.clear()
+        with pytest.raises(UpdateError):
+            drive(session, "save")
+    else:
+        drive(session, how)
+        session["cart"] = ["teapot"]
+        drive(session, "save")
+        assert session.session_key != "a" * 32
+    assert not SessionStore().exists("a" * 32)
+
+
+@pytest.mark.standard("ASVS-7.2.3", "ASVS-15.4.2")
+def test_a_random_source_that_repeats_itself_overwrites_nobody(drive, stored, monkeypatch):
+    keys = iter([stored.session_key, "b" * 32])
+    monkeypatch.setattr(base, "new_session_key", lambda: next(keys))
+    session = SessionStore()
+    session["cart"] = ["kettle"]
+    drive(session, "save")
+    assert session.session_key == "b" * 32
+    assert again(stored)["cart"] == ["teapot"]
+
+
+@pytest.mark.standard("ASVS-7.2.3")
+def test_a_random_source_that_is_stuck_is_an_error(drive, stored, monkeypatch):
+    monkeypatch.setattr(base, "new_session_key", lambda: stored.session_key)
+    with pytest.raises(CreateError):
+        drive(SessionStore(), "create")
+
+
+def test_creating_under_a_key_that_is_taken_is_an_error(drive, stored):
+    session = again(stored)
+    session["cart"] = ["kettle"]
+    with pytest.raises(CreateError):
+        drive(session, "save", must_create=True)
+    assert again(stored)["cart"] == ["teapot"]
+
+
+def test_a_key_that_is_free_can_be_asked_for(drive):
+    session = SessionStore("c" * 32)
+    drive(session, "save", must_create=True)
+    assert drive(SessionStore(), "exists", "c" * 32)
+
+
+@pytest.mark.standard("NIST-SB-3")
+def test_a_new_key_kills_the_old_one(drive, stored):
+    old = stored.session_key
+    drive(stored, "cycle_key")
+    assert stored.session_key != old
+    assert stored.modified
+    assert not SessionStore().exists(old)
+    assert SessionStore(old).load() == {}
+    assert drive(again(stored), "load") == {"cart": ["teapot"], "language": "en"}
+
+
+def test_there_is_no_session_without_a_key(drive):
+    session = SessionStore()
+    assert drive(session, "exists", None) is False
+    assert drive(session, "exists", "") is False
+    drive(session, "delete")
+    drive(session, "cycle_key")
+    assert session.session_key
+
+
+# Two requests at once.
+
+
+def test_changes_of_two_requests_to_different_keys_are_both_kept(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart"), theirs.get("cart")
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    mine["cart"].append("kettle")  # deep inside
+    drive(mine, "save")
+    assert mine["theme"] == "dark"
+    assert again(stored).load() == {
+        "cart": ["teapot", "kettle"],
+        "language": "en",
+        "theme": "dark",
+    }
+
+
+def test_of_two_changes_to_the_same_key_the_last_one_wins(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart"), theirs.get("cart")
+    theirs["language"] = "de"
+    drive(theirs, "save")
+    mine["language"] = "fr"
+    drive(mine, "save")
+    assert again(stored)["language"] == "fr"
+
+
+def test_what_is_compared_is_what_a_serializer_makes_of_it(drive, stored):
+    """A tuple is no change of the list that it has been stored as."""
+    mine = again(stored)
+    mine["pair"] = ("a", "b")
+    drive(mine, "save")
+    theirs = again(stored)
+    theirs["pair"] = ["c"]
+    drive(theirs, "save")
+    mine["theme"] = "dark"
+    drive(mine, "save")
+    assert again(stored)["pair"] == ["c"]
+
+
+def test_who_loads_once_more_loses_nothing(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine["cart"] = []
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    assert drive(mine, "load")["theme"] == "dark"
+    drive(mine, "save")
+    assert again(stored).load() == {"cart": [], "language": "en", "theme": "dark"}
+
+
+def test_what_a_request_removes_stays_removed(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart"), theirs.get("cart")
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    del mine["cart"]
+    drive(mine, "save")
+    assert again(stored).load() == {"language": "en", "theme": "dark"}
+
+
+def test_what_another_request_removed_stays_removed(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart"), theirs.get("cart")
+    del theirs["cart"]
+    drive(theirs, "save")
+    mine["theme"] = "dark"
+    drive(mine, "save")
+    assert again(stored).load() == {"language": "en", "theme": "dark"}
+
+
+def test_a_second_save_is_merged_against_the_first(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine["cart"] = ["mine"]
+    drive(mine, "save")
+    theirs["cart"] = ["theirs"]
+    drive(theirs, "save")
+    mine["theme"] = "dark"
+    drive(mine, "save")
+    assert again(stored)["cart"] == ["theirs"]
+
+
+def test_clear_means_what_it_says(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart")
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    mine.clear()
+    mine["fresh"] = True
+    drive(mine, "save")
+    assert again(stored).load() == {"fresh": True}
+
+
+def test_clear_needs_no_load(drive, stored):
+    mine = again(stored)
+    mine.clear()
+    mine["fresh"] = True
+    drive(mine, "save")
+    assert again(stored).load() == {"fresh": True}
+    mine["more"] = True  # and is over with the save: from here on it is merged again
+    other = again(stored)
+    other["theme"] = "dark"
+    drive(other, "save")
+    drive(mine, "save")
+    assert again(stored).load() == {"fresh": True, "more": True, "theme": "dark"}
+
+
+def test_a_new_key_loses_no_change_of_another_request(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart")
+    theirs["theme"] = "dark"
+    drive(theirs, "save")
+    drive(mine, "cycle_key")
+    assert again(mine)["theme"] == "dark"
+
+
+def test_a_conflict_costs_two_more_statements(drive, stored):
+    mine, theirs = again(stored), again(stored)
+    mine.get("cart")
+    theirs["theme"] = "dark"
+    theirs.save()
+    mine["language"] = "de"
+    with round_trips(3):
+        drive(mine, "save")
+
+
+def test_removing_nothing_is_no_error():
+    SessionStore.remove([])
+
+
+# What is gone stays gone.
+
+
+@pytest.mark.standard("ASVS-7.4.1")
+def test_a_save_after_the_end_does_not_bring_it_back(drive, stored):
+    mine = again(stored)
+    mine["cart"] = []
+    drive(again(stored), "delete")
+    with pytest.raises(UpdateError):
+        drive(mine, "save")
+    assert mine.lost == digest_of(stored.session_key)
+    assert not store.payloads()
+
+
+def test_a_save_without_a_load_after_the_end_does_not_bring_it_back(drive, stored):
+    mine = again(stored)
+    drive(again(stored), "delete")
+    with pytest.raises(UpdateError):
+        drive(mine, "save")
+    assert not store.payloads()
+
+
+def test_the_end_between_a_conflict_and_its_merge_is_the_end(drive, stored, monkeypatch):
+    mine, theirs = again(stored), again(stored)
+    mine["cart"] = []
+    theirs["theme"] = "dark"
+    theirs.save()
+    read = SessionStore.read
+
+    def ended_just_before(digest):
+        SessionStore.remove([digest])
+        return read(digest)
+
+    monkeypatch.setattr(SessionStore, "read", staticmethod(ended_just_before))
+    with pytest.raises(UpdateError):
+        drive(mine, "save")
+
+
+def test_a_visitor_whose_session_is_gone_gets_a_new_one_with_a_new_key(drive, stored):
+    mine = again(stored)
+    mine.get("cart")
+    drive(again(stored), "delete")
+    drive(mine, "cycle_key")
+    assert mine.session_key != stored.session_key
+    assert again(mine)["cart"] == ["teapot"]
+
+
+def test_flush_leaves_nothing(drive, stored):
+    drive(stored, "flush")
+    assert stored.session_key is None
+    assert stored.is_empty()
+    assert not store.payloads()
+
+
+# Time.
+
+
+def test_an_expired_session_is_not_there(drive, stored):
+    with travel(timedelta(seconds=settings.SESSION_COOKIE_AGE + 1)):
+        assert drive(again(stored), "load") == {}
+        assert not drive(SessionStore(), "exists", stored.session_key)
+        stored["cart"] = []
+        with pytest.raises(UpdateError):
+            drive(stored, "save")
+
+
+def test_a_save_slides_the_expiry(drive, stored):
+    with travel(timedelta(days=10)):
+        stored["cart"] = []
+        drive(stored, "save")
+    with travel(timedelta(days=20)):
+        assert drive(again(stored), "load")
+
+
+def test_a_request_slides_the_expiry_without_writing_the_payload(drive, stored):
+    payloads = store.payloads()
+    with travel(timedelta(days=10)):
+        session = again(stored)
+        session.client = Client("192.0.2.1", "Firefox")
+        with round_trips(2):
+            drive(session, "get", "cart")
+            session.finish(answered=True)
+        assert session.touched
+    assert store.payloads() == payloads
+    with travel(timedelta(days=20)):
+        assert drive(again(stored), "load")
+
+
+def test_activity_is_written_once_in_an_interval(drive, stored):
+    for seconds, touched in [(59, False), (61, True), (119, False), (122, True)]:
+        with travel(timedelta(seconds=seconds), tick=False):
+            session = again(stored)
+            session.client = Client(None, "")
+            with round_trips(2 if touched else 1):
+                drive(session, "get", "cart")
+                session.finish(answered=True)
+            assert session.touched is touched
+
+
+def test_a_short_session_is_touched_more_often(drive, settings):
+    settings.SESSION_COOKIE_AGE = 30
+    session = SessionStore()
+    session["cart"] = []
+    session.save()
+    with travel(timedelta(seconds=4)):
+        later = again(session)
+        later.client = Client(None, "")
+        drive(later, "get", "cart")
+        later.finish(answered=True)
+        assert later.touched
+
+
+def test_a_session_with_a_short_expiry_of_its_own_is_touched_more_often(drive, stored):
+    stored.set_expiry(60)
+    drive(stored, "save")
+    for seconds in range(29, 120, 29):
+        with travel(timedelta(seconds=seconds)):
+            session = again(stored)
+            session.client = Client(None, "")
+            assert drive(session, "get", "cart") == ["teapot"]
+            session.finish(answered=True)
+
+
+def test_a_session_never_expires_after_the_end_of_time(drive, stored):
+    stored.set_expiry(10**11)
+    drive(stored, "save")
+    assert drive(again(stored), "load")
+
+
+def report_of(operation):
+    """Return what Django mails to the administrators: with all that the frames hold."""
+    try:
+        operation()
+    except TypeError as error:
+        report = ExceptionReporter(None, type(error), error, error.__traceback__)
+        return report.get_traceback_html() + report.get_traceback_text()
+
+
+@pytest.mark.parametrize("name", ["save", "cycle_key"])
+@pytest.mark.standard("ASVS-3.3.4")
+def test_an_error_report_does_not_show_the_session_key(drive, stored, name):
+    session = again(stored)
+    session["cart"] = object()
+    report = report_of(lambda: drive(session, name))
+    assert "new_key" in report
+    assert session.session_key not in report
+
+
+def test_a_session_that_is_used_without_a_request_is_not_touched(drive, stored):
+    with travel(timedelta(days=10)), round_trips(1):
+        drive(again(stored), "load")
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_the_clock_does_not_depend_on_the_time_zone(drive, settings, use_tz):
+    settings.USE_TZ = use_tz
+    settings.TIME_ZONE = "America/New_York"
+    session = SessionStore()
+    session["cart"] = []
+    session.set_expiry(3600)
+    with travel("2030-11-03T05:30:00+00:00"):  # half an hour before the clocks go back
+        drive(session, "save")
+    with travel("2030-11-03T06:29:00+00:00"):
+        assert drive(again(session), "load")
+    with travel("2030-11-03T06:31:00+00:00"):
+        assert not drive(again(session), "load")
+
+
+# Losing the secret key.
+
+
+def test_sessions_survive_a_new_secret_key_and_are_sealed_with_it(drive, stored, settings):
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "new"
+    session = again(stored)
+    session["language"] = "de"
+    drive(session, "save")
+    settings.SECRET_KEY_FALLBACKS = []
+    assert drive(again(stored), "load")["language"] == "de"
+
+
+def test_without_the_old_secret_key_everybody_is_a_new_visitor(drive, stored, settings, caplog):
+    settings.SECRET_KEY = "new"
+    with caplog.at_level(logging.WARNING):
+        assert drive(again(stored), "load") == {}
+    assert len(caplog.records) == 1
+    mine = again(stored)
+    mine.clear()
+    with pytest.raises(UpdateError):
+        drive(mine, "save")
+
+
+def test_it_works_in_an_event_loop():
+    async def story():
+        session = SessionStore()
+        await session.aset("cart", ["teapot"])
+        await session.asave()
+        assert await SessionStore(session.session_key).aget("cart") == ["teapot"]
+        assert await sync_to_async(UserSession.objects.count)() == 0
+        await session.aflush()
+
+    async_to_sync(story)()

@@ -1,0 +1,522 @@
+"""What ``manage.py check`` says. Every id has its mistakes here, and only its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.contrib.sessions import middleware as contrib
+from django.core import checks
+from django.core.cache import cache
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import Client, override_settings
+
+from django_sessionkit import middleware
+from django_sessionkit.backends import db
+from django_sessionkit.checks import MESSAGES, VALUES, check_deployment, check_settings
+from django_sessionkit.policy import Policy
+from tests.servers import PROJECT
+
+pytestmark = pytest.mark.once
+
+OURS = "django_sessionkit.middleware.SessionMiddleware"
+DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
+OF_A_SITE = "tests.faces.test_checks.SessionMiddlewareOfASite"
+AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
+MESSAGE = "django.contrib.messages.middleware.MessageMiddleware"
+REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
+CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
+FETCH_FROM_CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
+OTHER_MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != OURS]
+
+
+class SessionMiddlewareOfASite(middleware.SessionMiddleware):
+    pass
+
+
+class SessionsElsewhere:
+    """A database router."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "sessions" if model._meta.app_label == "django_sessionkit" else None
+
+
+class SessionMiddlewareOfAnotherPackage(contrib.SessionMiddleware):
+    pass
+
+
+class SessionStore(db.SessionStore):
+    """The engine "tests.faces.test_checks", of a site."""
+
+
+# id: settings that are wrong in this way, and in no other.
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+SHARD = "django_redis.client.ShardClient"
+REDIS: dict[str, Any] = {
+    "SESSION_ENGINE": "django_sessionkit.backends.redis",
+    "SESSION_CACHE_ALIAS": "default",
+}
+# Nobody is there: a check asks nobody.
+DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+
+WRONG: dict[str, list[dict[str, Any]]] = {
+    "E001": [
+        {"SESSION_ENGINE": "nowhere"},
+        {"SESSION_ENGINE": "django_sessionkit.backends"},
+        {"SESSION_ENGINE": "django_sessionkit.backends.db.SessionStore"},
+        {"SESSION_ENGINE": ""},
+        {"SESSION_ENGINE": None},
+    ],
+    "E002": [
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
+    ],
+    "E003": [
+        {"MIDDLEWARE": OTHER_MIDDLEWARE},
+        {"MIDDLEWARE": []},
+        {"MIDDLEWARE": ["nowhere.SessionMiddleware"]},
+        {"MIDDLEWARE": ["tests.faces.test_checks.check_settings"]},  # a function
+    ],
+    "E004": [
+        {"MIDDLEWARE": [OURS, DJANGOS, *OTHER_MIDDLEWARE]},
+        {"MIDDLEWARE": [DJANGOS, OURS, *OTHER_MIDDLEWARE]},
+        {"MIDDLEWARE": [OF_A_SITE, OURS]},
+        {"MIDDLEWARE": [OURS, OURS]},
+    ],
+    "E005": [
+        {"MIDDLEWARE": [AUTHENTICATION, OURS]},
+        {"MIDDLEWARE": [REMOTE_USER, OURS]},
+        {"MIDDLEWARE": [MESSAGE, OURS]},
+        {"MIDDLEWARE": [CSRF, OURS], "CSRF_USE_SESSIONS": True},
+        {"MIDDLEWARE": [AUTHENTICATION, OF_A_SITE]},
+    ],
+    "E006": [
+        {"SESSIONKIT_TOUCH_INTERVAL": "60"},
+        {"SESSIONKIT_TOUCH_INTERVAL": True},
+        {"SESSIONKIT_TOUCH_INTERVAL": None},
+        {"SESSIONKIT_TOUCH_INTERVAL": 0},
+        {"SESSIONKIT_TOUCH_INTERVAL": -1},
+        {"SESSIONKIT_TOUCH_INTERVAL": 60.0},
+        {"SESSIONKIT_TRUSTED_PROXIES": "1"},
+        {"SESSIONKIT_TRUSTED_PROXIES": -1},
+        {"SESSIONKIT_TRUSTED_PROXIES": 100},
+        {"SESSIONKIT_TRUSTED_PROXIES": ["10.0.0.1"]},
+        {"SESSIONKIT_RETENTION": False},
+        {"SESSIONKIT_RETENTION": -1},
+        {"SESSIONKIT_RETENTION": 10**12},  # no date is that long ago
+        {"SESSIONKIT_REDIS_PREFIX": b"sessions:"},
+        {"SESSIONKIT_REDIS_PREFIX": ""},
+        {"SESSIONKIT_REDIS_PREFIX": None},
+        {"SESSIONKIT_POLICY": Policy(idle=60)},
+        {"SESSIONKIT_POLICY": ""},
+        {"SESSIONKIT_POLICY": None},
+        {"SESSIONKIT_REAUTHENTICATION_URL": None},
+        {"SESSIONKIT_REAUTHENTICATION_URL": ["reauthenticate"]},
+        {"SESSIONKIT_BACKGROUND": "/poll/"},
+        {"SESSIONKIT_BACKGROUND": None},
+        {"SESSIONKIT_BACKGROUND": 7},
+        {"SESSIONKIT_BACKGROUND": ["/poll/", "chat/"]},
+        {"SESSIONKIT_BACKGROUND": ["/poll/", ""]},
+        {"SESSIONKIT_BACKGROUND": [b"/poll/"]},
+    ],
+    "E007": [
+        {"SESSIONKIT_TUCH_INTERVAL": 60},
+        {"SESSIONKIT_": 1},
+    ],
+    "E008": [
+        {"SESSION_SERIALIZER": "django.contrib.sessions.serializers.PickleSerializer"},
+        {"SESSION_SERIALIZER": "site.serializers.pickled"},
+    ],
+    "E009": [
+        {"SESSION_COOKIE_NAME": "__Secure-sessionid"},
+        {"SESSION_COOKIE_NAME": "__Http-sessionid"},
+        {"SESSION_COOKIE_NAME": "__Host-sessionid"},
+        {"SESSION_COOKIE_NAME": "__Host-Http-sessionid"},
+        {"SESSION_COOKIE_NAME": "__HOST-sessionid"},
+        {
+            "SESSION_COOKIE_NAME": "__Http-sessionid",
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_HTTPONLY": False,
+        },
+        {
+            "SESSION_COOKIE_NAME": "__Host-Http-sessionid",
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_HTTPONLY": False,
+        },
+        {
+            "SESSION_COOKIE_NAME": "__Host-sessionid",
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_PATH": "/shop/",
+        },
+        {
+            "SESSION_COOKIE_NAME": "__Host-sessionid",
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_DOMAIN": "example.com",
+        },
+        {
+            "SESSION_COOKIE_NAME": "__Host-Http-sessionid",
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_DOMAIN": "example.com",
+        },
+    ],
+    "E010": [
+        {"SESSION_COOKIE_SAMESITE": "None"},
+        {"SESSION_COOKIE_SAMESITE": "none"},
+    ],
+    "E011": [
+        {"INSTALLED_APPS": ["django.contrib.auth", "django_sessionkit"]},
+        {"INSTALLED_APPS": ["django.contrib.contenttypes", "django_sessionkit"]},
+    ],
+    "E012": [
+        {**REDIS, "CACHES": {"default": {"BACKEND": LOCMEM}}},
+        {
+            **REDIS,
+            "CACHES": {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}},
+        },
+        {**REDIS, "SESSION_CACHE_ALIAS": "nowhere"},
+        {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "OPTIONS": {"CLIENT_CLASS": SHARD}}}},
+    ],
+    "E013": [
+        {"SESSIONKIT_POLICY": "nowhere"},
+        {"SESSIONKIT_POLICY": "nowhere.policy"},
+        {"SESSIONKIT_POLICY": ".policy"},
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy"},  # imported, it is no function
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal4"},
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
+    ],
+    "E014": [{"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]}],
+    "W001": [
+        {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
+        {
+            "MIDDLEWARE": [
+                "tests.faces.test_checks.SessionMiddlewareOfAnotherPackage",
+                *OTHER_MIDDLEWARE,
+            ]
+        },
+    ],
+    "W002": [
+        {"MIDDLEWARE": [OURS, UPDATE_CACHE, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
+    ],
+    "W003": [
+        {"SESSIONKIT_TOUCH_INTERVAL": 60, "SESSION_COOKIE_AGE": 60},
+        {"SESSIONKIT_TOUCH_INTERVAL": 61, "SESSION_COOKIE_AGE": 60},
+    ],
+    "W004": [
+        {"SESSION_SAVE_EVERY_REQUEST": True},
+    ],
+}
+
+DEPLOYED: dict[str, Any] = {
+    "INSTALLED_APPS": [name for name in settings.INSTALLED_APPS if "sessions" not in name],
+    "SESSION_COOKIE_NAME": "__Host-sessionid",
+    "SESSION_COOKIE_SECURE": True,
+}
+
+# What the presets of NIST's levels are told to have, and others need not have.
+STRICT = {"CSRF_USE_SESSIONS": True, "SESSION_EXPIRE_AT_BROWSER_CLOSE": True}
+
+WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
+    "W005": [
+        {"SESSION_COOKIE_SECURE": False},
+    ],
+    "W006": [
+        {"SESSION_COOKIE_HTTPONLY": False},
+    ],
+    "W007": [
+        {"SESSION_COOKIE_SAMESITE": None},
+        {"SESSION_COOKIE_SAMESITE": False},
+        {"SESSION_COOKIE_SAMESITE": "None"},
+        {"SESSION_COOKIE_SAMESITE": "none"},
+    ],
+    "W008": [
+        {"SESSION_COOKIE_NAME": "sessionid"},
+        {"SESSION_COOKIE_NAME": "Host-sessionid"},
+    ],
+    "W010": [
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2", "CSRF_USE_SESSIONS": False},
+        {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal3", "CSRF_USE_SESSIONS": False},
+    ],
+    "W011": [
+        {
+            "SESSIONKIT_POLICY": "django_sessionkit.policy.aal2",
+            "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
+        },
+        {
+            "SESSIONKIT_POLICY": "django_sessionkit.policy.aal3",
+            "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
+        },
+    ],
+}
+
+# What only `check --database` asks for: see test_redis_checks.py.
+WRONG_WHEN_ASKED = ["W009"]
+
+RIGHT: list[dict[str, Any]] = [
+    {},
+    {**REDIS, "CACHES": {"default": DJANGO_REDIS}},
+    {
+        **REDIS,
+        "CACHES": {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": "redis://127.0.0.1:1",
+            }
+        },
+    },
+    DEPLOYED,
+    {"SESSION_ENGINE": "tests.faces.test_checks"},
+    {"MIDDLEWARE": [OF_A_SITE, *OTHER_MIDDLEWARE]},
+    {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
+    {"MIDDLEWARE": [CSRF, OURS]},
+    {
+        "MIDDLEWARE": [MESSAGE, OURS],
+        "MESSAGE_STORAGE": "django.contrib.messages.storage.cookie.CookieStorage",
+    },
+    {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2"},
+    {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
+    {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
+    {"SESSIONKIT_BACKGROUND": []},
+    {"SESSIONKIT_BACKGROUND": ["/poll/", "/chat"]},
+    {"SESSIONKIT_BACKGROUND": ("/poll/",)},
+    {"SESSIONKIT_TOUCH_INTERVAL": 1, "SESSIONKIT_TRUSTED_PROXIES": 0, "SESSIONKIT_RETENTION": 0},
+    {"SESSIONKIT_TOUCH_INTERVAL": 59, "SESSION_COOKIE_AGE": 60},
+    {
+        "SESSION_COOKIE_NAME": "__Secure-sessionid",
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_COOKIE_DOMAIN": "example.com",
+        "SESSION_COOKIE_HTTPONLY": False,
+        "SESSION_COOKIE_PATH": "/shop/",
+    },
+    {
+        "SESSION_COOKIE_NAME": "__Http-sessionid",
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_COOKIE_DOMAIN": "example.com",
+        "SESSION_COOKIE_PATH": "/shop/",
+    },
+    {"SESSION_COOKIE_NAME": "__Host-Http-sessionid", "SESSION_COOKIE_SECURE": True},
+    {"SESSION_COOKIE_NAME": "__Host-sessionid", "SESSION_COOKIE_SECURE": True},
+    {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
+    {"SESSION_COOKIE_SAMESITE": None},
+]
+
+
+def each(wrong: dict[str, list[dict[str, Any]]]) -> pytest.MarkDecorator:
+    cases = [(name, case) for name, cases in wrong.items() for case in cases]
+    return pytest.mark.parametrize(("name", "case"), cases)
+
+
+def assert_says(found: list[checks.CheckMessage], name: str) -> None:
+    assert {message.id for message in found} == {f"sessionkit.{name}"}
+    for message in found:
+        assert message.msg.endswith(".")
+        assert message.hint
+        assert "{" not in f"{message.msg}{message.hint}"
+        assert message.is_serious() == name.startswith("E")
+        assert message.level == (checks.ERROR if name.startswith("E") else checks.WARNING)
+
+
+@each(WRONG)
+@pytest.mark.standard("ASVS-1.5.2", "ASVS-3.3.1", "ASVS-3.3.2")
+def test_mistake_is_found_and_no_other(name: str, case: dict[str, Any]):
+    with override_settings(**case):
+        assert_says(check_settings(), name)
+
+
+@each(WRONG_WHEN_DEPLOYED)
+@pytest.mark.standard("ASVS-3.3.1", "ASVS-3.3.2", "ASVS-3.3.3", "NIST-5.1.1")
+@pytest.mark.standard("NIST-SB-8.3", "WSTG-SESS-02", "WSTG-SESS-09")
+def test_mistake_of_a_deployed_site_is_found_and_no_other(name: str, case: dict[str, Any]):
+    with override_settings(**{**DEPLOYED, **STRICT, **case}):
+        assert_says(check_deployment(), name)
+
+
+def test_every_id_has_a_mistake():
+    assert [*WRONG, *WRONG_WHEN_DEPLOYED, *WRONG_WHEN_ASKED] == list(MESSAGES)
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_right_settings_are_passed_in_silence(case: dict[str, Any]):
+    with override_settings(**case):
+        assert check_settings() == []
+
+
+@pytest.mark.parametrize("domain", [None, "example.com"])
+def test_rightly_deployed_site_is_passed_in_silence(domain: str | None):
+    name = "__Secure-sessionid" if domain else "__Host-sessionid"
+    right = {**DEPLOYED, "SESSION_COOKIE_NAME": name, "SESSION_COOKIE_DOMAIN": domain}
+    with override_settings(**right):
+        assert [*check_settings(), *check_deployment()] == []
+
+
+@pytest.mark.parametrize("level", ["aal2", "aal3"])
+def test_site_that_follows_nist_is_passed_in_silence(level: str):
+    policy = f"django_sessionkit.policy.{level}"
+    with override_settings(**{**DEPLOYED, **STRICT, "SESSIONKIT_POLICY": policy}):
+        assert [*check_settings(), *check_deployment()] == []
+
+
+@pytest.mark.parametrize("policy", ["default", "aal1", "staff"])
+def test_site_that_claims_no_level_need_not_follow_nist(policy: str):
+    with override_settings(**DEPLOYED, SESSIONKIT_POLICY=f"django_sessionkit.policy.{policy}"):
+        assert check_deployment() == []
+
+
+@pytest.mark.parametrize("policy", [["aal2"], None, 7])
+def test_policy_that_is_no_path_is_left_to_the_other_check(policy: Any):
+    with override_settings(**DEPLOYED, SESSIONKIT_POLICY=policy):
+        assert check_deployment() == []
+        assert_says(check_settings(), "E006")
+
+
+def test_level_is_named_to_those_who_claim_it():
+    with override_settings(**DEPLOYED, SESSIONKIT_POLICY="django_sessionkit.policy.aal3"):
+        csrf, cookie = check_deployment()
+    assert "AAL3" in csrf.msg
+    assert "AAL3" in cookie.msg
+
+
+def test_policy_that_can_not_be_used_says_why():
+    with override_settings(SESSIONKIT_POLICY="nowhere.policy"):
+        (message,) = check_settings()
+    assert "No module named 'nowhere'" in message.msg
+    with override_settings(SESSIONKIT_POLICY="django_sessionkit.policy.AAL2"):
+        (message,) = check_settings()
+    assert "it is no function" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("case", "prefix"),
+    [
+        ({}, "__Host-"),
+        ({"SESSION_COOKIE_DOMAIN": "example.com"}, "__Secure-"),
+        ({"SESSION_COOKIE_PATH": "/shop/"}, "__Secure-"),
+    ],
+)
+def test_hint_about_the_cookies_name_is_one_that_browsers_take(case: dict[str, Any], prefix: str):
+    with override_settings(**{**DEPLOYED, "SESSION_COOKIE_NAME": "sessionid", **case}):
+        (message,) = check_deployment()
+    name = f"{prefix}sessionid"
+    assert message.hint
+    assert f'SESSION_COOKIE_NAME = "{name}"' in message.hint
+    with override_settings(**{**DEPLOYED, **case, "SESSION_COOKIE_NAME": name}):
+        assert [*check_settings(), *check_deployment()] == []
+
+
+@pytest.mark.parametrize(
+    "django_speaks",
+    [
+        {"INSTALLED_APPS": settings.INSTALLED_APPS},
+        {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
+    ],
+)
+def test_what_django_says_of_the_cookie_is_not_said_twice(django_speaks: dict[str, Any]):
+    careless = {"SESSION_COOKIE_SECURE": False, "SESSION_COOKIE_HTTPONLY": False}
+    with override_settings(**{**DEPLOYED, **careless}):
+        assert [message.id for message in check_deployment()] == [
+            "sessionkit.W005",
+            "sessionkit.W006",
+        ]
+    with override_settings(**{**DEPLOYED, **careless, **django_speaks}):
+        assert check_deployment() == []
+        ids = {message.id for message in checks.run_checks(include_deployment_checks=True)}
+    assert ids & {"security.W010", "security.W011"}
+    assert ids & {"security.W013", "security.W014"}
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("SESSIONKIT_TUCH_INTERVAL", "Type SESSIONKIT_TOUCH_INTERVAL, or take it out."),
+        ("SESSIONKIT_TRUSTED_PROXY", "Type SESSIONKIT_TRUSTED_PROXIES, or take it out."),
+        (
+            "SESSIONKIT_X",
+            f"Type {' or '.join(sorted(VALUES))}, or take it out.",
+        ),
+    ],
+)
+def test_unknown_setting_is_met_with_the_nearest_known(typo: str, meant: str):
+    with override_settings(**{typo: 1}):
+        (message,) = check_settings()
+    assert message.hint == meant
+
+
+def test_every_middleware_that_comes_too_early_is_named():
+    with override_settings(MIDDLEWARE=[AUTHENTICATION, MESSAGE, OURS, CSRF]):
+        first, second = check_settings()
+    assert f"{AUTHENTICATION} comes before {OURS}" in first.msg
+    assert f"{MESSAGE} comes before {OURS}" in second.msg
+    with override_settings(MIDDLEWARE=[AUTHENTICATION, DJANGOS]):
+        ids = [message.id for message in check_settings()]
+    assert ids == ["sessionkit.W001", "sessionkit.E005"]
+
+
+def test_middleware_that_can_not_be_imported_is_djangos_to_report():
+    with override_settings(MIDDLEWARE=["nowhere.Middleware", *settings.MIDDLEWARE]):
+        assert check_settings() == []
+
+
+def test_check_command_fails_on_an_error():
+    with (
+        override_settings(SESSION_ENGINE="nowhere"),
+        pytest.raises(SystemCheckError, match=r"sessionkit\.E001"),
+    ):
+        call_command("check")
+
+
+def test_check_command_passes_what_is_right():
+    call_command("check", fail_level="WARNING")
+
+
+def test_deployment_is_checked_only_when_asked_for(capsys: pytest.CaptureFixture[str]):
+    call_command("check")
+    assert "sessionkit" not in capsys.readouterr().err
+    call_command("check", deploy=True, tags=["security"])
+    assert "sessionkit.W008" in capsys.readouterr().err
+
+
+def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
+    """In a process of its own: without them, not even the middleware can be imported."""
+    (tmp_path / "site_settings.py").write_text(
+        "from example_project.settings import *\n"
+        "INSTALLED_APPS = ['django_sessionkit']\n"
+        "ROOT_URLCONF = 'site_urls'\n"
+    )
+    (tmp_path / "site_urls.py").write_text("urlpatterns = []\n")
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--settings", "site_settings"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.findall(r"sessionkit\.[EW]\d+", done.stderr) == ["sessionkit.E011", "sessionkit.E011"]
+    assert 'HINT: Add "django.contrib.auth" to INSTALLED_APPS.' in done.stderr
+    assert 'HINT: Add "django.contrib.contenttypes" to INSTALLED_APPS.' in done.stderr
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("order", "seen_by_bob"),
+    [
+        ([UPDATE_CACHE, OURS, AUTHENTICATION, FETCH_FROM_CACHE], "bob"),
+        ([OURS, UPDATE_CACHE, AUTHENTICATION, FETCH_FROM_CACHE], "alice"),
+    ],
+    ids=["right", "W002"],
+)
+def test_cache_inside_the_session_shows_the_page_of_another(order: list[str], seen_by_bob: str):
+    pages = []
+    with override_settings(MIDDLEWARE=order):
+        for name in ("alice", "bob"):
+            client = Client()
+            client.force_login(User.objects.create_user(name))
+            pages.append(client.get("/whoami/").content.decode())
+        cache.clear()
+    assert pages == ["alice", seen_by_bob]

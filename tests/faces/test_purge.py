@@ -1,0 +1,873 @@
+"""
+The purge: what goes, what stays, and that it holds nobody up. With the commands that run it.
+
+Nothing here waits for a clock. What happens in between two statements of a purge is put there by
+looking at every statement before it is sent.
+"""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from unittest import mock
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+from django.core.management import CommandError, call_command, load_command_class
+from django.core.management import get_commands as registered
+from django.db import OperationalError, connection, transaction
+from django.db.models.signals import post_delete
+from django.test import override_settings
+from django.utils import timezone
+
+from django_sessionkit import ranges
+from django_sessionkit.backends import base as backends_base
+from django_sessionkit.backends import db
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.management.commands import clearsessions
+from django_sessionkit.models import EndReason, StoredSession, UserSession, mark_ended
+from django_sessionkit.purging import purge_payloads, purge_rows
+from django_sessionkit.visit.client import Client
+from tests.interleaving import before_statement, elsewhere
+from tests.people import FIREFOX
+from tests.servers import PROJECT
+from tests.store import SessionStore
+
+pytestmark = pytest.mark.django_db
+
+AGE = timedelta(seconds=settings.SESSION_COOKIE_AGE)
+RETENTION = timedelta(days=30)
+CLIENT = Client("192.0.2.1", FIREFOX)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Parts so small that a few rows are many of them."""
+    monkeypatch.setattr(ranges, "ROWS", 5)
+    monkeypatch.setattr(ranges, "BLOCKS", 1)
+
+
+def visit(user=None):
+    session = SessionStore()
+    session["cart"] = ["teapot"]
+    if user:
+        session[SESSION_KEY] = str(user.pk)
+    session.save()
+    return session
+
+
+def come_back(session):
+    """Come back with a request, and return what the session holds."""
+    again = SessionStore(session.session_key)
+    again.client = CLIENT
+    data = dict(again.items())
+    again.finish(answered=True)
+    return data
+
+
+def is_stored(session):
+    return SessionStore().exists(session.session_key)
+
+
+def stored_rows(number, expires_in=-1):
+    """Write rows as the database engine does, four to a block of 8 KB."""
+    at = int(timezone.now().timestamp()) * 1000
+    return StoredSession.objects.bulk_create(
+        StoredSession(
+            digest=os.urandom(32).hex(),
+            payload=os.urandom(1600),
+            touched_at=at,
+            expires_at=at + expires_in * 1000,
+        )
+        for _ in range(number)
+    )
+
+
+def register(user, number, **changes):
+    """Write rows of sessions that nobody has, nine or ten to a block."""
+    at = timezone.now()
+    row = {
+        "started_at": at,
+        "authenticated_at": at,
+        "last_seen_at": at,
+        "expires_at": at + AGE,
+        "user_agent": "M" * 512,
+        **changes,
+    }
+    return UserSession.objects.bulk_create(
+        UserSession(user=user, digest=os.urandom(32).hex(), **row) for _ in range(number)
+    )
+
+
+def overdue(user, number):
+    """Write rows of sessions that have expired since a purge has last looked."""
+    at = timezone.now() - timedelta(days=1)
+    return register(user, number, last_seen_at=at - AGE, expires_at=at)
+
+
+def history(user, number):
+    """Write rows of sessions that ended long ago."""
+    long_ago = timezone.now() - 2 * RETENTION
+    return register(user, number, ended_at=long_ago, expires_at=long_ago)
+
+
+@contextmanager
+def statements():
+    """Collect the statements and how many rows each of them met, as far as the database says."""
+    seen = []
+
+    def look(execute, sql, params, many, context):
+        result = execute(sql, params, many, context)
+        seen.append((sql, context["cursor"].rowcount))
+        return result
+
+    with connection.execute_wrapper(look):
+        yield seen
+
+
+# What goes and what stays.
+
+
+def test_expired_sessions_go_and_live_and_renewed_ones_stay(clock, alice):
+    old, old_signed_in = visit(), visit(alice)
+    renewed, renewed_signed_in = visit(), visit(alice)
+    clock.move(AGE - timedelta(seconds=1))
+    assert come_back(renewed)
+    assert come_back(renewed_signed_in)
+    live, live_signed_in = visit(), visit(alice)
+    clock.move(timedelta(minutes=2))
+    SessionStore.clear_expired()
+
+    assert not is_stored(old)
+    assert not is_stored(old_signed_in)
+    for session in (renewed, renewed_signed_in, live, live_signed_in):
+        assert is_stored(session)
+        assert come_back(session)["cart"] == ["teapot"]
+    rows = UserSession.objects.active()
+    assert {row.pk for row in rows} == {renewed_signed_in.handle, live_signed_in.handle}
+
+
+def test_purge_says_how_many_rows_it_deleted(alice):
+    stored_rows(3)
+    stored_rows(2, expires_in=60)
+    history(alice, 4)
+    register(alice, 2)
+    assert purge_payloads() == 3
+    assert purge_rows() == 4
+    assert StoredSession.objects.count() == UserSession.objects.count() == 2
+
+
+def test_purge_of_nothing_is_nothing(ended):
+    SessionStore.clear_expired()
+    assert ended == []
+
+
+def test_session_expires_to_the_millisecond(clock):
+    stored_rows(1, expires_in=60)
+    clock.move(timedelta(seconds=60, milliseconds=-1))
+    assert purge_payloads() == 0
+    clock.move(timedelta(milliseconds=1))
+    assert purge_payloads() == 1
+
+
+# The walk.
+
+
+def walked():
+    return [list(part.values_list("pk", flat=True)) for part in StoredSession.objects.walk()]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("number", [0, 1, 4, 5, 6, 20, 23])
+def test_parts_are_the_whole_table(parts, number):
+    stored_rows(number)
+    found = walked()
+    assert all(len(part) <= ranges.ROWS for part in found)
+    rows = [row for part in found for row in part]
+    assert sorted(rows) == sorted(StoredSession.objects.values_list("pk", flat=True))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_walk_on_postgresql_begins_anywhere_and_goes_round(parts, monkeypatch):
+    """So that runs that are cut short get everywhere in time."""
+    stored_rows(23)
+    asked = []
+
+    def begin_at(start):
+        monkeypatch.setattr(ranges.random, "randrange", lambda stop: asked.append(stop) or start)
+        return walked()
+
+    from_start = begin_at(0)
+    number = len(from_start)
+    assert number >= 5
+    if connection.vendor == "postgresql":
+        for start in range(number):
+            assert begin_at(start) == from_start[start:] + from_start[:start]
+        assert set(asked) == {number}
+    else:
+        assert begin_at(1) == from_start
+        assert asked == []
+
+
+def test_statements_do_not_grow_with_the_table(monkeypatch):
+    monkeypatch.setattr(ranges, "ROWS", 1)
+    stored_rows(1100)
+    with statements() as seen:
+        for part in StoredSession.objects.walk():
+            part.exists()
+    assert max(len(sql) for sql, _ in seen) < 500
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_are_small_and_one_for_each_part(parts):
+    stored_rows(12)
+    stored_rows(11, expires_in=60)
+    number = len(walked())
+    with statements() as seen:
+        assert purge_payloads() == 12
+    deletes = [met for sql, met in seen if sql.startswith("DELETE")]
+    assert len(deletes) == number >= 5
+    assert sum(deletes) == 12
+    assert max(deletes) <= ranges.ROWS
+    others = [sql for sql, _ in seen if not sql.startswith("DELETE")]
+    # How large the table is and, but for PostgreSQL, where each part ends. No BEGIN, no COMMIT.
+    assert len(others) == (1 if connection.vendor == "postgresql" else 1 + number)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_on_the_registry_are_small(parts, alice):
+    register(alice, 10)
+    overdue(alice, 10)
+    register(alice, 10, ended_at=timezone.now())
+    history(alice, 10)
+    with statements() as seen:
+        assert purge_rows() == 10
+    writes = [met for sql, met in seen if sql.startswith(("UPDATE", "DELETE"))]
+    assert sum(writes) == 10 + 10 + 10  # closed, confirmed, deleted
+    # Ten of these rows are all that a block of PostgreSQL's can hold.
+    assert max(writes) <= (10 if connection.vendor == "postgresql" else ranges.ROWS)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_nothing_happens_to_are_looked_at_and_not_written(parts, alice, monkeypatch):
+    asked = mock.Mock()
+    monkeypatch.setattr(SessionStore, "peek", asked)
+    monkeypatch.setattr(SessionStore, "remove", asked)
+    yesterday = timezone.now() - timedelta(days=1)
+    register(alice, 20)
+    register(alice, 20, last_seen_at=yesterday, ended_at=yesterday, expires_at=yesterday)
+    with statements() as seen:
+        assert purge_rows() == 0
+    assert not [met for sql, met in seen if sql.startswith("UPDATE")]
+    assert not any(met for sql, met in seen if sql.startswith("DELETE"))
+    assert not asked.called
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_part_is_a_transaction_of_its_own(parts, alice):
+    """What is done stays done, and locks are held for a part and no longer."""
+    stored_rows(23)
+    history(alice, 23)
+    for rows, purge in ((StoredSession.objects, purge_payloads), (UserSession.objects, purge_rows)):
+        left = [23]
+
+        def look(done, total, rows=rows, left=left):
+            assert not connection.in_atomic_block
+            left.append(elsewhere(rows.count))
+
+        purge(look)
+        assert left == sorted(left, reverse=True)
+        assert len(set(left)) >= 4
+        assert left[-1] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_transaction_spans_two_statements_that_write(
+    parts, alice, django_assert_max_num_queries
+):
+    stored_rows(23)
+    overdue(alice, 23)
+    with django_assert_max_num_queries(1000) as queries:
+        db.SessionStore.clear_expired()
+    writes = 0
+    for query in queries.captured_queries:
+        if query["sql"] == "BEGIN":
+            writes = 0
+        elif query["sql"].startswith(("UPDATE", "DELETE")):
+            writes += 1
+        elif query["sql"] == "COMMIT":
+            assert writes <= 1
+    assert queries.captured_queries[-1]["sql"] != "BEGIN"
+
+
+def test_progress_counts_the_parts_of_each_table(parts, alice):
+    stored_rows(12)
+    register(alice, 12)
+    calls = []
+    db.SessionStore.clear_expired(lambda done, total: calls.append((done, total)))
+    starts = [place for place, (done, _) in enumerate(calls) if done == 1]
+    assert len(starts) == 2
+    for table in (calls[: starts[1]], calls[starts[1] :]):
+        total = table[-1][1]
+        assert table == [(done, total) for done in range(1, total + 1)]
+
+
+# What happens meanwhile.
+
+
+def renew(row):
+    """Slide the expiry of a stored session, as a request would that was let in before it ended."""
+    at = int(timezone.now().timestamp()) * 1000
+    StoredSession.objects.filter(pk=row.pk).update(touched_at=at, expires_at=at + 60_000)
+
+
+@pytest.mark.parametrize("receiver", [None, lambda **kwargs: None], ids=["", "with a receiver"])
+def test_session_that_is_renewed_just_before_the_delete_survives(parts, receiver):
+    """With a receiver for deletions, Django would read the rows and delete them by their ids."""
+    first, _second = stored_rows(2)
+    if receiver:
+        post_delete.connect(receiver)
+    try:
+        with before_statement("DELETE", lambda: renew(first)):
+            assert purge_payloads() == 1
+    finally:
+        post_delete.disconnect(receiver)
+    assert StoredSession.objects.get() == first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_session_whose_renewal_is_under_way_survives():
+    """The DELETE waits for the lock on the row, and looks at what has become of it."""
+    first, _second = stored_rows(2)
+    locked, deleting = threading.Event(), threading.Event()
+
+    def request():
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                renew(first)
+                locked.set()
+                assert deleting.wait(60)
+                waiting = connection.vendor != "postgresql"
+                while not waiting:
+                    cursor.execute(
+                        "SELECT count(*) > 0 FROM pg_locks"
+                        " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+                    )
+                    (waiting,) = cursor.fetchone()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        renewal = pool.submit(request)
+        assert locked.wait(60)
+        with before_statement("DELETE", deleting.set):
+            assert purge_payloads() == 1
+        renewal.result(60)
+    assert StoredSession.objects.get() == first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_session_that_is_renewed_elsewhere_between_two_parts_survives(parts):
+    """It may move on the disk, into a part that is still to come or one that is done."""
+    rows = stored_rows(23)
+
+    def look(done, total):
+        if done == 2:
+            elsewhere(lambda: [renew(row) for row in rows])
+
+    purge_payloads(look)
+    left = set(StoredSession.objects.values_list("pk", flat=True))
+    assert 10 <= len(left) < 23
+    purge_payloads()
+    assert set(StoredSession.objects.values_list("pk", flat=True)) == left
+
+
+def test_nothing_is_said_of_rows_that_are_all_renewed_before_they_are_closed(clock, alice, ended):
+    visit(alice)
+    clock.move(AGE + timedelta(minutes=2))
+
+    def renew():
+        now = timezone.now()
+        UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
+
+    with before_statement('UPDATE "django_sessionkit_usersession"', renew):
+        purge_rows()
+    assert ended == []
+
+
+def test_a_stored_session_has_a_name_that_says_nothing():
+    assert str(StoredSession(pk=7, digest="secret")) == "stored session 7"
+
+
+def test_row_that_is_renewed_before_it_is_closed_stays_open(clock, alice, ended):
+    session, other = visit(alice), visit(alice)
+    clock.move(AGE + timedelta(minutes=2))
+
+    def touch():
+        now = timezone.now()
+        row = UserSession.objects.filter(pk=session.handle)
+        row.update(last_seen_at=now, expires_at=now + AGE)
+
+    with before_statement('UPDATE "django_sessionkit_usersession"', touch):
+        purge_rows()
+    assert UserSession.objects.active().get().pk == session.handle
+    assert ended == [({other.handle}, "expired", None)]
+
+
+def test_nobody_is_told_of_nobody(clock, alice, ended):
+    visit(alice)
+    clock.move(AGE + timedelta(minutes=2))
+
+    def touch():
+        now = timezone.now()
+        UserSession.objects.update(last_seen_at=now, expires_at=now + AGE)
+
+    with before_statement('UPDATE "django_sessionkit_usersession"', touch):
+        purge_rows()
+    assert ended == []
+
+
+def test_row_that_is_ended_before_it_is_closed_keeps_its_reason(clock, alice, ended):
+    session, other = visit(alice), visit(alice)
+    clock.move(AGE + timedelta(minutes=2))
+    row = UserSession.objects.filter(pk=session.handle)
+
+    def revoke():
+        row.update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
+
+    with before_statement('UPDATE "django_sessionkit_usersession"', revoke):
+        purge_rows()
+    assert row.get().end_reason == EndReason.REVOKED
+    assert ended == [({other.handle}, "expired", None)]
+
+
+# The registry.
+
+
+def test_expired_row_is_closed_and_said_so(clock, alice, ended):
+    start = timezone.now()
+    session, live = visit(alice), visit(alice)
+    row = UserSession.objects.get(pk=session.handle)
+    clock.move(AGE - timedelta(seconds=1))
+    assert come_back(live)
+    clock.move(timedelta(minutes=2))
+    SessionStore.clear_expired()
+
+    closed = UserSession.objects.get(pk=row.pk)
+    assert closed.end_reason == EndReason.EXPIRED
+    assert closed.ended_at == closed.expires_at == row.expires_at == start + AGE
+    assert closed.ended_by is None
+    assert ended == [({row.pk}, "expired", None)]
+    SessionStore.clear_expired()
+    assert len(ended) == 1
+
+
+def test_row_waits_for_a_session_that_the_store_has_renewed(clock, alice):
+    """Between two touches a write slides the expiry in the store, and not that of the row."""
+    session = visit(alice)
+    clock.move(timedelta(minutes=1))
+    again = SessionStore(session.session_key)
+    again.client = CLIENT
+    again["cart"] = []
+    clock.move(timedelta(seconds=59))
+    again.save()
+    clock.move(AGE - timedelta(seconds=1))
+    SessionStore.clear_expired()
+    assert UserSession.objects.get(ended_at=None).pk == session.handle
+    assert come_back(session)
+
+    clock.move(AGE + timedelta(minutes=2))
+    SessionStore.clear_expired()
+    assert UserSession.objects.get().end_reason == EndReason.EXPIRED
+
+
+def test_session_that_lives_without_requests_is_not_closed(clock, alice, ended, policy):
+    """Behind Django's middleware, or on a web socket, nothing but the store hears of its use."""
+    policy()
+    session = visit(alice)
+    for day in range(30):
+        clock.move(timedelta(days=1))
+        again = SessionStore(session.session_key)
+        again["day"] = day
+        again.save()
+        SessionStore.clear_expired()
+    (row,) = UserSession.objects.alive()
+    assert row.pk == session.handle
+    assert ended == []
+
+    clock.move(2 * AGE)
+    SessionStore.clear_expired()
+    assert [handles for handles, _, _ in ended] == [{row.pk}]
+
+
+def test_session_that_the_store_has_lost_is_closed(clock, alice, ended):
+    session, live = visit(alice), visit(alice)
+    row = UserSession.objects.get(pk=session.handle)
+    SessionStore.remove([row.digest])
+    clock.move(timedelta(seconds=59))
+    purge_rows()
+    assert ended == []  # too fresh: it might be a sign-in that is only being written
+    clock.move(timedelta(seconds=1))
+    purge_rows()
+    assert ended == [({row.pk}, "lost", None)]
+    row.refresh_from_db()
+    assert (row.end_reason, row.ended_at) == (EndReason.LOST, timezone.now())
+    assert UserSession.objects.alive() == [UserSession.objects.get(pk=live.handle)]
+
+
+def test_nobody_is_lost_because_the_store_does_not_answer(clock, alice, ended, monkeypatch):
+    visit(alice)
+    clock.move(timedelta(hours=1))
+    monkeypatch.setattr(SessionStore, "peek", mock.Mock(side_effect=OperationalError))
+    with pytest.raises(StoreUnavailable):
+        purge_rows()
+    assert UserSession.objects.active().count() == 1
+    assert ended == []
+
+
+@pytest.mark.parametrize("verb", ["save", "cycle_key"])
+def test_session_that_is_written_meanwhile_is_not_lost(clock, alice, ended, verb):
+    """It is used, and may get a new key, between the look at its row and the look at the store."""
+    session = visit(alice)
+    clock.move(timedelta(hours=1))
+
+    def request():
+        again = SessionStore(session.session_key)
+        again.client = CLIENT
+        again["cart"] = []
+        getattr(again, verb)()
+
+    peek = SessionStore.peek
+    with mock.patch.object(SessionStore, "peek", lambda digests: [request(), peek(digests)][1]):
+        purge_rows()
+    assert ended == []
+    assert len(UserSession.objects.alive()) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_everyone_who_expires_is_announced_wherever_the_row_moves(parts, alice, ended):
+    """On PostgreSQL a row that is written moves, out of the part of the table that is looked at."""
+    rows = overdue(alice, 40)
+    purge_rows()
+    assert not UserSession.objects.filter(ended_at=None).exists()
+    announced = [handle for handles, _, _ in ended for handle in handles]
+    assert sorted(announced) == sorted(row.pk for row in rows)
+
+
+def test_active_rows_are_left_alone(parts, alice):
+    register(alice, 20)
+    overdue(alice, 20)
+    before = list(UserSession.objects.active().order_by("pk").values())
+    assert len(before) == 20
+    purge_rows()
+    assert list(UserSession.objects.active().order_by("pk").values()) == before
+
+
+@pytest.mark.parametrize("reason", EndReason)
+@pytest.mark.standard("NIST-SESSM-1")
+def test_history_is_kept_for_the_time_of_retention(clock, alice, reason):
+    at = timezone.now()
+    register(alice, 1, ended_at=at, end_reason=reason, expires_at=at + AGE)
+    clock.move(RETENTION)
+    assert purge_rows() == 0
+    clock.move(timedelta(seconds=1))
+    assert purge_rows() == 1
+
+
+def test_time_of_retention_is_a_setting(clock, alice, settings):
+    settings.SESSIONKIT_RETENTION = 60
+    register(alice, 1, ended_at=timezone.now())
+    clock.move(timedelta(seconds=60))
+    assert purge_rows() == 0
+    clock.move(timedelta(seconds=1))
+    assert purge_rows() == 1
+
+
+def test_expired_row_is_history_from_the_time_when_it_expired(clock, alice):
+    visit(alice)
+    clock.move(AGE + RETENTION + timedelta(minutes=2))
+    SessionStore.clear_expired()
+    SessionStore.clear_expired()
+    assert not UserSession.objects.exists()
+
+
+# A removal that was lost.
+
+
+@pytest.fixture
+def removed(monkeypatch):
+    """The digests that the store is asked to remove, each time."""
+    asked = []
+    remove = SessionStore.remove
+    monkeypatch.setattr(
+        SessionStore, "remove", lambda digests: asked.append(list(digests)) or remove(digests)
+    )
+    return asked
+
+
+def lose_the_removal(session):
+    """End a session in the registry, and crash before the store hears of it."""
+    row = UserSession.objects.get(pk=session.handle)
+    mark_ended(UserSession.objects.filter(pk=row.pk), EndReason.REVOKED)
+    assert is_stored(session)
+    return row
+
+
+def test_payload_of_an_ended_session_is_removed_once(clock, alice, removed):
+    session, live = visit(alice), visit(alice)
+    row = lose_the_removal(session)
+    clock.move(timedelta(minutes=1))
+    purge_rows()
+    assert not is_stored(session)
+    assert is_stored(live)
+    assert removed == [[row.digest]]
+    row.refresh_from_db()
+    assert row.expires_at == row.ended_at == timezone.now() - timedelta(minutes=1)
+    assert row.end_reason == EndReason.REVOKED
+
+    clock.move(timedelta(minutes=1))
+    purge_rows()
+    assert removed == [[row.digest]]
+
+
+def test_store_that_is_down_is_asked_again_by_the_next_purge(alice, removed, monkeypatch):
+    session = visit(alice)
+    row = lose_the_removal(session)
+
+    def fail(digests):
+        raise OperationalError("no route to the store")
+
+    with monkeypatch.context() as down:
+        down.setattr(SessionStore, "remove", fail)
+        with pytest.raises(StoreUnavailable):
+            purge_rows()
+    assert is_stored(session)
+    SessionStore.clear_expired()
+    assert not is_stored(session)
+    assert removed == [[row.digest]]
+
+
+def test_history_does_not_go_before_the_payload_does(clock, alice, monkeypatch):
+    """Without its row, nothing would remove a payload that the store has kept."""
+    session = visit(alice)
+    session.set_expiry(10 * RETENTION)
+    session.save()
+    lose_the_removal(session)
+    clock.move(2 * RETENTION)
+    with monkeypatch.context() as down:
+        down.setattr(SessionStore, "remove", mock.Mock(side_effect=OperationalError))
+        with pytest.raises(StoreUnavailable):
+            SessionStore.clear_expired()
+    assert UserSession.objects.filter(pk=session.handle).exists()
+    SessionStore.clear_expired()
+    assert not is_stored(session)
+    SessionStore.clear_expired()
+    assert not UserSession.objects.filter(pk=session.handle).exists()
+
+
+def test_many_lost_removals_are_one_call_for_each_part(parts, alice, removed):
+    sessions = [visit(alice) for _ in range(12)]
+    for session in sessions:
+        lose_the_removal(session)
+    purge_rows()
+    assert not any(map(is_stored, sessions))
+    assert sum(map(len, removed)) == 12
+    assert len(removed) <= 4
+
+
+# Two at once, and half of one.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_purges_at_once_do_what_one_does(parts, alice, ended):
+    for _ in range(5):
+        live = stored_rows(20, expires_in=60)
+        stored_rows(40)
+        active = register(alice, 10)
+        expired = overdue(alice, 20)
+        history(alice, 20)
+        start = threading.Barrier(2)
+
+        def purge(start=start):
+            start.wait(60)
+            try:
+                db.SessionStore.clear_expired()
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            for run in [pool.submit(purge), pool.submit(purge)]:
+                run.result(60)
+        assert set(StoredSession.objects.all()) == set(live)
+        assert set(UserSession.objects.active()) == set(active)
+        assert set(UserSession.objects.ended()) == set(expired)
+        assert {handle for handles, _, _ in ended for handle in handles} == {
+            row.pk for row in expired
+        }
+        ended.clear()
+        StoredSession.objects.all().delete()
+        UserSession.objects.all().delete()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
+    stored_rows(23)
+    expired = []
+    for _ in range(10):
+        history(alice, 3)
+        expired += overdue(alice, 3)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done, total):
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        purge_payloads(kill)
+    assert 0 < elsewhere(StoredSession.objects.count) < 23
+    with pytest.raises(Killed):
+        purge_rows(kill)
+    assert 30 <= elsewhere(UserSession.objects.count) < 60
+
+    db.SessionStore.clear_expired()
+    assert not StoredSession.objects.exists()
+    assert set(UserSession.objects.all()) == set(expired)
+    announced = [handle for handles, _, _ in ended for handle in handles]
+    assert sorted(announced) == sorted(row.pk for row in expired)
+
+
+# The commands.
+
+
+def run_command(stdout=None, app="django_sessionkit", **options):
+    """Run the command of an app, on the engine with two tables to purge; return what it says."""
+    stdout = stdout or io.StringIO()
+    with override_settings(SESSION_ENGINE=db.__name__):
+        call_command(load_command_class(app, "clearsessions"), stdout=stdout, **options)
+    return stdout.getvalue()
+
+
+@pytest.mark.parametrize("app", ["django.contrib.sessions", "django_sessionkit"])
+def test_command_of_django_and_ours_purge_both_tables(alice, app):
+    stored_rows(3)
+    history(alice, 3)
+    run_command(app=app)
+    assert not StoredSession.objects.exists()
+    assert not UserSession.objects.exists()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("first", ["django.contrib.sessions", "django_sessionkit"])
+def test_the_app_that_comes_first_has_the_command(first):
+    apps = [first, *(app for app in settings.INSTALLED_APPS if app != first)]
+    registered.cache_clear()
+    with override_settings(INSTALLED_APPS=apps):
+        assert registered()["clearsessions"] == first
+    registered.cache_clear()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_command_says_when_it_begins_and_ends(parts):
+    stored_rows(12)
+    said = run_command()
+    assert re.fullmatch(r"Removing expired sessions\.\nDone: \d+ parts in \d seconds\.\n", said)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_says_how_far_it_is_every_few_seconds(parts, monkeypatch):
+    monkeypatch.setattr(clearsessions, "IN_LOG", 0)
+    stored_rows(12)
+    number = len(walked())
+    assert number >= 3
+    _, *lines, last = run_command().splitlines()
+    assert lines[:number] == [f"Part {done} of {number}." for done in range(1, number + 1)]
+    assert last.startswith(f"Done: {len(lines)} parts in ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_draws_a_bar_on_a_terminal(parts, alice, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(clearsessions, "ON_TERMINAL", 0)
+    stored_rows(12)
+    register(alice, 1)
+    number = len(walked())
+    first, sessions, registry, last = run_command(Terminal()).split("\n")[:-1]
+    assert first == "Removing expired sessions."
+    bars = sessions.split("\r")[1:]
+    assert len(bars) == number
+    assert bars[-1] == f"[{'#' * 40}] 100 %"
+    assert bars[0] == f"[{'#' * (40 // number):40}] {100 // number:3} %"
+    assert registry == f"\r[{'#' * 40}] 100 %"
+    assert last.startswith("Done: ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_draws_no_more_often_than_can_be_seen(parts, alice, monkeypatch):
+    monkeypatch.setattr(clearsessions, "ON_TERMINAL", 3600)
+    stored_rows(23)
+    register(alice, 1)
+    said = run_command(Terminal())
+    assert said.count("\r") == said.count("100 %") == 2  # the end of each table, always
+
+
+def test_command_says_nothing_if_it_is_told_so():
+    stored_rows(3)
+    assert run_command(verbosity=0) == ""
+    assert not StoredSession.objects.exists()
+
+
+@pytest.mark.parametrize("verbosity", [0, 1])
+def test_command_that_is_stopped_ends_its_line(parts, monkeypatch, verbosity):
+    monkeypatch.setattr(clearsessions, "ON_TERMINAL", 0)
+    stored_rows(12)
+    stdout = Terminal()
+    with (
+        mock.patch.object(backends_base, "purge_rows", side_effect=KeyboardInterrupt),
+        pytest.raises(CommandError, match="Stopped") as stopped,
+    ):
+        run_command(stdout, verbosity=verbosity)
+    assert stopped.value.returncode == 130
+    assert "Done" not in stdout.getvalue()
+    assert stdout.getvalue().endswith("\n") == bool(verbosity)
+
+
+@pytest.mark.once
+def test_command_says_so_when_the_store_does_not_answer(monkeypatch):
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr(db, "purge_payloads", fail)
+    with pytest.raises(CommandError, match="did not answer"):
+        call_command(clearsessions.Command())
+
+
+def test_command_fails_in_plain_words_when_the_store_does_not_answer(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "clearsessions"],
+        cwd=PROJECT,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "example_project.settings",
+            "DATABASE_URL": f"sqlite:///{tmp_path}/no/such/folder/db.sqlite3",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Done" not in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "CommandError: The session store did not answer. Nothing is lost: run this again later."
+    )
+    assert "Traceback" not in done.stderr

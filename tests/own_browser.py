@@ -1,0 +1,52 @@
+"""A browser that is no test client of Django's, for stories with a server of their own."""
+
+import re
+
+import httpx
+
+from django_sessionkit.sealing import digest_of
+from example_project.management.commands.demo import PASSWORD
+from tests.browsers import PAGE
+
+
+class OwnBrowser(httpx.Client):
+    """A browser, as far as a story needs one; it keeps the session keys that it is given."""
+
+    keys: set[str] = set()
+
+    def __init__(self, site, user_agent):
+        headers = PAGE | {"user-agent": user_agent}
+        hooks = {"response": [self.look]}
+        super().__init__(base_url=site, headers=headers, follow_redirects=True, event_hooks=hooks)
+
+    def look(self, response):
+        """No session key but in the Set-Cookie that issues it."""
+        response.read()
+        if key := response.cookies.get("sessionid"):
+            assert "no-store" in response.headers["Cache-Control"]
+            self.keys.add(key)
+        seen = "\n".join(
+            [str(response.url), response.text]
+            + [value for name, value in response.headers.items() if name != "set-cookie"]
+        )
+        assert not [key for key in self.keys if key in seen or digest_of(key) in seen]
+
+    def submit(self, page, **fields):
+        """Fill in the only form of a page that has a token, and send it where its page was."""
+        return self.send_form(page, str(page.url), **fields)
+
+    def send_form(self, page, to, **fields):
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+        referer = {"Referer": str(page.url)}
+        data = {"csrfmiddlewaretoken": token, **fields}
+        return self.post(to, data=data, headers=referer)
+
+    def sign_in(self, name):
+        page = self.get("/account/sign-in/")
+        return self.submit(page, username=name, password=PASSWORD)
+
+    def follow(self, page, text):
+        """Follow the link that reads so."""
+        links = re.findall(r'<a\b[^>]*?href="([^"]+)"[^>]*>(.*?)</a>', page.text, re.DOTALL)
+        (url,) = [url for url, label in links if text in re.sub(r"<.*?>", "", label)]
+        return self.get(url)

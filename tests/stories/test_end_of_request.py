@@ -1,0 +1,160 @@
+"""The end of a request, where activity is written."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection
+from django.db.models import F
+from django.http import HttpResponse
+from django.test.utils import CaptureQueriesContext
+from django.urls import path
+
+from django_sessionkit import registry
+from django_sessionkit.models import StoredSession, UserSession
+from tests import store
+from tests.calls import urlpatterns as site_with_calls
+from tests.interleaving import elsewhere
+from tests.people import is_still_in, only_row, told
+from tests.store import SessionStore
+
+pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+
+
+SEEN: list[Any] = []
+
+
+def fail_after_reading(request):
+    request.session.get("cart")
+    User.objects.update(first_name="Alice")
+    raise RuntimeError("out of order")
+
+
+def hold(request):
+    """Reads the session in its transaction, and has a look from outside."""
+    with CaptureQueriesContext(connection) as queries:
+        request.session.get("cart")
+    SEEN.append([query["sql"].partition(" ")[0] for query in queries])
+    if connection.vendor == "postgresql":
+        elsewhere(change_everything)
+    return HttpResponse("done")
+
+
+def change_everything():
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '1s'")
+    UserSession.objects.update(ip="192.0.2.200")
+    StoredSession.objects.update(touched_at=F("touched_at"))
+
+
+urlpatterns = [
+    *site_with_calls,
+    path("fail_after_reading/", fail_after_reading),
+    path("hold/", hold),
+]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_view_that_is_rolled_back_was_activity_all_the_same(
+    atomic_requests, signed_in, policy, clock
+):
+    policy(idle=600)
+    browser = signed_in()
+    clock.move(seconds=599)
+    assert browser.get("/fail_after_reading/").status_code == 500
+    assert User.objects.get().first_name == ""
+    assert only_row().last_seen_at == datetime.now(UTC)
+    clock.move(seconds=599)
+    assert browser.get("/whoami/").content == b"alice"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("rules", "seconds"), [({}, 100), ({"idle": 600}, 400)])
+def test_no_view_holds_a_lock_on_its_session(
+    atomic_requests, signed_in, policy, clock, rules, seconds
+):
+    policy(**rules)
+    browser = signed_in()
+    clock.move(seconds=seconds)
+    SEEN.clear()
+    assert browser.get("/hold/").content == b"done"
+    selects = ["SELECT"] if store.ON_REDIS else ["SELECT", "SELECT"]
+    assert [selects] == SEEN
+    assert only_row().last_seen_at == datetime.now(UTC)
+
+
+def no_route(*args):
+    raise OperationalError("no route to host")
+
+
+@pytest.mark.parametrize(
+    ("owner", "later"),
+    # The row is behind for an interval, if the store is not.
+    [(SessionStore, 1), (registry, 60)],
+)
+@pytest.mark.parametrize("seconds", [200, 500])
+@pytest.mark.standard("ASVS-16.5.2")
+def test_a_store_that_fails_at_the_end_spoils_no_answer(
+    signed_in, policy, clock, monkeypatch, caplog, seconds, owner, later
+):
+    policy(idle=600)
+    browser = signed_in()
+    browser.post(f"/{browser.a}write/", {"cart": "teapot"})
+    before = only_row().last_seen_at
+    clock.move(seconds=seconds)
+    with monkeypatch.context() as down:
+        down.setattr(owner, "touch", no_route)
+        response = browser.get(f"/{browser.a}read/")
+        assert response.json() == {"cart": "teapot"}
+        assert "sessionid" not in response.cookies
+    assert "did not answer: no route to host" in caplog.text
+    assert only_row().last_seen_at == before
+    # The session stays due.
+    clock.move(seconds=later)
+    assert browser.get(f"/{browser.a}read/").json() == {"cart": "teapot"}
+    assert only_row().last_seen_at == before + timedelta(seconds=seconds + later)
+    clock.move(seconds=599)
+    assert is_still_in(browser)
+
+
+def test_what_a_view_writes_is_kept_when_only_the_activity_is_not(signed_in, clock, monkeypatch):
+    browser = signed_in()
+    clock.move(seconds=300)
+    with monkeypatch.context() as down:
+        down.setattr(SessionStore, "touch", staticmethod(no_route))
+        assert browser.post(f"/{browser.a}write/", {"cart": "teapot"}).content == b"written"
+    assert browser.get(f"/{browser.a}read/").json() == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize(("lock", "asked_at"), [(False, 570), (False, 590), (True, 590)])
+def test_what_is_answered_in_time_was_activity(signed_in, policy, clock, lock, asked_at):
+    """That is when activity is written. What is only locked then is not lost."""
+    policy(idle=600, lock=lock)
+    browser = signed_in()
+    clock.move(seconds=asked_at)
+    WAITING[:] = [clock]
+    assert browser.get(f"/{browser.a}wait/").content == b"at last"  # 20 seconds later
+    if asked_at == 590 and not lock:
+        assert told(browser) == "idle"
+    else:
+        assert is_still_in(browser)
+
+
+WAITING: list[Any] = []
+
+
+def wait(request):
+    request.session.get("cart")
+    WAITING[0].move(seconds=20)
+    return HttpResponse("at last")
+
+
+async def await_a_long_answer(request):
+    await request.session.aget("cart")
+    await sync_to_async(WAITING[0].move)(seconds=20)
+    return HttpResponse("at last")
+
+
+urlpatterns += [path("wait/", wait), path("await/", await_a_long_answer)]
