@@ -6,11 +6,11 @@ on that. Pure: no store, no request, no clock. Moments are milliseconds since th
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
+from django_sessionkit.interruptions import Lock
 from django_sessionkit.policy import Policy
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.devices import device_of
@@ -22,24 +22,6 @@ TIME_TO_CHOOSE = 15 * 60 * 1000
 # The activity of a short session is written this many times in its life without activity, so that
 # use keeps the session alive.
 SHARE = 10
-
-
-class Lock(StrEnum):
-    """What a session is locked for."""
-
-    IDLE = "idle"
-    MOVED = "moved"
-    LIMIT = "limit"
-
-
-class Locked(NamedTuple):
-    """What is known of a session that is there, but not for whoever holds its cookie."""
-
-    # "idle" and "moved" ask for a proof of identity, "limit" for other sessions to be ended.
-    reason: Lock
-    handle: uuid.UUID
-    user: str
-    limit: int | None
 
 
 class Facts(NamedTuple):
@@ -80,6 +62,11 @@ class Facts(NamedTuple):
         while len(stored) <= KNOWN and stored and not stored[-1]:
             stored.pop()
         return stored
+
+    @property
+    def row(self) -> uuid.UUID:
+        """The handle of a session that is signed in, as the primary key of its row."""
+        return uuid.UUID(self.handle)
 
     def merged(self, base: Self, theirs: Self) -> Self:
         """Return ``theirs`` with what these facts have changed since ``base``."""
@@ -150,10 +137,10 @@ class Facts(NamedTuple):
             bound=_traits(policy.bind, client) if policy.bind else None,
         )
 
-    def with_clock_set(self, now: int) -> Self:
+    def with_clock_set(self, now: int, tolerance: int) -> Self:
         """Return the facts for a clock that was put back: it must not make the session longer."""
         ahead = self.authenticated_at - now
-        if ahead <= 1000 * conf.SESSIONKIT_TOUCH_INTERVAL:
+        if ahead <= tolerance:
             return self
         deadline = None if self.deadline is None else self.deadline - ahead
         return self._replace(authenticated_at=now, deadline=deadline)

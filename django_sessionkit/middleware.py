@@ -36,12 +36,13 @@ from django.utils.translation import gettext_lazy, ngettext
 from django_sessionkit import registry
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.interruptions import Locked, Missing, NoAnswer, OverLimit
 from django_sessionkit.models import EndReason
 from django_sessionkit.visit.client import client_of, is_page
 from django_sessionkit.visit.current import current_request
 
 if TYPE_CHECKING:
-    from django_sessionkit.backends.base import Locked, SessionStore
+    from django_sessionkit.backends.base import SessionStore
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -107,8 +108,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         session: Any = getattr(request, "session", None)
-        states = [getattr(session, name, None) for name in ("lost", "refused", "lock")]
-        if isinstance(exception, UpdateError) and any(states):
+        interruption = getattr(session, "interruption", None)
+        if isinstance(exception, UpdateError) and interruption:
             try:
                 return self.interrupted(request)
             except StoreUnavailable as error:
@@ -127,15 +128,16 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def respond(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session = cast("SessionStore", request.session)
-        if session.failed:
+        if isinstance(session.interruption, NoAnswer):
             # Whatever the view made of it, it did not know who was asking.
             return self.unavailable(request)
         if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
-            session.get("")  # else the save would be the first to miss it
-        if session.lock and SESSION_KEY not in session:
+            session.ensure_loaded()  # else the save would be the first to miss it
+        interruption = session.interruption
+        if isinstance(interruption, Locked) and SESSION_KEY not in session:
             return self.locked(request, response)
-        if session.lost and SESSION_KEY not in session:
-            row = session.call(registry.row_of_missing, session.lost)
+        if isinstance(interruption, Missing) and SESSION_KEY not in session:
+            row = session.call(registry.row_of_missing, interruption.digest)
             if row and is_farewell_due(request, response):
                 response = self.signed_out(request, row.end_reason, response)
             elif not (row and is_sign_in_page(request)):
@@ -191,7 +193,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         try:
             response = self.interrupted(request)
             # What a visitor is told may be kept in the session that takes its place.
-            return response if session.lock else self.settle(request, response)
+            locked = isinstance(session.interruption, Locked)
+            return response if locked else self.settle(request, response)
         except StoreUnavailable:
             return self.unavailable(request)
 
@@ -226,7 +229,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
     ) -> HttpResponse:
         """Give the visitor the cookie of what was saved, or slide it, or take it away."""
         session, name = cast("SessionStore", request.session), settings.SESSION_COOKIE_NAME
-        slid = session.touched or session.renewed
+        slid = session.slid or session.has_new_key
         if session.is_empty():
             if name in request.COOKIES:
                 response.delete_cookie(
@@ -251,7 +254,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def give_cookie(self, session: "SessionStore", response: HttpResponse, saved: bool) -> None:
         """Give the visitor the key, for as long as the session lives."""
         at_close = session.get_expire_at_browser_close()
-        if at_close and not (session.renewed or saved):
+        if at_close and not (session.has_new_key or saved):
             return  # one that the browser forgets needs no new date
         age = None if at_close else session.get_expiry_age()
         response.set_cookie(
@@ -271,15 +274,17 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def interrupted(self, request: HttpRequest) -> HttpResponse:
         """Answer for a session that went away while the request was under way."""
         session = cast("SessionStore", request.session)
-        if session.refused:
-            return self.refused(request, session.refused)
-        if session.lock:
+        interruption = session.interruption
+        if isinstance(interruption, OverLimit):
+            return self.refused(request, interruption.limit)
+        if isinstance(interruption, Locked):
             return self.locked(request)
-        row = session.call(registry.row_of_missing, session.lost or "")
+        digest = interruption.digest if isinstance(interruption, Missing) else ""
+        row = session.call(registry.row_of_missing, digest)
         request.session = self.SessionStore()
         if row:
             return self.signed_out(request, row.end_reason)
-        if session.was_found:
+        if session.is_known:
             # A concurrent request, signing in in another tab say, has given it a new key, and its
             # answer has the new cookie.
             self.leave_cookie(request)
@@ -318,9 +323,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """Answer for a sign-in that the limit does not allow. What a visitor has is kept."""
         session: Any = self.SessionStore(request.session.session_key)
         request.session = session
-        session.get("")
-        session.renewed = True  # its key may be new
-        if session.lost:
+        session.ensure_loaded()
+        session.has_new_key = True  # its key may be new
+        if isinstance(session.interruption, Missing):
             self.leave_cookie(request)
         text = ngettext(
             "You are already signed in on %(limit)d device, and more are not allowed. Sign out"
@@ -340,7 +345,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         is not written meanwhile, and its cookie stays.
         """
         self.leave_cookie(request)
-        lock = cast("Locked", cast("SessionStore", request.session).lock)
+        lock = cast("Locked", cast("SessionStore", request.session).interruption)
         known = getattr(getattr(request, "user", None), "is_authenticated", False)
         if instead_of and (known or is_open_while_locked(request)):
             response = instead_of

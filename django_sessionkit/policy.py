@@ -3,6 +3,7 @@ How long the sessions of a user live, and how many there may be. Pure: what a po
 elsewhere, and nothing here needs Django to be set up.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -133,7 +134,7 @@ class Policy:
         return {**kept, "bind": list(self.bind)} if self.bind else kept
 
     @classmethod
-    def of(cls, facts: dict[str, Any]) -> Self:
+    def of(cls, facts: Mapping[str, Any]) -> Self:
         """
         Return the policy of what ``facts()`` returned. What only a later version can have written
         counts as not there: a session outlives the return to an earlier one.

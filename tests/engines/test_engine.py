@@ -11,9 +11,9 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.views.debug import ExceptionReporter
 
-from django_sessionkit.backends import base
+from django_sessionkit.backends import saving
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import digest_of
+from django_sessionkit.sealing import SessionKey, digest_of
 from django_sessionkit.visit.client import Client
 from tests import store
 from tests.store import SessionStore, again, round_trips, travel
@@ -129,7 +129,7 @@ def test_a_key_that_was_never_issued_is_not_adopted_by_a_detour(drive, how):
 @pytest.mark.standard("ASVS-7.2.3", "ASVS-15.4.2")
 def test_a_random_source_that_repeats_itself_overwrites_nobody(drive, stored, monkeypatch):
     keys = iter([stored.session_key, "b" * 32])
-    monkeypatch.setattr(base, "new_session_key", lambda: next(keys))
+    monkeypatch.setattr(saving, "new_session_key", lambda: SessionKey(next(keys)))
     session = SessionStore()
     session["cart"] = ["kettle"]
     drive(session, "save")
@@ -139,7 +139,7 @@ def test_a_random_source_that_repeats_itself_overwrites_nobody(drive, stored, mo
 
 @pytest.mark.standard("ASVS-7.2.3")
 def test_a_random_source_that_is_stuck_is_an_error(drive, stored, monkeypatch):
-    monkeypatch.setattr(base, "new_session_key", lambda: stored.session_key)
+    monkeypatch.setattr(saving, "new_session_key", lambda: stored.session_key)
     with pytest.raises(CreateError):
         drive(SessionStore(), "create")
 
@@ -318,7 +318,7 @@ def test_a_save_after_the_end_does_not_bring_it_back(drive, stored):
     drive(again(stored), "delete")
     with pytest.raises(UpdateError):
         drive(mine, "save")
-    assert mine.lost == digest_of(stored.session_key)
+    assert mine.interruption.digest == digest_of(stored.session_key)
     assert not store.payloads()
 
 
@@ -390,7 +390,7 @@ def test_a_request_slides_the_expiry_without_writing_the_payload(drive, stored):
         with round_trips(2):
             drive(session, "get", "cart")
             session.finish(answered=True)
-        assert session.touched
+        assert session.slid
     assert store.payloads() == payloads
     with travel(timedelta(days=20)):
         assert drive(again(stored), "load")
@@ -404,7 +404,7 @@ def test_activity_is_written_once_in_an_interval(drive, stored):
             with round_trips(2 if touched else 1):
                 drive(session, "get", "cart")
                 session.finish(answered=True)
-            assert session.touched is touched
+            assert session.slid is touched
 
 
 def test_a_short_session_is_touched_more_often(drive, settings):
@@ -417,7 +417,7 @@ def test_a_short_session_is_touched_more_often(drive, settings):
         later.client = Client(None, "")
         drive(later, "get", "cart")
         later.finish(answered=True)
-        assert later.touched
+        assert later.slid
 
 
 def test_a_session_with_a_short_expiry_of_its_own_is_touched_more_often(drive, stored):

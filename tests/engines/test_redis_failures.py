@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.interruptions import NoAnswer
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests.browsers import sets_no_cookie, view
@@ -323,7 +324,7 @@ def test_a_new_key_that_can_not_be_written_costs_nothing(server, line_clock, dri
     with failing(server):
         with pytest.raises(StoreUnavailable):
             drive(session, "cycle_key")
-        assert session.failed
+        assert isinstance(session.interruption, NoAnswer)
         assert session.session_key == old
     line_clock.tick()
     # The new one may have been on its way, as an orphan: nobody has its key.

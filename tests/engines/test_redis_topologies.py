@@ -115,7 +115,7 @@ def test_a_request_slides_the_expiry(drive, stored):
         session.client = Client("192.0.2.1", "Firefox")
         drive(session, "get", "cart")
         session.finish(answered=True)
-        assert session.touched
+        assert session.slid
     with travel(timedelta(days=20)):
         assert drive(again(stored), "load")
 

@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from django_sessionkit import models, ranges, registry
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.interruptions import NoAnswer
 from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended
@@ -352,7 +353,7 @@ def test_the_touch_refuses_what_the_store_brings_back(alice, log_in, drive, how)
         UserSession.objects.update(digest="0" * 64)
     session, data = touch(request, drive, Client(None, ""), trips=5, seconds=61)
     assert data == {}
-    assert session.lost == digest_of(request.session.session_key)
+    assert session.interruption.digest == digest_of(request.session.session_key)
     assert not store.payloads()
 
 
@@ -581,7 +582,7 @@ def test_an_error_of_the_store_is_no_empty_session(alice, log_in, drive, monkeyp
     session = again(request.session)
     with pytest.raises(StoreUnavailable):
         drive(session, "load")
-    assert session.failed
+    assert isinstance(session.interruption, NoAnswer)
     assert session.session_key == request.session.session_key
     assert "did not answer: no route to host" in caplog.text
     assert "payload" not in caplog.text

@@ -281,7 +281,7 @@ def test_what_was_loaded_before_is_written_to_the_successor(shopper, drive, oper
         drive(slow, operation)
         if operation == "save":
             assert slow.session_key == renewed_key
-            assert slow.renewed
+            assert slow.has_new_key
         else:
             assert slow.session_key not in (old, renewed_key)
             assert not SessionStore().exists(renewed_key)

@@ -1,0 +1,131 @@
+"""The end of a request: its activity is written, and a key whose time has come is changed."""
+
+from typing import cast
+
+from django_sessionkit import clock, registry
+from django_sessionkit.backends.flows import Flow
+from django_sessionkit.backends.loading import Loading
+from django_sessionkit.backends.records import Record
+from django_sessionkit.conf import conf
+from django_sessionkit.sealing import SessionKey, new_salt, successor_of
+
+# How long the former key of a session is recognised once its new key was seen, in milliseconds.
+RECOGNISED = 24 * 60 * 60 * 1000
+
+
+class Finishing(Loading):
+    def _finish(self, answered: bool) -> Flow[None]:
+        """
+        Write the activity, and give the session a new key if it is time for one. ``answered``: the
+        visitor is going to get the cookie.
+        """
+        record = self._record
+        key, came_by = self._key, self._came_by
+        if record is None or key is None:
+            return
+        is_unseen = record.facts.previous is not None and came_by is None
+        if not (is_unseen or self._activity_is_due):
+            return
+        now = clock.now()
+        if is_unseen:
+            yield from self._new_key_arrived(record, key, now)
+        if self.background or not self._activity_is_due:
+            return
+        self._activity_is_due = False
+        if not (yield from self._touch(key, now)):
+            return
+        if answered and not came_by and self._wants_new_key(now):
+            # A request that came by a former key has no say: a parallel one has renewed that.
+            yield from self._renew(key, now)
+        else:
+            self.slid = True
+
+    def _new_key_arrived(self, record: Record, key: SessionKey, now: int) -> Flow[None]:
+        """
+        Note that the visitor has used the new key. The old key works for ``renew_grace`` seconds
+        more; for a day we still recognise it, to notice its reuse.
+        """
+        facts = record.facts
+        # The row still has the old digest if the renewal broke off.
+        yield registry.catch_up, facts.handle, facts.previous, key.digest
+        yield self.touch, facts.previous, now, min(now + RECOGNISED, facts.ends_at(now))
+        self._keep(facts.arrived(now))
+        self.modified = True
+
+    def _touch(self, key: SessionKey, now: int) -> Flow[bool]:
+        """
+        Write the activity. Return False if the session was ended or given a new key meanwhile, or
+        if its time was over before the view was done. The next request is told.
+        """
+        facts = self._facts
+        activity = self._activity(None)._replace(now=now)
+        lifetime = activity.lifetime(facts, self._session_cache.get("_session_expiry"))
+        if not (yield self.touch, key.digest, now, lifetime.expires_at):
+            return False
+        if self._came_by and facts.previous:  # the former key is still all that the visitor has
+            yield self.touch, self._came_by, now, lifetime.expires_at
+        if facts.handle:
+            # Last, because it is the row that knows whether this is still the key.
+            at = facts.may_have(key.digest), now, lifetime, self.client
+            if not (yield registry.touch, facts.handle, *at):
+                return False
+            facts = facts._replace(row_expires_at=lifetime.expires_at)
+            by_clock = facts.with_clock_set(now, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
+            self._keep(by_clock)
+            if by_clock is not facts:
+                self.modified = True
+        return True
+
+    def _wants_new_key(self, now: int) -> bool:
+        facts = self._facts
+        return facts.handle is not None and (self._privileges_changed or facts.wants_new_key(now))
+
+    def _renew(self, old: SessionKey, now: int) -> Flow[None]:
+        """
+        Give the session a new key, and leave a trace under the old one: requests that are under way
+        come with that key, and so does the next one if this answer is lost.
+
+        1. Touch the row. Whoever writes to a session locks its row first, everywhere. A row that
+           has ended stops us here.
+        2. Store the session under the new key. Nobody knows of that key yet.
+        3. Replace what lies under the old key by the trace, if it still is what we have read. From
+           here on, the old key leads to the new one. Otherwise a parallel request has written, or
+           has renewed the key itself: remove the new key, and begin again with what it has written,
+           or leave it at that.
+        4. Have the row follow. A row that has ended meanwhile takes both keys with it. If the row
+           has followed another key already, a parallel request goes on with the renewal.
+
+        The trace is a salt, from which, with the old key, the new one follows (successor_of()). It
+        is sealed for the holder of the old key, and is not itself the new key: a dump of the store
+        and SECRET_KEY together do not make a cookie of it.
+        """
+        salt = new_salt()
+        new_key = successor_of(old, salt)
+        data, record = self._session_cache, cast("Record", self._record)
+        handle = record.facts.handle
+        activity = self._activity(None)._replace(now=now)
+        lifetime = activity.lifetime(record.facts, data.get("_session_expiry"))
+        expires_at = lifetime.expires_at
+        with self.atomic():
+            if not (yield registry.touch, handle, [old.digest], now, lifetime, self.client):
+                return
+            while True:
+                facts = record.facts.rekeyed(old.digest, now)
+                payload = self._sealed(facts, data, new_key)
+                trace = self._sealed(record.facts._replace(successor=salt), {}, old)
+                yield self.insert, new_key.digest, payload, now, expires_at
+                if (yield self.replace, old.digest, trace, expires_at, record.version):
+                    break
+                yield self.remove, [new_key.digest]
+                theirs, merged, data = yield from self._merged(old, record, record.facts, data)
+                self._is_now_stored(theirs.key, theirs.payload, merged, data)
+                if theirs.key != old:
+                    return
+                record = cast("Record", self._record)
+            follows = new_key.digest, now, lifetime, facts.authenticated_at
+            if not (yield registry.rekey, handle, [old.digest], *follows):
+                if not (yield registry.is_open, handle):
+                    yield self.remove, [old.digest, new_key.digest]
+                return
+        self._is_now_stored(new_key, payload, facts, data)
+        self.has_new_key = True

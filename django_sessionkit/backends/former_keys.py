@@ -1,0 +1,69 @@
+"""
+A key leads to its session, and so does a former key for a while: under that lies a trace, which
+leads to the next key. A former key that is used too late is a copy: somebody else has the cookie.
+"""
+
+import logging
+from functools import partial
+
+from django.contrib.sessions.backends.base import SessionBase
+
+from django_sessionkit import clock
+from django_sessionkit.backends.flows import Flow
+from django_sessionkit.backends.records import Resolved, found
+from django_sessionkit.facts import Facts
+from django_sessionkit.interruptions import Missing
+from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.policy import Policy
+from django_sessionkit.sealing import SessionKey, successor_of
+from django_sessionkit.signals import session_key_reused
+from django_sessionkit.storage import Storage
+from django_sessionkit.visit.client import Client
+
+security_logger = logging.getLogger("django.security.SuspiciousSession")
+
+
+class FormerKeys(Storage, SessionBase):
+    # The middleware sets this. None where there is no request (tests, a shell, Channels): a session
+    # that is used there is not touched, and what is known about its device is kept.
+    client: Client | None = None
+
+    @property
+    def _key(self) -> SessionKey | None:
+        key = self._session_key
+        return key if key is None or isinstance(key, SessionKey) else SessionKey(key)
+
+    def _resolve(self, key: SessionKey) -> Flow[Resolved]:
+        """Return the session with this key, or the one that a former key leads to."""
+        came_by: str | None = None
+        trace: Facts | None = None
+        reused = False
+        while True:
+            key.prepare()  # before the wait for the store: after it, everything takes longer
+            stored = yield self.read, key.digest
+            here = stored and found(stored, key, self.serializer)
+            if here is None:
+                return Missing(key.digest)
+            facts: Facts = here.record.facts
+            if trace is not None and facts.seen is not None:
+                grace = Policy.of(trace.policy).renew_grace
+                reused = reused or facts.seen + 1000 * grace <= clock.now()
+            if facts.successor is None:
+                break
+            came_by = came_by or key.digest
+            trace, key = facts, successor_of(key, facts.successor)
+        if not reused:
+            return here._replace(came_by=came_by) if came_by else here
+        return (yield from self._reused(facts, key.digest))
+
+    def _reused(self, facts: Facts, digest: str) -> Flow[Missing | None]:
+        """Report that a former key was used after its grace, and end the session if the policy says
+        so."""
+        handle = facts.row
+        security_logger.warning("A former key of session %s was used again", handle)
+        send = session_key_reused.send_robust
+        yield (partial(send, UserSession, handle=handle, client=self.client),)
+        if Policy.of(facts.policy).on_reuse != "end":
+            return None
+        yield UserSession.objects.filter(pk=handle).revoke, EndReason.REUSED
+        return Missing(digest)

@@ -1,0 +1,101 @@
+"""
+A session as it is stored: opened, sealed, and merged with what somebody else has written. Pure.
+"""
+
+import logging
+from typing import Any, NamedTuple
+
+from django_sessionkit.facts import Facts
+from django_sessionkit.interruptions import Missing
+from django_sessionkit.sealing import SessionKey, seal, unseal, version_of
+from django_sessionkit.serializing import Serializer, dump, dump_facts, load, load_facts
+from django_sessionkit.storage import Stored
+
+security_logger = logging.getLogger("django.security.SuspiciousSession")
+
+Data = dict[str, Any]
+
+
+class Record(NamedTuple):
+    """
+    What was read or last written. The dictionary is not in here: the view changes that, and what it
+    was can be opened once more where that matters.
+    """
+
+    key: SessionKey
+    payload: bytes
+    facts: Facts
+    touched_at: int | None = None  # None: this request has written it, so it is now
+    expiry: Any = None  # the _session_expiry of the dictionary, as it was read
+
+    @property
+    def digest(self) -> str:
+        return self.key.digest
+
+    @property
+    def version(self) -> bytes:
+        return version_of(self.payload)
+
+
+class Found(NamedTuple):
+    """Where a key leads to."""
+
+    record: Record
+    data: Data
+    came_by: str | None = None  # the digest of the former key that has led there
+
+
+# What a key leads to. None: to nothing, for it is a former key that was used too late, and
+# Policy.on_reuse only reports that.
+Resolved = Found | Missing | None
+
+
+def sealed(facts: Facts, data: Data, key: SessionKey, serializer: type[Serializer]) -> bytes:
+    """Return a payload. Raises what the serializer raises for a value that it cannot express."""
+    body, plain = dump(data, serializer)
+    stored = facts.as_stored()
+    return seal(dump_facts(stored) if stored else b"", body, key, plain)
+
+
+def opened(
+    payload: bytes, key: SessionKey, serializer: type[Serializer]
+) -> tuple[Facts, Data] | None:
+    """Return what a payload holds, or None, with a line in the log, if it does not open."""
+    contents = unseal(payload, key)
+    if contents is not None:
+        stored, body, plain = contents
+        try:
+            data = load(body, plain, serializer)
+        except Exception:  # whatever another SESSION_SERIALIZER raises
+            contents = None
+    if contents is None:
+        security_logger.warning("A stored session could not be opened, and was ignored")
+        return None
+    return Facts.of(load_facts(stored)) if stored else NO_FACTS, data
+
+
+NO_FACTS = Facts()
+
+
+def found(stored: Stored, key: SessionKey, serializer: type[Serializer]) -> Found | None:
+    """Return what is stored under a key, or None if that does not open."""
+    contents = opened(stored.payload, key, serializer)
+    if contents is None:
+        return None
+    facts, data = contents
+    expiry = data.get("_session_expiry")
+    return Found(Record(key, stored.payload, facts, stored.touched_at, expiry), data)
+
+
+def merge(base: Data, mine: Data, theirs: Data) -> Data:
+    """
+    Return ``theirs`` with what ``mine`` has changed or removed since ``base``. Values are compared,
+    so that a change deep inside of one counts.
+    """
+    merged = dict(theirs)
+    for name in base.keys() | mine.keys():
+        if name not in mine:
+            merged.pop(name, None)
+        elif name not in base or base[name] != mine[name]:
+            merged[name] = mine[name]
+    return merged
