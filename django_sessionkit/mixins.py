@@ -4,19 +4,19 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.generic import View
 
-from django_sessionkit.decorators import aask_for_proof, ask_for_proof
+from django_sessionkit.proofs import aask_for_proof, ask_for_proof
 
 
 class RecentAuthenticationMixin(View):
     """
-    What ``recent_authentication_required`` is, for a class. Put it before the view, and after
-    others that say who may see it.
+    ``recent_authentication_required`` for views that are classes. Put the mixin before the view
+    class, and after other mixins that say who may see the view.
     """
 
-    recent_max_age: int | None = None  # seconds; None is what the policy says
+    recent_max_age: int | None = None  # seconds; None: as the policy says
 
     def needs_recent_authentication(self) -> bool:
-        """Override this where only some requests do."""
+        """Tell whether this request does. Override this where only some requests do."""
         return True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

@@ -30,12 +30,13 @@ from django.views.generic import DetailView, FormView, ListView, TemplateView
 
 from django_sessionkit.accounts import policy_of
 from django_sessionkit.conf import conf
-from django_sessionkit.decorators import local_url, proof_url, sent
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.forms import PasswordForm
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.proofs import proof_url
 from django_sessionkit.visit.devices import device_of
+from django_sessionkit.visit.redirects import local_url, with_way_back
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -205,7 +206,7 @@ class BackMixin:
         return rows.filter(pk=self.locked.handle).first()
 
     def to_sign_in(self) -> HttpResponse:
-        return sent(self.request, resolve_url(settings.LOGIN_URL), self.back)
+        return with_way_back(self.request, resolve_url(settings.LOGIN_URL), self.back)
 
 
 # What was sent to another page can hold a password, too.
@@ -224,13 +225,13 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if self.locked and self.locked.reason == "limit":
-            return sent(request, reverse("django_sessionkit:session_limit"), self.back)
+            return with_way_back(request, reverse("django_sessionkit:session_limit"), self.back)
         account = self.get_account()
         if account is None:
             return self.to_sign_in()
         url = proof_url(account)
         if urlsplit(url).path != request.path:
-            return sent(request, url, self.back)
+            return with_way_back(request, url, self.back)
         if "sign_out" in request.POST:
             logout(request)
             return self.to_sign_in()
@@ -243,7 +244,10 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             user, handle = self.request.user, getattr(self.session, "handle", None)
             return user if handle and user.is_authenticated else None
         row = self.locked_row()
-        if row and (self.locked.reason != "idle" or self.is_same_device(row)):
+        if row and (
+            self.locked.reason != "idle"
+            or row.device.is_like(device_of(self.session.client.user_agent))
+        ):
             return cast("AbstractBaseUser", row.user)
         # NIST SP 800-63B-4 §2.2.3 lets a password resume a session where it was: elsewhere, the
         # cookie is a copy.
@@ -252,11 +256,6 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         text = gettext("You were signed out because you were inactive for a while.")
         messages.warning(self.request, text, fail_silently=True)
         return None
-
-    def is_same_device(self, row: UserSession) -> bool:
-        client = self.session.client
-        was, now = row.device, device_of(client.user_agent)
-        return (was.browser, was.system) == (now.browser, now.system)
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return {"request": self.request, "user": self.account, **super().get_form_kwargs()}

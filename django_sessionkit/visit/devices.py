@@ -75,6 +75,10 @@ class Device:
     # desktop, mobile, tablet, bot (any program that is no browser) or other
     kind: str
 
+    def is_like(self, other: "Device") -> bool:
+        """Tell whether both have the same browser and the same system."""
+        return (self.browser, self.system) == (other.browser, other.system)
+
     def __str__(self) -> str:
         if self.browser and self.system:
             return gettext("%(browser)s on %(system)s") % {

@@ -16,6 +16,7 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.utils import timezone
 
+from django_sessionkit import answers as kit_answers
 from django_sessionkit import middleware, registry
 from django_sessionkit.backends import base
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
@@ -24,6 +25,7 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser, deletes_the_cookie, sets_no_cookie
+from tests.interleaving import before
 from tests.people import key_of
 from tests.store import SessionStore, round_trips, travel
 
@@ -690,14 +692,10 @@ def test_who_is_refused_while_another_tab_changes_the_key_keeps_that(
     def refuse(*args):
         raise TooManySessions(1)
 
-    class Slow(SessionMiddleware):
-        def refused(self, request, limit):
-            SessionStore(key_of(visitor)).cycle_key()
-            return super().refused(request, limit)
-
+    before(monkeypatch, kit_answers, "_refuse", SessionStore(key_of(visitor)).cycle_key)
     monkeypatch.setattr(registry, "enter", refuse)
     headers = {**PAGE, "cookie": f"sessionid={key_of(visitor)}"}
-    response = answers(act, RequestFactory().get("/", headers=headers), Slow)
+    response = answers(act, RequestFactory().get("/", headers=headers))
     assert response.headers["Location"] == "/login/"
     assert sets_no_cookie(response)
 
@@ -728,7 +726,7 @@ def test_the_page_that_says_that_a_store_is_down_may_wait(visitor, down, monkeyp
             asyncio.get_running_loop()
         return "down"
 
-    monkeypatch.setattr(middleware, "render_to_string", render)
+    monkeypatch.setattr(kit_answers, "render_to_string", render)
     headers = {**PAGE, "cookie": f"sessionid={key_of(visitor)}"}
 
     async def view(request):

@@ -23,8 +23,9 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils import translation
 
-from django_sessionkit.decorators import LONGEST, recent_authentication_required
+from django_sessionkit.decorators import recent_authentication_required
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.proofs import LONGEST
 from django_sessionkit.views import ReauthenticateView
 from tests.browsers import SCRIPT
 from tests.pages import LIST, OTHERS, PROVE, Strict, contrast, fields_of, said, style_sheet, words

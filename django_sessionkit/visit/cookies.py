@@ -1,0 +1,103 @@
+"""The session cookie: read strictly, given, slid, spared, taken away."""
+
+import logging
+import re
+import time
+from typing import Protocol
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.http import http_date
+
+logger = logging.getLogger("django.security.SuspiciousSession")
+
+# What Django's engines and this kit's have issued: 32 lower case letters and digits.
+SESSION_KEY_PATTERN = re.compile(r"[a-z0-9]{32}", re.ASCII)
+
+
+class Session(Protocol):
+    """What a cookie is told of its session, at the end of a request."""
+
+    slid: bool
+    has_new_key: bool
+
+    @property
+    def accessed(self) -> bool: ...
+    @property
+    def session_key(self) -> str | None: ...
+    def is_empty(self) -> bool: ...
+    def has_good_cookie(self) -> bool: ...
+    def get_expire_at_browser_close(self) -> bool: ...
+    def get_expiry_age(self) -> int: ...
+
+
+def read(request: HttpRequest) -> str | None:
+    """
+    Return the session key of a request, or None for a cookie that is not ours: malformed, or there
+    with two values, so that nobody can tell which value the site has set.
+
+    The header is read as it came (RFC 6265bis §5.6.3). Django's parser strips any Unicode white
+    space around names and unquotes octal escapes, so that a page of a sibling domain can pass its
+    own cookie off as one with the prefix __Host-.
+    """
+    name = settings.SESSION_COOKIE_NAME
+    found: set[str] = set()
+    for pair in request.META.get("HTTP_COOKIE", "").split(";"):
+        key, _equals, value = pair.partition("=")
+        if key.strip(" \t") == name:
+            found.add(value.strip(" \t"))
+    if len(found) > 1:
+        spare(request)  # to delete one of them could hit the good one
+        logger.warning("A request came with %d session cookies, and none was used", len(found))
+        return None
+    key = next(iter(found), "")
+    return key if SESSION_KEY_PATTERN.fullmatch(key) else None
+
+
+def spare(request: HttpRequest) -> None:
+    """Keep the cookie of a session that is empty from being deleted."""
+    request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+
+
+def finish(request: HttpRequest, session: Session, response: HttpResponse, saved: bool) -> None:
+    """Give the visitor the cookie of a session that was saved, or slide it, or take it away."""
+    name, slides = settings.SESSION_COOKIE_NAME, session.slid or session.has_new_key
+    if session.is_empty():
+        if name in request.COOKIES:
+            response.delete_cookie(
+                name,
+                path=settings.SESSION_COOKIE_PATH,
+                domain=settings.SESSION_COOKIE_DOMAIN,
+                samesite=settings.SESSION_COOKIE_SAMESITE,
+            )
+    elif response.status_code < 500 and (slides or (saved and not session.has_good_cookie())):
+        give(session, response, saved)
+    cookie = response.cookies.get(name)
+    if cookie or session.accessed:
+        patch_vary_headers(response, ("Cookie",))
+    if cookie:
+        # ASVS 14.3.2: no cache on the way keeps a session key.
+        patch_cache_control(response, no_store=True, private=True)
+        if name.startswith(("__Http-", "__Host-Http-")):
+            # A browser takes only such a deletion; Django's lacks what the prefix demands.
+            cookie["httponly"] = cookie["secure"] = True
+
+
+def give(session: Session, response: HttpResponse, saved: bool) -> None:
+    """Give the visitor the session key, for as long as the session lives."""
+    at_close = session.get_expire_at_browser_close()
+    if at_close and not (session.has_new_key or saved):
+        return  # a cookie that the browser forgets needs no new date
+    age = None if at_close else session.get_expiry_age()
+    response.set_cookie(
+        settings.SESSION_COOKIE_NAME,
+        str(session.session_key),
+        max_age=age,
+        expires=None if age is None else http_date(time.time() + age),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=settings.SESSION_COOKIE_HTTPONLY,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )

@@ -1,0 +1,33 @@
+"""To another page, and back to this one."""
+
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponseRedirect
+from django.shortcuts import resolve_url
+from django.urls import NoReverseMatch
+from django.utils.http import url_has_allowed_host_and_scheme
+
+
+def sign_in_url() -> str | None:
+    """Return the URL of the sign-in page, or None if LOGIN_URL names no view."""
+    try:
+        return resolve_url(settings.LOGIN_URL)
+    except NoReverseMatch:
+        return None
+
+
+def with_way_back(request: HttpRequest, url: str, back: str) -> HttpResponseRedirect:
+    """Send a visitor to a page, with ``next`` to bring them back to the path ``back``."""
+    if urlsplit(url).netloc not in ("", request.get_host()):
+        back = request.build_absolute_uri(back)
+    return redirect_to_login(back, url)
+
+
+def local_url(request: HttpRequest, url: str) -> str:
+    """Return a URL that a visitor has sent if it leads to this site, or else ""."""
+    is_local = url_has_allowed_host_and_scheme(
+        url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    )
+    return url if is_local else ""
