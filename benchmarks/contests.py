@@ -14,8 +14,8 @@ from benchmarks.contenders import (
     SESSIONS,
     WITH_ALLAUTH,
     Contender,
-    Process,
 )
+from benchmarks.processes import Process
 from benchmarks.report import Bar, Rounds
 
 Bars = dict[Contender, list[Bar]]
