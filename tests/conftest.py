@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import django
+import hypothesis
 import psycopg
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import connection
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from django_sessionkit.policy import Policy
 from tests import conformance, policies, servers
 from tests.browsers import BROWSERS, PAGE
+
+# Nothing is kept from run to run, and a busy machine is no failure.
+hypothesis.settings.register_profile("tests", database=None, deadline=None)
+hypothesis.settings.load_profile("tests")
+set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
 
 def pytest_configure(config: pytest.Config) -> None:

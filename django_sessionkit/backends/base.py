@@ -42,7 +42,6 @@ from django_sessionkit.models import (
 )
 from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import (
-    Contents,
     SessionKey,
     digest_of,
     new_salt,
@@ -52,6 +51,7 @@ from django_sessionkit.sealing import (
     unseal,
     version_of,
 )
+from django_sessionkit.serializing import dump, dump_facts, load, load_facts
 from django_sessionkit.signals import session_key_reused, session_moved
 
 logger = logging.getLogger("django_sessionkit")
@@ -70,6 +70,7 @@ IMPERSONATION = ("hijack_history", "loginas_from_session")
 T = TypeVar("T")
 Flow = Generator[tuple[Any, ...], Any, T]
 Facts = dict[str, Any]
+Contents = tuple[Facts, dict[str, Any]]
 
 
 class Stored(NamedTuple):
@@ -432,7 +433,7 @@ class SessionStore(SessionBase):
         if reason:
             return self._lock(reason, key, contents)
         loaded_session.set(ref(self))
-        self._session_key, self._facts, self._loaded = SessionKey(key), facts, stored.payload
+        self._session_key, self._facts, self._loaded = key, facts, stored.payload
         self._touched_at = stored.touched_at
         self.renewed = self._former is not None
         self._expiry = data.get("_session_expiry")
@@ -445,9 +446,11 @@ class SessionStore(SessionBase):
         former: Facts | None = None
         reused = False
         while True:
-            digest = digest_of(key)
+            key = _as_session_key(key)
+            digest = key.digest
+            key.prepare()  # before the wait
             stored = yield self.read, digest
-            contents = self._open(key, digest, stored)
+            contents = self._open(key, stored)
             facts = contents[0] if contents else {}
             if former and (seen := facts.get("seen")):
                 grace = _policy(former).renew_grace
@@ -657,7 +660,7 @@ class SessionStore(SessionBase):
         under way come with that, and so does the next one if this answer is lost. What is left
         can be read with the old key only, like everything else, and is not the new key.
         """
-        salt, serializer = new_salt(), self.serializer()
+        salt, serializer = new_salt(), self.serializer
         new_key = successor_of(key, salt)
         old, new = digest_of(key), digest_of(new_key)
         rows, row, data = UserSession.objects, self._facts["handle"], self._session_cache
@@ -670,8 +673,8 @@ class SessionStore(SessionBase):
             while True:
                 facts = {k: v for k, v in self._facts.items() if k != "seen"}
                 facts |= {"keyed_at": now, "previous": old}
-                payload = seal((facts, data), new_key, new, serializer)
-                trace = seal(({**self._facts, "successor": salt}, {}), key, old, serializer)
+                payload = _sealed(facts, data, new_key, serializer)
+                trace = _sealed({**self._facts, "successor": salt}, {}, key, serializer)
                 # Nobody knows of the new key before the old one leads there.
                 yield self.insert, new, payload, now, lifetime.expires_at
                 expected = version_of(base[1])
@@ -722,7 +725,7 @@ class SessionStore(SessionBase):
                 facts = yield from self._enrol({}, data, digest)
                 now = _now()
                 expires_at = self._lifetime(facts, data, now).expires_at
-                payload = seal((facts, data), key, digest, self.serializer())
+                payload = _sealed(facts, data, key, self.serializer)
                 if not (yield self.insert, digest, payload, now, expires_at):
                     raise CreateError
                 yield from self._confirm(facts, digest)
@@ -852,7 +855,7 @@ class SessionStore(SessionBase):
                     facts = yield from self._enrol(facts, data, new, moving)
                     since = self._since(facts, moving)
                     expires_at = self._lifetime(facts, data, since).expires_at
-                    payload = seal((facts, data), new_key, new, self.serializer())
+                    payload = _sealed(facts, data, new_key, self.serializer)
                     expected = version_of(loaded)
                     if moving:
                         done = yield self.move, old, new, payload, since, expires_at, expected
@@ -903,8 +906,7 @@ class SessionStore(SessionBase):
         new_key, stored, theirs = found
         # It was opened once. What the serializer makes of ours is what is compared.
         old_key, loaded = base
-        digest = digest_of(old_key)
-        was = cast("Contents", unseal(loaded, old_key, digest, self.serializer()))
+        was = cast("Contents", _opened(loaded, old_key, self.serializer))
         if not self._overwrite:
             mine = self.serializer().loads(self.serializer().dumps(data))
             data = _merge(was[1], mine, theirs[1])
@@ -1082,7 +1084,7 @@ class SessionStore(SessionBase):
     def _written(self, key: str, facts: Facts, data: dict[str, Any], payload: bytes) -> None:
         if key != self._session_key:
             self._due, self._former, self._touched_at = False, None, None
-        self._session_key, self._session_cache = SessionKey(key), data
+        self._session_key, self._session_cache = _as_session_key(key), data
         self._facts, self._loaded, self._overwrite = facts, payload, False
 
     def _fresh(self) -> dict[str, Any]:
@@ -1092,10 +1094,10 @@ class SessionStore(SessionBase):
             self._session_cache = {}
         return self._session_cache
 
-    def _open(self, key: str, digest: str, stored: Stored | None) -> Contents | None:
+    def _open(self, key: str, stored: Stored | None) -> Contents | None:
         if stored is None:
             return None
-        contents = unseal(stored.payload, key, digest, self.serializer())
+        contents = _opened(stored.payload, key, self.serializer)
         if contents is None:
             security_logger.warning("A stored session could not be opened, and was ignored")
         return contents
@@ -1147,6 +1149,26 @@ class SessionStore(SessionBase):
         except self.unavailable as error:
             raise self._no_answer(error) from error
         return answer
+
+
+def _as_session_key(key: str) -> SessionKey:
+    return key if isinstance(key, SessionKey) else SessionKey(key)
+
+
+def _sealed(facts: Facts, data: dict[str, Any], key: str, serializer: Any) -> bytes:
+    body, plain = dump(data, serializer)
+    return seal(dump_facts(facts), body, _as_session_key(key), plain)
+
+
+def _opened(payload: bytes, key: str, serializer: Any) -> Contents | None:
+    opened = unseal(payload, _as_session_key(key))
+    if opened is None:
+        return None
+    written, body, plain = opened
+    try:
+        return load_facts(written), load(body, plain, serializer)
+    except Exception:  # a change of SESSION_SERIALIZER
+        return None
 
 
 def _policy(facts: Facts) -> Policy:
