@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-EXTRAS := redis,celery,devices,geoip,postgres
+EXTRAS := redis,celery,devices,geoip,postgres,speed
 
 .DEFAULT_GOAL := test
 .PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format \

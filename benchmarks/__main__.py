@@ -22,12 +22,12 @@ from benchmarks.contenders import (
     KIT_PREPARED,
     KIT_REDIS,
     Contender,
-    Process,
     Servers,
 )
 from benchmarks.contests import OPERATIONS, REGISTRY, REQUESTS, Contest, serves, take_turns
 from benchmarks.machine import Cores, describe
 from benchmarks.picture import draw
+from benchmarks.processes import Process
 from benchmarks.report import Rounds, Table, compare
 from tests import servers
 

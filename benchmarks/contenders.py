@@ -1,19 +1,9 @@
-"""
-Who takes part, and the process that each of them has to itself: Django's settings are those of a
-process. They are asked over pipes, so that rounds can alternate.
-"""
+"""Who takes part: the apps, engines and stores, and the settings in which contenders differ."""
 
-import multiprocessing
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from operator import methodcaller
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import dj_database_url
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class App(NamedTuple):
@@ -119,65 +109,3 @@ CONTENDERS = [
 ]
 DRIVER = {ON_POSTGRESQL: PSYCOPG, ON_REDIS: REDIS_PY}
 ENGINE = {ON_POSTGRESQL: DJANGO_DB, ON_REDIS: DJANGO_CACHE}
-
-
-class Process:
-    def __init__(self, contender: Contender, servers: Servers) -> None:
-        self.contender = contender
-        self.pipe, theirs = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        context.Process(target=_serve, args=[theirs, contender, servers], daemon=True).start()
-        theirs.close()
-
-    def problem(self) -> str:
-        """Wait until it is up, and return why it cannot take part (it does not import, say)."""
-        problem: str = self.pipe.recv()
-        return problem
-
-    def do(self, method: str, *args: Any) -> Any:
-        """Return what this method of the contender's driver returns, there."""
-        return self.call(methodcaller(method, *args))
-
-    def call(self, function: Callable[Concatenate[Any, P], T], *args: P.args, **kw: P.kwargs) -> T:
-        """Return what a function returns, there, with the driver as its first argument."""
-        self.pipe.send((function, args, kw))
-        answer, problem = self.pipe.recv()
-        if problem:
-            raise RuntimeError(f"{self.contender.name}: {problem}")
-        result: T = answer
-        return result
-
-
-def _serve(pipe: Any, contender: Contender, servers: Servers) -> None:
-    import django
-    from django.conf import settings
-
-    settings.configure(
-        SECRET_KEY=SECRET_KEY,
-        ALLOWED_HOSTS=["*"],
-        USE_TZ=True,
-        ROOT_URLCONF="benchmarks.urls",
-        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        **contender.settings_on(servers),
-    )
-    try:
-        django.setup()
-        from benchmarks.drivers import driver_of
-
-        driver = driver_of(contender, servers)
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
-        return
-    pipe.send("")
-    while True:
-        try:
-            function, args, kwargs = pipe.recv()
-        except EOFError:  # the benchmark is over
-            return
-        try:
-            pipe.send((function(driver, *args, **kwargs), ""))
-        except Exception:
-            pipe.send((None, traceback.format_exc()))
-
-
-SECRET_KEY = "of the benchmarks, which is as long as one that Django has made"  # noqa: S105

@@ -1,10 +1,16 @@
-"""What a payload costs without a store: sealed here, and signed by Django."""
+"""
+What a payload costs without a store: sealed here, and signed by Django. In a loop, and after a wait
+for a server, when the processor's caches hold other things, as they do in a request.
+"""
 
 import json
+import socket
 from collections.abc import Callable
 from statistics import median
+from time import perf_counter
 from timeit import Timer
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS
 from django.core import signing
@@ -12,15 +18,22 @@ from django.utils.crypto import get_random_string
 
 from benchmarks.drivers import CART, Driver, cart_of
 from benchmarks.report import Ratio, Rounds, Table, Verdict
-from django_sessionkit.sealing import digest_of, new_session_key, seal, unseal
+from django_sessionkit.sealing import SessionKey, new_session_key, seal, unseal
+from django_sessionkit.serializing import dump, dump_facts, load, load_facts
 
 FACTS = {"handle": "0" * 32, "user": "1", "authenticated_at": 10**12, "until": 10**12}
+# Bytes. More than a core has in caches of its own.
+OTHER_THINGS = bytes(4 * 2**20)
+# The least of waits in a round, for a median.
+WAITS = 5
 
 
 class Pair(NamedTuple):
     what: str
     limit: float | None
-    ours: Callable[[], object]
+    # What the engine does before it asks the store. The loop counts it, and the wait comes after.
+    before: Callable[[], SessionKey]
+    ours: Callable[[SessionKey], object]
     django: Callable[[], object]
 
 
@@ -37,65 +50,158 @@ class Ready:
         return self.contents
 
 
+class Server:
+    """A Redis that is asked for nothing but an answer."""
+
+    def __init__(self, url: str) -> None:
+        place = urlsplit(url)
+        self.line = socket.create_connection((place.hostname, place.port))
+
+    def wait(self) -> None:
+        """Wait for an answer, with other things in the caches than what is timed next."""
+        bytearray(OTHER_THINGS)
+        self.line.sendall(b"PING\r\n")
+        self.line.recv(64)
+
+
 def pairs_of(kilobytes: float) -> list[Pair]:
     contents = {"cart": cart_of(round(kilobytes * 1024 / len(json.dumps(CART)) * len(CART)))}
-    with_json, without = signing.JSONSerializer(), Ready((FACTS, contents))
     large = kilobytes > 10
     return [
-        *both_ways(f"{kilobytes} KB", contents, with_json, None if large else 1),
-        *both_ways(f"{kilobytes} KB, JSON apart", contents, without, 1 / 3 if large else None),
+        *with_json(f"{kilobytes} KB", contents, None if large else 1),
+        *json_apart(f"{kilobytes} KB, JSON apart", contents, 1 / 3 if large else None),
     ]
 
 
-def both_ways(of: str, contents: Any, serializer: Any, limit: float | None) -> list[Pair]:
-    key, pair = new_session_key(), (FACTS, contents)
-    options: Any = {"salt": "of sessions", "serializer": lambda: serializer}
+def with_json(of: str, contents: dict[str, Any], limit: float | None) -> list[Pair]:
+    def ours(key: SessionKey) -> bytes:
+        body, plain = dump(contents, signing.JSONSerializer)
+        return seal(dump_facts(FACTS), body, key, plain)
 
-    def ours() -> bytes:
-        return seal(pair, key, digest_of(key), serializer)
+    def opened(key: SessionKey) -> object:
+        found = unseal(payload, key)
+        assert found  # noqa: S101
+        facts, body, plain = found
+        return load_facts(facts), load(body, plain, signing.JSONSerializer)
 
-    def django() -> str:
+    before = preparing(str(new_session_key()))
+    payload = ours(before())
+    return both_ways(of, limit, before, ours, opened, contents, signing.JSONSerializer)
+
+
+def json_apart(of: str, contents: dict[str, Any], limit: float | None) -> list[Pair]:
+    facts, (body, plain) = dump_facts(FACTS), dump(contents, signing.JSONSerializer)
+    before = preparing(str(new_session_key()))
+    payload = seal(facts, body, before(), plain)
+    return both_ways(
+        of,
+        limit,
+        before,
+        lambda key: seal(facts, body, key, plain),
+        lambda key: unseal(payload, key),
+        contents,
+        lambda: Ready(contents),
+    )
+
+
+def preparing(session_key: str) -> Callable[[], SessionKey]:
+    def before() -> SessionKey:
+        key = SessionKey(session_key)
+        key.prepare()
+        return key
+
+    return before
+
+
+def both_ways(
+    of: str,
+    limit: float | None,
+    before: Callable[[], SessionKey],
+    sealing: Callable[[SessionKey], object],
+    opening: Callable[[SessionKey], object],
+    contents: dict[str, Any],
+    serializer: Callable[[], Any],
+) -> list[Pair]:
+    options: Any = {"salt": "of sessions", "serializer": serializer}
+    signed = signing.dumps(contents, compress=True, **options)
+
+    def sign() -> object:
         return signing.dumps(contents, compress=True, **options)
 
-    sealed, signed = ours(), django()
     return [
-        Pair(f"Seal {of}", limit, ours, django),
-        Pair(
-            f"Open {of}",
-            limit,
-            lambda: unseal(sealed, key, digest_of(key), serializer),
-            lambda: signing.loads(signed, **options),
-        ),
+        Pair(f"Seal {of}", limit, before, sealing, sign),
+        Pair(f"Open {of}", limit, before, opening, lambda: signing.loads(signed, **options)),
     ]
 
 
 def measure(driver: Driver, rounds: int, seconds: float) -> Table:
-    table = Table(
-        "Sealing a payload, beside Django's signing of it",
-        ["", "µs", "Django µs", "to Django", "bar"],
-        notes=["With the digest of the session key. Django's is `signing.dumps()` and `loads()`."],
+    note = (
+        "In a loop, with all that it takes; after a wait, without what the engine makes before it"
+        " asks the store. Django's is `signing.dumps()` and `loads()`. The bar is that of the loop."
     )
+    columns = ["", "µs", "Django µs", "to Django", "after a wait, µs", "Django µs", "to Django"]
+    title = "Sealing a payload, beside Django's signing of it"
+    table = Table(title, [*columns, "bar"], notes=[note])
+    server = Server(driver.servers.redis)
     pairs = [pair for kilobytes in (0.5, 4, 50) for pair in pairs_of(kilobytes)]
-    pairs.append(Pair("A new session key", 0.1, new_session_key, new_key_of_django))
-    for pair in pairs:
-        ours, django = alternate(pair, rounds, seconds)
-        ratio = Ratio.of(ours, django)
-        times = [f"{median(figures) * 1e6:,.1f}" for figures in (ours, django)]
-        verdict = (
-            Verdict(f"{pair.what} to Django", pair.limit, ratio.middle) if pair.limit else None
+    nothing = new_session_key()
+    pairs.append(
+        Pair(
+            "A new session key",
+            0.1,
+            lambda: nothing,
+            lambda key: new_session_key(),
+            lambda: get_random_string(32, VALID_KEY_CHARS),
         )
-        table.rows.append([pair.what, *times, str(ratio), str(verdict or "")])
-        table.verdicts += [verdict] if verdict else []
-        table.figures[pair.what] = ours, django
+    )
+    for pair in pairs:
+        in_loop = alternate(pair, rounds, seconds)
+        after_wait = alternate_after(server.wait, pair, rounds, seconds)
+        row, ratios = [pair.what], []
+        for figures in (in_loop, after_wait):
+            ratios.append(Ratio.of(*figures))
+            row += [*[f"{median(own) * 1e6:,.1f}" for own in figures], str(ratios[-1])]
+        verdicts = []
+        if pair.limit:
+            verdicts = [Verdict(f"{pair.what} to Django", pair.limit, ratios[0].middle)]
+        table.rows.append([*row, ", ".join(map(str, verdicts))])
+        table.verdicts += verdicts
+        table.figures[pair.what] = in_loop, after_wait
     return table
 
 
-def new_key_of_django() -> str:
-    return get_random_string(32, VALID_KEY_CHARS)
-
-
 def alternate(pair: Pair, rounds: int, seconds: float) -> tuple[Rounds, Rounds]:
-    timers = Timer(pair.ours), Timer(pair.django)
+    """Time both in a loop."""
+    timers = Timer(lambda: pair.ours(pair.before())), Timer(pair.django)
     number = max(1, int(seconds / 4 / max(timer.timeit(1) for timer in timers)))
     figures = [[timer.timeit(number) / number for timer in timers] for _ in range(rounds)]
+    return [ours for ours, _ in figures], [django for _, django in figures]
+
+
+def alternate_after(
+    wait: Callable[[], None], pair: Pair, rounds: int, seconds: float
+) -> tuple[Rounds, Rounds]:
+    """Time both once after every wait. The figure of a round is a median."""
+
+    def ours() -> float:
+        key = pair.before()
+        wait()
+        start = perf_counter()
+        pair.ours(key)
+        return perf_counter() - start
+
+    def django() -> float:
+        wait()
+        start = perf_counter()
+        pair.django()
+        return perf_counter() - start
+
+    figures: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        times: list[tuple[float, float]] = []
+        end = perf_counter() + seconds
+        while len(times) < WAITS or perf_counter() < end:
+            times.append((ours(), django()))
+        own, others = zip(*times, strict=True)
+        figures.append((median(own), median(others)))
     return [ours for ours, _ in figures], [django for _, django in figures]

@@ -17,15 +17,15 @@ SHA-256, which is H(counter | Z | FixedInfo):
     SHA-256(1 (4 bytes) | SHA-256(label | SECRET_KEY) | session key | label)
 
 - The session key has 160 random bits. Without the cookie nobody can guess the input, however weak
-  SECRET_KEY is. For such input the standard has a plain hash; HMAC is for a salt, which this has no
-  use for, and takes three times as long.
-- The hash of SECRET_KEY has its place before it as a second secret (§2: Z may be made of two). All
-  parts but the session key have a fixed length: two pairs of keys never make the same input.
-- The label separates this key from whatever else is made of the two keys, the digest among that.
-  The output is as long as the hash, and nobody sees it: that SHA-256 can be extended is no matter.
+  SECRET_KEY is. A plain hash is one of the functions that the standard allows. HMAC, another one,
+  has room for a salt, which this derivation does not need, and takes three times as long.
+- Z is made of two secrets, as §2 allows. All parts but the session key have a fixed length, so two
+  pairs of keys never make the same input.
+- The label separates this key from whatever else is made of the two keys, such as the digest.
+- The output is as long as the hash, and nobody sees it. That whoever knows a SHA-256 can extend it
+  makes no difference here.
 """
 
-import base64
 import hmac
 import os
 import zlib
@@ -37,26 +37,30 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
+# Of session keys. Eight times, so that every byte has its letter.
+LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 NONCE = 12  # bytes
 # The label. A later format gets another one, and refuses the payloads of this one.
 FORMAT = b"django_sessionkit.1"
 COUNTER = b"\0\0\0\1"
 HEADER = 3  # bytes
 COMPRESSED, PLAIN = 1, 2
-# Bytes of facts and dictionary. What is smaller hardly shrinks, and is a visitor's: what Django
-# keeps of a sign-in, with the facts, is 290 bytes, and 115 when it is compressed.
+# Bytes of facts and dictionary. Smaller contents are those of visitors, and hardly shrink. What
+# Django keeps of a sign-in takes 290 bytes with the facts, and 115 when it is compressed.
 COMPRESS_FROM = 128
-# What sessions have in common, the most frequent last. To change it takes a new label.
+# What the facts and dictionaries of sessions have in common, the most frequent last: with it, half
+# a kilobyte shrinks to 215 bytes rather than 290. A change of the dictionary takes a new label.
 DICTIONARY = (
-    b'"browser":"","system":"","network":"},"pending":,"successor":"","seen":,"previous":"'
-    b'"policy":{"lock":true,"idle":"renew_after":"deadline":"keyed_at":"bound":{'
+    b'"renew_grace":"on_reuse":"report","bind":["browser","system","network"],"on_change":"ask"'
+    b'{"browser":"","system":"","network":""},null,null,null,null,'
+    b'{"idle":3600,"absolute":43200,"lock":true,"renew_after":900,"recent":900}'
     b'"_messages":"","_language":"","_session_expiry":{"_csrftoken":"'
-    b'{"user":"1","authenticated_at":1,"handle":"","until":1}'
+    b'","1",1790000000000,1790000000000,{"absolute":2592000},1790000000000]'
     b'{"_auth_user_id":"1","_auth_user_backend":"django.contrib.auth.backends.ModelBackend",'
     b'"_auth_user_hash":"'
 )
 
-# Facts, dictionary, and whether the latter is plain. No NamedTuple: to make one is a call.
+# Facts, dictionary, and whether the dictionary is plain. A NamedTuple would take 2 µs after a wait.
 Opened = tuple[bytes, bytes, bool]
 
 
@@ -111,7 +115,7 @@ def new_session_key() -> SessionKey:
     ASVS 7.2.3 and NIST SP 800-63B-4 §5.1 ask for 128 and 64. Lower case, because Django keeps
     session keys fit for stores that do not tell cases apart.
     """
-    return _as_key(os.urandom(20))
+    return _as_key(os.urandom(32))
 
 
 def new_salt() -> str:
@@ -124,11 +128,12 @@ def successor_of(session_key: str, salt: str) -> SessionKey:
     Return the key that comes after this one: as random as ``salt``, and nobody can tell it without
     both. So what leads from a key to its successor need not hold the latter.
     """
-    return _as_key(hmac.digest(session_key.encode(), salt.encode("ascii"), "sha256")[:20])
+    return _as_key(hmac.digest(session_key.encode(), salt.encode("ascii"), "sha256"))
 
 
 def _as_key(random: bytes) -> SessionKey:
-    return SessionKey(base64.b32encode(random).decode("ascii").lower())
+    # Five bits of each byte.
+    return SessionKey(random.translate(LETTERS).decode("ascii"))
 
 
 def version_of(payload: bytes) -> bytes:
@@ -160,13 +165,13 @@ def unseal(payload: bytes, key: SessionKey) -> Opened | None:
     A key that is prepared is taken as it is: ``prepare()`` is what notices another SECRET_KEY.
     """
     cipher = key.cipher or key.prepare()
+    data: bytes | None
     try:
         data = cipher.decrypt(payload[:NONCE], payload[NONCE:], key.associated)
     except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
-        found = _decrypt_with_another(payload, key)
-        if found is None:
-            return None
-        data = found
+        data = _decrypt_with_another(payload, key)
+    if data is None:
+        return None
     # The data is authentic from here on, and so is the length that it expands to.
     header, contents = int.from_bytes(data[:HEADER]), data[HEADER:]
     if header & COMPRESSED:

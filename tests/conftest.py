@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+import hypothesis
 import psycopg
 import pytest
 from asgiref.sync import async_to_sync
@@ -20,11 +21,17 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended
 from tests import conformance, people, policies, servers, store
 from tests.browsers import BROWSERS, PAGE, put
+
+# Nothing is kept from run to run, and a busy machine is no failure.
+hypothesis.settings.register_profile("tests", database=None, deadline=None)
+hypothesis.settings.load_profile("tests")
+set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
 
 def pytest_configure(config: pytest.Config) -> None:

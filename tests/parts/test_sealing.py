@@ -1,38 +1,66 @@
-import json
+import copy
+import os
+import pickle
 import random
 import zlib
+from hashlib import sha256
 
 import pytest
-from django.core.serializers.json import DjangoJSONEncoder
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
+from django.conf import settings
 from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
 
 from django_sessionkit import sealing
-from django_sessionkit.sealing import digest_of, new_session_key, seal, unseal, version_of
+from django_sessionkit.sealing import (
+    COMPRESS_FROM,
+    NONCE,
+    SessionKey,
+    digest_of,
+    new_salt,
+    new_session_key,
+    seal,
+    successor_of,
+    unseal,
+    version_of,
+)
+
+KEY = str(new_session_key())
+FACTS, CART = b'{"handle":"one"}', b'{"cart":["teapot"]}'
 
 
-class Json:
-    def dumps(self, obj):
-        return json.dumps(obj, cls=DjangoJSONEncoder).encode()
-
-    def loads(self, data):
-        return json.loads(data)
+def sealed(facts=FACTS, body=CART, key=KEY, plain=False):
+    return seal(facts, body, SessionKey(key), plain)
 
 
-KEY = new_session_key()
-DIGEST = digest_of(KEY)
-CART = {"handle": "one"}, {"cart": ["teapot"]}
-
-
-def sealed(contents=CART, key=KEY):
-    return seal(contents, key, digest_of(key), Json())
-
-
-def opened(payload, key=KEY, digest=None):
-    return unseal(payload, key, digest or digest_of(key), Json())
+def opened(payload, key=KEY):
+    return unseal(payload, SessionKey(key))
 
 
 def test_what_is_sealed_opens_again():
-    assert opened(sealed()) == CART
+    assert opened(sealed()) == (FACTS, CART, False)
+    assert opened(sealed(plain=True)) == (FACTS, CART, True)
+
+
+@given(facts=st.binary(max_size=300), body=st.binary(max_size=300), plain=st.booleans())
+def test_whatever_is_sealed_opens_again(facts, body, plain):
+    assert opened(sealed(facts, body, plain=plain)) == (facts, body, plain)
+
+
+@pytest.mark.parametrize("length", [0, COMPRESS_FROM - 1, COMPRESS_FROM, 4096, 16 * 1024, 200_000])
+def test_contents_of_any_length_open_again(length):
+    """With all windows of the compression, and with what cannot be compressed."""
+    for body in (b"teapot " * length, os.urandom(length)):
+        assert opened(sealed(FACTS, body[:length])) == (FACTS, body[:length], False)
+
+
+def test_more_facts_than_there_is_room_for_are_an_error():
+    with pytest.raises(OverflowError):
+        sealed(facts=b" " * 2**22)
 
 
 def test_nothing_can_be_read_in_it():
@@ -42,10 +70,21 @@ def test_nothing_can_be_read_in_it():
 
 
 def test_large_contents_are_compressed():
-    contents = {}, {"words": "teapot " * 1000}
-    payload = sealed(contents)
-    assert len(payload) < 200
-    assert opened(payload)[1] == contents[1]
+    assert len(sealed(body=b"teapot " * 1000)) < 200
+
+
+def test_what_django_keeps_of_a_sign_in_takes_little_room():
+    """The names that all sessions have in common are not in the payload."""
+    body = (
+        b'{"_auth_user_id":"1","_auth_user_backend":"django.contrib.auth.backends.ModelBackend",'
+        b'"_auth_user_hash":"' + os.urandom(32).hex().encode() + b'"}'
+    )
+    assert len(sealed(body=body)) < 128
+
+
+def test_what_does_not_shrink_is_left_as_it_is():
+    body = os.urandom(1000)
+    assert len(sealed(b"", body)) == NONCE + 3 + 1000 + 16
 
 
 def test_two_sealings_of_the_same_have_two_versions():
@@ -55,12 +94,17 @@ def test_two_sealings_of_the_same_have_two_versions():
 
 
 def test_another_session_cannot_open_it():
-    other = new_session_key()
-    assert opened(sealed(), key=other, digest=DIGEST) is None
+    assert opened(sealed(), key=new_session_key()) is None
 
 
 def test_it_does_not_open_in_another_row():
-    assert opened(sealed(), digest=digest_of(new_session_key())) is None
+    """Not even with the right cipher: the digest is authenticated with the contents."""
+    payload, key, other = sealed(), SessionKey(KEY), new_session_key()
+    cipher = key.prepare()
+    assert cipher.decrypt(payload[:NONCE], payload[NONCE:], key.associated)
+    other.prepare()
+    with pytest.raises(InvalidTag):
+        cipher.decrypt(payload[:NONCE], payload[NONCE:], other.associated)
 
 
 @pytest.mark.parametrize("length", [0, 1, 12, 13, 27, 28, 40])
@@ -86,31 +130,58 @@ def test_what_somebody_else_wrote_does_not_open(foreign):
 
 
 def test_a_stolen_secret_key_opens_nothing_without_the_cookie():
+    assert opened(sealed(), key=digest_of(KEY)) is None
+
+
+def test_a_stolen_cookie_opens_nothing_without_the_secret_key():
     payload = sealed()
-    assert opened(payload, key=DIGEST, digest=DIGEST) is None
+    with override_settings(SECRET_KEY="guessed"):
+        assert opened(payload) is None
 
 
 def test_the_secret_key_can_be_rotated():
     payload = sealed()
-    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "of the tests"]):
-        assert opened(payload)[1] == CART[1]
-        assert opened(sealed())[1] == CART[1]
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", settings.SECRET_KEY]):
+        assert opened(payload) == (FACTS, CART, False)
+        assert opened(sealed()) == (FACTS, CART, False)
     with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older"]):
         assert opened(payload) is None
 
 
+def test_what_was_opened_with_a_fallback_is_sealed_with_the_secret_key():
+    payload, key = sealed(), SessionKey(KEY)
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        assert unseal(payload, key)
+        again = seal(FACTS, CART, key)
+    with override_settings(SECRET_KEY="new"):
+        assert opened(again) == (FACTS, CART, False)
+
+
+def test_a_key_that_was_prepared_notices_another_secret_key():
+    key = SessionKey(KEY)
+    assert key.prepare() is key.prepare()
+    with override_settings(SECRET_KEY="new"):
+        payload = seal(FACTS, CART, key)
+        assert opened(payload) == (FACTS, CART, False)
+    assert opened(payload) is None
+    key.prepare()
+    assert unseal(payload, key) is None
+
+
 def test_a_secret_key_may_be_bytes():
-    with override_settings(SECRET_KEY=b"of the tests"):
+    with override_settings(SECRET_KEY=settings.SECRET_KEY.encode()):
         payload = sealed()
-    assert opened(payload)[1] == CART[1]
+    assert opened(payload) == (FACTS, CART, False)
 
 
-def test_a_serializer_that_was_changed_gives_nothing_rather_than_an_error():
-    class Other(Json):
-        def loads(self, data):
-            raise UnicodeDecodeError("utf-8", b"", 0, 1, "not ours")
-
-    assert unseal(sealed(), KEY, DIGEST, Other()) is None
+def test_the_key_is_derived_as_nist_says():
+    """SP 800-56C r2 §4.1, by another implementation."""
+    root = sha256(b"django_sessionkit.1" + settings.SECRET_KEY.encode()).digest()
+    derive = ConcatKDFHash(SHA256(), length=32, otherinfo=b"django_sessionkit.1").derive
+    cipher, nonce = AESGCM(derive(root + KEY.encode())), b"\0" * NONCE
+    contents = (len(FACTS) << 2).to_bytes(3) + FACTS + CART
+    associated = b"django_sessionkit.1" + digest_of(KEY).encode()
+    assert opened(nonce + cipher.encrypt(nonce, contents, associated)) == (FACTS, CART, False)
 
 
 @pytest.mark.standard("ASVS-7.2.2", "ASVS-7.2.3", "ASVS-11.5.1", "NIST-SB-8.1", "WSTG-SESS-01")
@@ -138,12 +209,40 @@ def test_session_keys_do_not_follow_from_a_seed():
     assert len(keys) == 2
 
 
+def test_a_successor_follows_from_a_key_and_a_salt_only():
+    salt = new_salt()
+    successor = successor_of(KEY, salt)
+    assert successor == successor_of(KEY, salt)
+    assert len(successor) == len(KEY)
+    assert len({KEY, successor, successor_of(KEY, new_salt()), successor_of(successor, salt)}) == 4
+
+
 def test_the_digest_is_sha_256():
-    assert digest_of("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest_of("abc") == digest
+    assert SessionKey("abc").digest == digest
+    prepared = SessionKey("abc")
+    prepared.prepare()
+    assert prepared.digest == digest
 
 
 def test_a_key_that_is_no_text_has_a_digest_all_the_same():
-    assert len(digest_of("\udc80" * 8)) == 64
+    odd = SessionKey("\udc80" * 8)
+    assert len(odd.digest) == 64
+    assert opened(seal(FACTS, CART, odd), key=odd) == (FACTS, CART, False)
+
+
+def test_a_session_key_does_not_show_in_an_error_report():
+    assert KEY not in repr(SessionKey(KEY))
+
+
+def test_a_session_key_can_be_copied():
+    key = SessionKey(KEY)
+    payload = seal(FACTS, CART, key)
+    for other in (copy.deepcopy(key), pickle.loads(pickle.dumps(key))):  # noqa: S301
+        assert type(other) is SessionKey
+        assert other == KEY
+        assert unseal(payload, other) == (FACTS, CART, False)
 
 
 def test_a_later_format_refuses_this_one(monkeypatch):

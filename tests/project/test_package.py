@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 SITE = """
 import importlib.util
 
-for optional in ("redis", "django_redis", "celery", "ua_parser"):
+for optional in ("redis", "django_redis", "celery", "ua_parser", "orjson"):
     assert importlib.util.find_spec(optional) is None, optional
 
 import django
