@@ -179,71 +179,68 @@ def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
+class Plan(NamedTuple):
+    """
+    What one attempt to write a session writes: to the store, and, where that is necessary, to the
+    row. There is one lifetime, for both.
+    """
+
+    active_at: int  # the moment that counts as the last activity
+    lifetime: Lifetime
+    # A background request does not slide the expiry in the store; set_expiry() in one does set it.
+    keeps_expiry: bool
+    # The row's expiry is a touch interval or more away from the store's. Lists and the purge rely
+    # on the row, so it is then written too.
+    row_is_behind: bool
+
+
 class Activity(NamedTuple):
-    """
-    What counts as activity at the moment of a write. Each attempt to write has one, and one
-    lifetime by it, for the row and the store alike.
-    """
+    """What counts as activity at the moment of a write. Each attempt to write has its own."""
 
     now: int
     cookie_age: int  # seconds: the age of a session that has none of its own
-    stored_at: int | None = None  # when the last activity was, as it is stored
+    stored_at: int = 0  # when the last activity was, as it is stored; 0 is not known
     expiry: Any = None  # the _session_expiry of the dictionary, as it was read
     in_request: bool = False
     background: bool = False
     due: bool = False  # it is time to write the activity
 
-    def at(self, facts: Facts, moving: bool = False) -> int:
-        """
-        Return the moment that counts as the last activity. It is now, except for background
-        requests, and for saves outside of a request where a session is locked for idleness: the
-        moment in the store locks it, and a save leaves that alone. A new key counts as activity.
-        """
-        is_still = self.background
-        if not self.in_request and not moving:
-            is_still = is_still or "lock" in facts.policy
-        return min(self.stored_at, self.now) if is_still and self.stored_at else self.now
+    def plan(self, facts: Facts, expiry: object, moving: bool = False) -> Plan:
+        """Return what to write of a session with this ``_session_expiry``."""
+        # Activity is now, except for background requests, and for saves outside of a request where
+        # a session is locked for idleness: the moment in the store locks it, and a save leaves that
+        # alone. A new key counts as activity.
+        policy, now, active_at = facts.policy, self.now, self.now
+        is_still = self.background or (not self.in_request and not moving and "lock" in policy)
+        if is_still and self.stored_at:
+            active_at = min(self.stored_at, now)
+        keeps_expiry = self.background and expiry == self.expiry
 
-    def lifetime(self, facts: Facts, expiry: object, moving: bool = False) -> Lifetime:
-        """Return until when the session lives, with this ``_session_expiry``."""
-        active_at = self.at(facts, moving)
-        idle = facts.policy.get("idle")
-        idle_at = None if idle is None else active_at + 1000 * idle
-        start = active_at if self.keeps_expiry(expiry) else self.now
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
-        ends = start + int(age_of(expiry, self.cookie_age, self.now) * 1000)
+        age = self.cookie_age if not expiry else age_of(expiry, now)
+        ends = (active_at if keeps_expiry else now) + int(age * 1000)
         # After 1970: not every store takes a date before that.
-        return Lifetime(max(1, min(ends, facts.ends_at(active_at))), idle_at)
+        expires_at = max(1, min(ends, facts.ends_at(active_at)))
+        idle = policy.get("idle")
+        lifetime = Lifetime(expires_at, None if idle is None else active_at + 1000 * idle)
 
-    def keeps_expiry(self, expiry: object) -> bool:
-        """
-        Tell whether the store keeps its expiry: a background request does not slide that, but
-        set_expiry() in one does set it.
-        """
-        return self.background and expiry == self.expiry
-
-    def row_is_behind(self, facts: Facts, expiry: object) -> bool:
-        """
-        Tell whether the row's expiry is a touch interval or more away from the store's. Lists and
-        the purge rely on the row, so it is then written too.
-        """
-        if self.keeps_expiry(expiry):
-            return False
-        was_written = self.in_request and not self.due and self.stored_at is not None
-        if was_written and expiry == self.expiry:  # less than an interval ago
-            return False
-        off = abs(self.lifetime(facts, expiry).expires_at - facts.row_expires_at)
-        return off >= facts.touch_interval(expiry, self.cookie_age)
+        is_behind = False
+        # Less than an interval ago the row was written with the last activity.
+        was_written = self.in_request and not self.due and self.stored_at > 0
+        if not keeps_expiry and not (was_written and expiry == self.expiry):
+            off = abs(expires_at - facts.row_expires_at)
+            is_behind = off >= facts.touch_interval(expiry, self.cookie_age)
+        return Plan(active_at, lifetime, keeps_expiry, is_behind)
 
 
-def age_of(expiry: object, cookie_age: int, now: int) -> float:
+def age_of(expiry: object, now: int) -> float:
     """
     Return in how many seconds a session ends, by its ``_session_expiry``: a number of seconds, a
-    date, the text of a date, or nothing. Django's get_expiry_age() returns the same.
+    date, or the text of a date. Django's get_expiry_age() returns the same.
     """
-    if isinstance(expiry, str) and expiry:
+    if isinstance(expiry, str):
         expiry = datetime.fromisoformat(expiry)
     if isinstance(expiry, datetime):
         left = expiry - as_datetime(now)
         return left.days * 24 * 60 * 60 + left.seconds
-    return expiry or cookie_age  # type: ignore[return-value]
+    return expiry  # type: ignore[return-value]

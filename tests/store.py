@@ -5,7 +5,7 @@ every engine.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -31,6 +31,9 @@ NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
 ON_REDIS = settings.SESSION_ENGINE.endswith(".redis")
 
 if ON_REDIS:
+    import redis as driver
+    import redis.asyncio as async_driver
+
     from django_sessionkit.backends import redis, redis_clients
 
 
@@ -106,23 +109,37 @@ def _keys() -> dict[str, bytes]:
 
 
 @contextmanager
+def counted(asked: list[str]) -> Iterator[None]:
+    """Note whatever redis-py sends: a command or a pipeline, of either kind of client."""
+    with ExitStack() as stack:
+        for owner, name in [
+            (driver.Redis, "execute_command"),
+            (driver.client.Pipeline, "execute"),
+            (async_driver.Redis, "execute_command"),
+            (async_driver.client.Pipeline, "execute"),
+        ]:
+            original = getattr(owner, name)
+
+            def note(*args, original=original, **kwargs):
+                asked.append("Redis")
+                return original(*args, **kwargs)
+
+            stack.enter_context(mock.patch.object(owner, name, note))
+        yield
+
+
+@contextmanager
 def round_trips(count: int) -> Iterator[None]:
     """
     Allow so many, exactly. Every SQL statement is one, with BEGIN, COMMIT and savepoints; so is
     every command, script or pipeline of Redis.
     """
-    asked = []
+    asked: list[str] = []
     with CaptureQueriesContext(connection) as queries:
         if ON_REDIS:
             for script in (redis.REPLACE, redis.TOUCH):
                 client().script_load(script.text)  # once in the life of a server
-            take = redis_clients.Line.take
-
-            def count_and_take(line):
-                asked.append("Redis")
-                return take(line)
-
-            with mock.patch.object(redis_clients.Line, "take", count_and_take):
+            with counted(asked):
                 yield
         else:
             yield

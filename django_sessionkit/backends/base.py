@@ -148,7 +148,7 @@ class SessionStore(Saving, Finishing):
 
     def _unloaded(self) -> "SessionStore":
         # Whoever loads once more looks at what is stored: what is not saved yet stays as it is.
-        return type(self)(self.session_key) if self.is_loaded() else self
+        return type(self)(self.session_key) if hasattr(self, "_session_cache") else self
 
     def exists(self, session_key: str | None) -> bool:
         return self._run(self._exists(session_key))

@@ -5,9 +5,11 @@ from typing import cast
 from django_sessionkit import clock, registry
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
-from django_sessionkit.backends.records import Record
+from django_sessionkit.backends.records import Data, Record
+from django_sessionkit.clock import Lifetime
 from django_sessionkit.conf import conf
-from django_sessionkit.sealing import SessionKey, new_salt, successor_of
+from django_sessionkit.facts import Facts
+from django_sessionkit.sealing import SessionKey, new_salt, successor_of, version_of
 
 # How long the former key of a session is recognised once its new key was seen, in milliseconds.
 RECOGNISED = 24 * 60 * 60 * 1000
@@ -58,8 +60,7 @@ class Finishing(Loading):
         if its time was over before the view was done. The next request is told.
         """
         facts = self._facts
-        activity = self._activity(None)._replace(now=now)
-        lifetime = activity.lifetime(facts, self._session_cache.get("_session_expiry"))
+        lifetime = self._lifetime(facts, self._session_cache, now)
         if not (yield self.touch, key.digest, now, lifetime.expires_at):
             return False
         if self._came_by and facts.previous:  # the former key is still all that the visitor has
@@ -75,6 +76,11 @@ class Finishing(Loading):
             if by_clock is not facts:
                 self.modified = True
         return True
+
+    def _lifetime(self, facts: Facts, data: Data, now: int) -> Lifetime:
+        """Return until when a session lives that is active now."""
+        activity = self._activity()._replace(now=now)
+        return activity.plan(facts, data.get("_session_expiry")).lifetime
 
     def _wants_new_key(self, now: int) -> bool:
         facts = self._facts
@@ -103,8 +109,7 @@ class Finishing(Loading):
         new_key = successor_of(old, salt)
         data, record = self._session_cache, cast("Record", self._record)
         handle = record.facts.handle
-        activity = self._activity(None)._replace(now=now)
-        lifetime = activity.lifetime(record.facts, data.get("_session_expiry"))
+        lifetime = self._lifetime(record.facts, data, now)
         expires_at = lifetime.expires_at
         with self.atomic():
             if not (yield registry.touch, handle, [old.digest], now, lifetime, self.client):
@@ -114,7 +119,7 @@ class Finishing(Loading):
                 payload = self._sealed(facts, data, new_key)
                 trace = self._sealed(record.facts._replace(successor=salt), {}, old)
                 yield self.insert, new_key.digest, payload, now, expires_at
-                if (yield self.replace, old.digest, trace, expires_at, record.version):
+                if (yield self.replace, old.digest, trace, expires_at, version_of(record.payload)):
                     break
                 yield self.remove, [new_key.digest]
                 theirs, merged, data = yield from self._merged(old, record, record.facts, data)

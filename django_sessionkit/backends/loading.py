@@ -86,7 +86,8 @@ class Loading(FormerKeys):
 
     def _load(self, resuming: bool = False) -> Flow[Data]:
         self._forget()
-        self._unlocked()
+        if self._locked_key is not None:
+            self._unlocked()
         key = self._key
         if key is None:
             return {}
@@ -94,7 +95,7 @@ class Loading(FormerKeys):
         if not isinstance(found, Found):
             return self._load_nothing(found)
         record, data, came_by = found
-        facts, touched_at, now = record.facts, cast("int", record.touched_at), clock.now()
+        facts, touched_at, now = record.facts, record.touched_at, clock.now()
         verdict: Verdict = None if resuming else facts.lock_at(touched_at, now)
         if verdict is None and self.client is not None:
             interval = facts.touch_interval(record.expiry, self.get_session_cookie_age())
@@ -195,7 +196,7 @@ class Loading(FormerKeys):
 
     # What loading, saving and finishing share.
 
-    def _activity(self, stored_at: int | None) -> Activity:
+    def _activity(self, stored_at: int = 0) -> Activity:
         """Return what counts as activity now, where the last one was stored then."""
         return Activity(
             now=clock.now(),
@@ -232,13 +233,12 @@ class Loading(FormerKeys):
 
     def _is_now_stored(self, key: SessionKey, payload: bytes, facts: Facts, data: Data) -> None:
         """Know what was written. A new key is the visitor's activity, and nobody's former one."""
-        touched_at = expiry = None
-        if self._record is not None:
-            expiry = self._record.expiry
+        touched_at, expiry, before = 0, None, self._record
+        if before is not None:
+            touched_at, expiry = before.touched_at, before.expiry
         if key != self._session_key:
-            self._activity_is_due, self._came_by = False, None
-        elif self._record is not None:
-            touched_at = self._record.touched_at
-        self._session_key, self._session_cache = key, data
+            self._activity_is_due, self._came_by, touched_at = False, None, 0
+            self._session_key = key
+        self._session_cache = data
         self._record = Record(key, payload, facts, touched_at, expiry)
         self._replaces_all = False

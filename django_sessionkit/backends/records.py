@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from django_sessionkit.facts import Facts
 from django_sessionkit.interruptions import Missing
-from django_sessionkit.sealing import SessionKey, seal, unseal, version_of
+from django_sessionkit.sealing import SessionKey, seal, unseal
 from django_sessionkit.serializing import Serializer, dump, dump_facts, load, load_facts
 from django_sessionkit.storage import Stored
 
@@ -25,16 +25,13 @@ class Record(NamedTuple):
     key: SessionKey
     payload: bytes
     facts: Facts
-    touched_at: int | None = None  # None: this request has written it, so it is now
+    # The last activity, as it is stored. 0: this request has written the session, so it is now.
+    touched_at: int = 0
     expiry: Any = None  # the _session_expiry of the dictionary, as it was read
 
     @property
     def digest(self) -> str:
         return self.key.digest
-
-    @property
-    def version(self) -> bytes:
-        return version_of(self.payload)
 
 
 class Found(NamedTuple):

@@ -213,7 +213,8 @@ def _move(
 
 def _script(script: Script, digest: str, *args: bytes | int) -> Flow[bool]:
     try:
-        done = yield methodcaller("evalsha", script.sha, 1, _key(digest), *args)
+        command = "EVALSHA", script.sha, 1, _key(digest), *args
+        done = yield methodcaller("execute_command", *command)
     except exceptions.NoScriptError:  # a new server, a failover, SCRIPT FLUSH; EVAL keeps it
         done = yield methodcaller("eval", script.text, 1, _key(digest), *args)
     return bool(done)

@@ -55,7 +55,8 @@ Question = Callable[[Any], Any]
 
 def ask(question: Question) -> Any:
     """Return what the sync client answers. Raises an error of redis-py."""
-    line.take()
+    if line.dead_until:
+        line.take()
     try:
         answer = question(_client or sync_client())
     except Exception as error:
@@ -71,7 +72,8 @@ async def aask(question: Question) -> Any:
     """Return what the async client of this event loop answers. See ask()."""
     client, room, _keeper = await async_client()
     async with room:
-        line.take()
+        if line.dead_until:
+            line.take()
         try:
             answer = await question(client)
         except Exception as error:
@@ -102,11 +104,10 @@ class Line:
         self.dead_until = 0.0
 
     def take(self) -> None:
-        """Raise ConnectionError while the line is dead."""
-        if self.dead_until:
-            if time.monotonic() < self.dead_until:
-                raise exceptions.ConnectionError("Redis did not answer a moment ago")
-            self.dead_until = time.monotonic() + HOLD  # the others wait for this request
+        """Take a line that was dead. Raise ConnectionError if its time is not over yet."""
+        if time.monotonic() < self.dead_until:
+            raise exceptions.ConnectionError("Redis did not answer a moment ago")
+        self.dead_until = time.monotonic() + HOLD  # the others wait for this request
 
     def failed(self, error: Exception) -> None:
         """Take note of an error: of a dead line, or the answer of a Redis that is there."""

@@ -1,7 +1,6 @@
 """Each way to save a session: created, saved, given a new key, deleted, flushed, unlocked."""
 
 from contextlib import suppress
-from typing import cast
 
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, UpdateError
@@ -70,7 +69,7 @@ class Saving(Writing):
             record = yield from self._what_is_replaced(key)
             facts = record.facts
             if proved and facts.handle:
-                record = record._replace(touched_at=None)
+                record = record._replace(touched_at=0)
                 facts = yield from self._authenticated(facts)
             if facts.keyed_at is not None:
                 facts = facts._replace(keyed_at=clock.now())
@@ -133,7 +132,7 @@ class Saving(Writing):
             facts = facts._replace(authenticated_at=clock.now())
         if full or not waited:
             facts = facts.rebound(self.client)
-        yield from self._write(record._replace(touched_at=None), new_session_key(), facts)
+        yield from self._write(record._replace(touched_at=0), new_session_key(), facts)
         self.modified = True
 
     # The dictionary, before it is written.
@@ -159,7 +158,7 @@ class Saving(Writing):
             if not isinstance(found, Found):
                 raise self._ended(found)
             record = found.record
-            if lock := record.facts.lock_at(cast("int", record.touched_at), clock.now()):
+            if lock := record.facts.lock_at(record.touched_at, clock.now()):
                 self._lock_up(lock, record, found.data)
                 self._refuse_while_locked({})
             self._session_key, self._came_by = record.key, found.came_by
