@@ -1,8 +1,9 @@
 """
 System checks: what ``manage.py check`` says about the settings of a site.
 
-An error is what can not work, or what nobody can want; a warning is what works with less than it
-could. No check reads a file or asks a server, but for W009, which only ``check --database`` does.
+An error means that something cannot work, or that nobody can want it. A warning means that the site
+works, but with less than it could have. No check reads a file, and only W009 asks a server: it asks
+Redis, and runs with ``check --database`` and ``migrate``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +20,15 @@ from django.utils.module_loading import import_string
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
 
-# id: (what is wrong, what to type). An id keeps its meaning, and is never given to another check.
+# id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
 MESSAGES = {
     "E001": (
-        "SESSION_ENGINE = {engine!r} can not be imported: {error}.",
-        'Type SESSION_ENGINE = "django_sessionkit.backends.db", or install what yours needs.',
+        "SESSION_ENGINE = {engine!r} cannot be imported: {error}.",
+        'Set SESSION_ENGINE = "django_sessionkit.backends.db", or install what your engine needs.',
     ),
     "E002": (
-        "SESSION_ENGINE = {engine!r} is no engine of django-sessionkit: no session can be ended.",
-        'Type SESSION_ENGINE = "django_sessionkit.backends.db".',
+        "SESSION_ENGINE = {engine!r} does not use django-sessionkit: no session can be ended.",
+        'Set SESSION_ENGINE = "django_sessionkit.backends.db".',
     ),
     "E003": (
         "MIDDLEWARE has no session middleware.",
@@ -38,28 +39,28 @@ MESSAGES = {
         'Leave only "django_sessionkit.middleware.SessionMiddleware".',
     ),
     "E005": (
-        "In MIDDLEWARE, {middleware} comes before {session_middleware}, and needs the session.",
+        "{middleware} needs the session, but MIDDLEWARE lists it before {session_middleware}.",
         'Move "{session_middleware}" up, before "{middleware}".',
     ),
     "E006": (
         "{name} = {value!r} is not {meant}.",
-        "Type {meant}, or leave {name} out for its default.",
+        "Set {name} to {meant}, or leave it out for its default.",
     ),
     "E007": (
         "There is no setting {name}.",
-        "Type {known}, or take it out.",
+        "Rename it to {known}, or remove it.",
     ),
     "E008": (
-        "SESSION_SERIALIZER = {serializer!r} unpickles: who can write a session can run code.",
-        'Type SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer".',
+        "SESSION_SERIALIZER = {serializer!r} unpickles: whoever writes a session can run code.",
+        'Set SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer".',
     ),
     "E009": (
         "Browsers refuse a session cookie named {cookie!r} without {setting} = {value!r}.",
-        "Type {setting} = {value!r}, or a SESSION_COOKIE_NAME without this prefix.",
+        "Set {setting} = {value!r}, or a SESSION_COOKIE_NAME without this prefix.",
     ),
     "E010": (
-        'Browsers refuse a session cookie with SESSION_COOKIE_SAMESITE = "None" but not Secure.',
-        "Type SESSION_COOKIE_SECURE = True.",
+        'Browsers refuse a cookie with SESSION_COOKIE_SAMESITE = "None" that is not Secure.',
+        "Set SESSION_COOKIE_SECURE = True.",
     ),
     "E011": (
         "{app} is not in INSTALLED_APPS, and django-sessionkit does not work without it.",
@@ -67,69 +68,70 @@ MESSAGES = {
     ),
     "E012": (
         "SESSION_CACHE_ALIAS = {alias!r} names no cache with one Redis behind it.",
-        "Type the alias of a cache of django_redis.cache.RedisCache, without ShardClient.",
+        "Set the alias of a cache of django_redis.cache.RedisCache, without ShardClient.",
     ),
     "E013": (
         "SESSIONKIT_POLICY = {policy!r} {wrong}.",
-        'Type "django_sessionkit.policy.aal2", say, or the path of a function of (user, request).',
+        'Set it to "django_sessionkit.policy.aal2", or to the path of a function (user, request).',
     ),
     "E014": (
         "Users are written to the database {users!r}, and their sessions to {sessions!r}.",
-        "Let DATABASE_ROUTERS send django_sessionkit to {users!r}: rows of the two are joined.",
+        "Let DATABASE_ROUTERS send django_sessionkit to {users!r}: queries join the two tables.",
     ),
     "W001": (
-        "With {middleware}, no device is known, and use does not keep a session alive.",
-        'Type "django_sessionkit.middleware.SessionMiddleware" in its place in MIDDLEWARE.',
+        "With {middleware}, no device is known, and activity does not keep a session alive.",
+        'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
     ),
     "W002": (
-        "In MIDDLEWARE, {middleware} comes after {session_middleware}: it caches what is private.",
+        "MIDDLEWARE lists {middleware} after {session_middleware}, so it caches private answers.",
         'Move "{middleware}" up, before "{session_middleware}".',
     ),
     "W003": (
         "SESSIONKIT_TOUCH_INTERVAL is not below SESSION_COOKIE_AGE: a tenth of the age is used.",
-        "Type SESSIONKIT_TOUCH_INTERVAL = 60, or leave it out.",
+        "Set SESSIONKIT_TOUCH_INTERVAL = 60, or leave it out.",
     ),
     "W004": (
-        "SESSION_SAVE_EVERY_REQUEST is not needed: use keeps a session alive without it.",
-        "Type SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
+        "SESSION_SAVE_EVERY_REQUEST is not needed: activity keeps a session alive without it.",
+        "Set SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
     ),
     # Of check_deployment().
     "W005": (
-        "SESSION_COOKIE_SECURE is not True: the session cookie may cross the network in the clear.",
-        "Type SESSION_COOKIE_SECURE = True.",
+        "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",
+        "Set SESSION_COOKIE_SECURE = True.",
     ),
     "W006": (
         "SESSION_COOKIE_HTTPONLY is not True: a script in a page can read the session cookie.",
-        "Type SESSION_COOKIE_HTTPONLY = True, or leave it out.",
+        "Set SESSION_COOKIE_HTTPONLY = True, or leave it out.",
     ),
     "W007": (
-        "SESSION_COOKIE_SAMESITE = {samesite!r}: requests of other sites carry the session cookie.",
-        'Type SESSION_COOKIE_SAMESITE = "Lax". If other sites embed yours, silence this.',
+        "SESSION_COOKIE_SAMESITE = {samesite!r}: requests from other sites carry the cookie.",
+        'Set SESSION_COOKIE_SAMESITE = "Lax". If other sites embed yours, silence this check.',
     ),
     "W008": (
         "SESSION_COOKIE_NAME = {cookie!r} has no prefix: other hosts can set it (ASVS 3.3.1).",
-        'Type SESSION_COOKIE_NAME = "{prefix}sessionid". Everybody has to sign in once more.',
+        'Set SESSION_COOKIE_NAME = "{prefix}sessionid". Everybody has to sign in once more.',
     ),
     "W010": (
-        "CSRF_USE_SESSIONS is not True: NIST {level} wants a CSRF token to be tied to its session.",
-        "Type CSRF_USE_SESSIONS = True. Who has a form open then has to load it once more.",
+        "CSRF_USE_SESSIONS is not True: NIST {level} asks for CSRF tokens tied to a session.",
+        "Set CSRF_USE_SESSIONS = True. Whoever has a form open then has to load it again.",
     ),
     "W011": (
-        "SESSION_EXPIRE_AT_BROWSER_CLOSE is not True: NIST {level} wants cookies that go with it.",
-        "Type SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
+        "The session cookie outlives the browser, which NIST {level} advises against.",
+        "Set SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
     ),
     # Of `check --database`, and of migrate.
     "W009": (
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
-        "Type CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
+        "Run CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
     ),
 }
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
-ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # ours is one, too
+ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
 
-# Who has chosen one of these presets wants to be told what the level asks for besides timeouts.
+# The presets that stand for a level of NIST. A site that chose one is told what else the level asks
+# for, besides timeouts.
 LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal3": "AAL3"}
 
 
@@ -146,20 +148,20 @@ def _are_paths(value: object) -> bool:
     return all(isinstance(path, str) and path.startswith("/") for path in paths)
 
 
-# What makes sense, of every setting in conf.py: one of these whole numbers, or what is meant, and
-# how to tell.
+# The valid values of every setting in conf.py: a range of whole numbers, or their description and a
+# function that recognises them.
 VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOUCH_INTERVAL": range(1, HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
-    "SESSIONKIT_REDIS_PREFIX": ("a text", _is_full_text),
-    "SESSIONKIT_POLICY": ("a text", _is_full_text),
-    "SESSIONKIT_REAUTHENTICATION_URL": ("a text", _is_text),
+    "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
+    "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
+    "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
 }
 
-# What browsers ask of a cookie whose name begins like this, in whatever case: RFC 6265bis §4.1.3,
-# and the draft of its successor ("layered cookies") for the two with Http.
+# The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
+# 6265bis §4.1.3, and the draft of its successor ("layered cookies") for the two with "Http".
 SECURE = {"SESSION_COOKIE_SECURE": True}
 HTTP = {**SECURE, "SESSION_COOKIE_HTTPONLY": True}
 HOST = {**SECURE, "SESSION_COOKIE_PATH": "/", "SESSION_COOKIE_DOMAIN": None}
@@ -233,7 +235,8 @@ def _middleware() -> Iterator[checks.CheckMessage]:
         if needs_session & lineage:
             yield _message("E005", middleware=path, session_middleware=session_middleware)
     for path, lineage in order[sessions[0] :]:
-        # It sees an answer before this one has marked it as private, or as one that varies.
+        # UpdateCacheMiddleware would cache an answer before the session middleware has marked it
+        # as private, or as one that varies by cookie.
         if "django.middleware.cache.UpdateCacheMiddleware" in lineage:
             yield _message("W002", middleware=path, session_middleware=session_middleware)
 
@@ -244,7 +247,7 @@ def _settings() -> Iterator[checks.CheckMessage]:
         value = getattr(conf, name)
         if isinstance(values, range):
             meant = f"a whole number from {values[0]} to {values[-1]}"
-            makes_sense = type(value) is int and value in values  # True would be 1
+            makes_sense = type(value) is int and value in values  # not bool: True equals 1
         else:
             meant, is_meant = values
             makes_sense = is_meant(value)
@@ -273,10 +276,10 @@ def _policy() -> Iterator[checks.CheckMessage]:
     try:
         found = import_string(policy)
     except (ImportError, ValueError) as error:
-        yield _message("E013", policy=policy, wrong=f"can not be imported: {error}")
+        yield _message("E013", policy=policy, wrong=f"cannot be imported: {error}")
     else:
         if not callable(found):
-            yield _message("E013", policy=policy, wrong="can not be called: it is no function")
+            yield _message("E013", policy=policy, wrong="is not a function")
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:
@@ -289,7 +292,7 @@ def _cookie() -> Iterator[checks.CheckMessage]:
 
 
 def _deployed_cookie() -> Iterator[checks.CheckMessage]:
-    # Where Django can tell that there are sessions it says these two: security.W010 to W015.
+    # Django's security.W010 to W015 say the same, on sites with Django's app or middleware.
     its_app, its_middleware = "django.contrib.sessions", ANY_MIDDLEWARE
     if its_app not in settings.INSTALLED_APPS and its_middleware not in settings.MIDDLEWARE:
         if settings.SESSION_COOKIE_SECURE is not True:
@@ -321,14 +324,14 @@ def _message(name: str, /, **values: object) -> checks.CheckMessage:
 def _imported(path: str) -> object:
     try:
         return import_string(path)
-    except Exception:  # whatever it is, Django says it when it loads the middleware
+    except Exception:  # Django reports the error when it loads the middleware
         return None
 
 
 def _lineage(found: object) -> set[str]:
     """
-    Return the paths of a class and of those that it inherits from. Paths, for to import what is
-    looked for would itself fail where an app is missing.
+    Return the dotted paths of a class and of its bases. They are paths and not classes, because
+    importing the classes to compare with fails on a site that lacks their app.
     """
     classes = getmro(found) if isinstance(found, type) else ()
     return {f"{each.__module__}.{each.__qualname__}" for each in classes}

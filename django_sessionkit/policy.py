@@ -1,6 +1,7 @@
 """
-How long the sessions of a user live, and how many there may be. Pure: what a policy says is done
-elsewhere, and nothing here needs Django to be set up.
+How long the sessions of a user live, and how many there may be.
+
+This module only describes policies; other modules carry them out. Django need not be set up.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
 
-# No date is further away than that, and no number of sessions higher.
+# The greatest age in seconds, and the greatest number of sessions, that a policy can have.
 HUNDRED_YEARS = 100 * 365 * DAY
 
 OnLimit = Literal["end_oldest", "end_idlest", "refuse", "ask"]
@@ -22,7 +23,7 @@ OnPrivilegeChange = Literal["renew", "end", "keep"]
 OnChange = Literal["report", "ask", "end"]
 Trait = Literal["browser", "system", "network"]
 
-# The whole numbers, and the least that makes sense.
+# The fields that are whole numbers, and the least value of each.
 LEAST = {"idle": 1, "absolute": 1, "limit": 1, "renew_after": 1, "renew_grace": 1, "recent": 1}
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -34,7 +35,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 
 TRAITS: tuple[str, ...] = get_args(Trait)
 
-# What a session has to know of its policy after the sign-in.
+# The fields that a session keeps after the sign-in.
 FACTS = (
     "idle",
     "absolute",
@@ -51,41 +52,42 @@ FACTS = (
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """
-    What holds for the sessions of a user. Ages are whole seconds; None means that there is no such
-    rule. A policy that makes no sense is a ValueError.
+    The rules for the sessions of a user. Ages are whole seconds. None means that there is no such
+    rule. Raises ValueError for values that make no sense.
 
-    Where a rule comes from is said with it: ASVS is OWASP ASVS 5.0, NIST is SP 800-63B-4, and the
-    cheat sheet is OWASP's on session management.
+    Each field names the source of its rule. ASVS is OWASP ASVS 5.0, NIST is NIST SP 800-63B-4, and
+    "cheat sheet" is OWASP's Session Management Cheat Sheet.
 
-    idle: seconds without activity after which it ends, or is locked (ASVS 7.3.1; NIST 5.2, the
-        inactivity timeout). SESSION_COOKIE_AGE holds as well, and alone where this is None: the
-        shorter one counts.
-    absolute: seconds after authentication at which it ends, however active it is (ASVS 7.3.2;
-        NIST 5.2, the overall timeout). Only another authentication begins them anew.
-    lock: after ``idle`` and before it ends, it is locked instead: nothing is lost, and the password
-        alone opens it again, on the same device (NIST 2.2.3, for AAL2). Needs ``idle``.
+    idle: seconds without activity after which a session ends, or is locked (ASVS 7.3.1; NIST 5.2,
+        inactivity timeout). SESSION_COOKIE_AGE holds as well: the shorter time counts. With None,
+        SESSION_COOKIE_AGE holds alone.
+    absolute: seconds after authentication at which a session ends, however active it is (ASVS
+        7.3.2; NIST 5.2, overall timeout). Only another authentication begins this time anew.
+    lock: whether ``idle`` locks a session instead of ending it. A locked session loses nothing. The
+        password alone opens it again, on the same device (NIST 2.2.3, for AAL2). Needs ``idle``.
 
-    limit: sessions that a user may have at a time (ASVS 7.1.2).
-    on_limit: what happens when one more begins (ASVS 7.1.2): "end_oldest", that whose sign-in is
-        the longest ago; "end_idlest", that whose activity is; "refuse" the new one; or "ask" which
-        is to end.
+    limit: the number of sessions that a user may have at a time (ASVS 7.1.2).
+    on_limit: what happens when a user who has that many signs in once more (ASVS 7.1.2).
+        "end_oldest" ends the session with the oldest sign-in. "end_idlest" ends the session with
+        the oldest activity. "refuse" refuses the sign-in. "ask" asks the user which session to end.
 
-    renew_after: seconds after which the session key changes by itself (the cheat sheet, "renewal
+    renew_after: seconds after which a session gets a new key by itself (cheat sheet, "renewal
         timeout").
-    renew_grace: seconds for which a key that has been renewed still leads to its session, counted
-        from the first use of the new one, for the requests that are under way (the cheat sheet).
-    on_reuse: what happens when it is used later than that, which a thief might do (the cheat sheet;
-        as RFC 9700 4.14.2 has it for refresh tokens): "end" the session, or only "report" it.
+    renew_grace: seconds for which the old key still works after the first use of the new key, for
+        requests that are under way (cheat sheet).
+    on_reuse: what happens when somebody uses the old key later than that, as a thief might (cheat
+        sheet; RFC 9700 4.14.2 asks it of refresh tokens). "end" ends the session and reports the
+        use. "report" only reports it.
 
     on_privilege_change: what happens to the sessions of a user whose groups, permissions or staff
-        flags change (ASVS 8.3.2; the cheat sheet): "renew" their keys, "end" them, or "keep" them
-        as they are.
-    bind: what is not to change while a session lives, of "browser", "system" and "network" (ASVS
+        flags change (ASVS 8.3.2; cheat sheet). "renew" gives them new keys, "end" ends them, "keep"
+        leaves them as they are.
+    bind: what must not change while a session lives, out of "browser", "system" and "network" (ASVS
         8.2.4; NIST 5.3, session monitoring).
-    on_change: what happens when something of ``bind`` does: "report" it, "ask" for the password,
-        or "end" the session.
-    recent: seconds for which a proof of identity is recent enough for what asks for one, as the
-        page of devices does (ASVS 7.5.1 and 7.5.2).
+    on_change: what happens when a trait in ``bind`` changes. "report" reports it, "ask" asks for
+        the password, "end" ends the session.
+    recent: seconds for which a proof of identity counts as recent. Views that ask for a recent
+        proof use this age, as the page of devices does (ASVS 7.5.1 and 7.5.2).
     """
 
     idle: int | None = None
@@ -106,7 +108,7 @@ class Policy:
             value, optional = getattr(self, name), DEFAULTS[name] is None
             if value is None and optional:
                 continue
-            if type(value) is not int or not least <= value <= HUNDRED_YEARS:  # True would be 1
+            if type(value) is not int or not least <= value <= HUNDRED_YEARS:  # not bool: True is 1
                 meant = f"a whole number from {least} to {HUNDRED_YEARS}"
                 raise ValueError(_not(name, value, f"{meant}, or None" if optional else meant))
         for name, words in WORDS.items():
@@ -117,17 +119,17 @@ class Policy:
         if type(self.lock) is not bool:
             raise ValueError(_not("lock", self.lock, "True or False"))
         if self.lock and self.idle is None:
-            raise ValueError("A policy with lock = True needs idle: that is when it locks.")
+            raise ValueError("A policy with lock = True needs idle, the time after which it locks.")
         if self.idle and self.absolute and self.idle > self.absolute:
             raise ValueError(
-                f"A policy with idle = {self.idle} and absolute = {self.absolute} has an idle "
-                f"timeout that nobody can reach."
+                f"A policy with idle = {self.idle} and absolute = {self.absolute} never reaches "
+                f"its idle timeout."
             )
 
     def facts(self) -> dict[str, Any]:
         """
-        Return what a session has to keep of its policy, as JSON can say it: what is not as in
-        ``Policy()``. The rest is asked of SESSIONKIT_POLICY when it is needed.
+        Return the fields that a session keeps of its policy, as a dict for JSON. Fields that are as
+        in ``Policy()`` are left out. SESSIONKIT_POLICY is asked for all other fields when needed.
         """
         values = {name: getattr(self, name) for name in FACTS}
         kept = {name: value for name, value in values.items() if value != DEFAULTS[name]}
@@ -136,8 +138,8 @@ class Policy:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
         """
-        Return the policy of what ``facts()`` returned. What only a later version can have written
-        counts as not there: a session outlives the return to an earlier one.
+        Return the policy that ``facts()`` described. Ignore names and words that only a later
+        version of this package knows: sessions outlive the return to an earlier version.
         """
         known = {name: facts[name] for name in FACTS if name in facts}
         for name in WORDS.keys() & known.keys():
@@ -148,22 +150,22 @@ class Policy:
 
 
 def _not(name: str, value: object, meant: str) -> str:
-    return f"A policy can not have {name} = {value!r}: it has to be {meant}."
+    return f"A policy cannot have {name} = {value!r}: it has to be {meant}."
 
 
 DEFAULTS = {field.name: field.default for field in fields(Policy)}
 
-# The levels of NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3.
+# The timeouts of the three levels of NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3.
 AAL1 = Policy(absolute=30 * DAY)
 AAL2 = Policy(idle=HOUR, absolute=24 * HOUR, lock=True)
 AAL3 = Policy(idle=15 * MINUTE, absolute=12 * HOUR)
 
-# For those whose sessions are worth stealing. Theirs end with every change of what they may do.
+# For staff, whose sessions are worth stealing. Their sessions end when their permissions change.
 STAFF = Policy(idle=HOUR, absolute=12 * HOUR, recent=15 * MINUTE, on_privilege_change="end")
 
 
-# What SESSIONKIT_POLICY can name, or a function of your own like these. The request is None where
-# there is none: in a shell, a task, a command.
+# SESSIONKIT_POLICY names one of these functions, or a function of the site like these. In a shell,
+# a task or a command, the request is None.
 
 
 def aal1(user: "AbstractBaseUser", request: "HttpRequest | None" = None) -> Policy:

@@ -388,7 +388,7 @@ def test_policy_that_can_not_be_used_says_why():
     assert "No module named 'nowhere'" in message.msg
     with override_settings(SESSIONKIT_POLICY="django_sessionkit.policy.AAL2"):
         (message,) = check_settings()
-    assert "it is no function" in message.msg
+    assert "is not a function" in message.msg
 
 
 @pytest.mark.parametrize(
@@ -433,11 +433,11 @@ def test_what_django_says_of_the_cookie_is_not_said_twice(django_speaks: dict[st
 @pytest.mark.parametrize(
     ("typo", "meant"),
     [
-        ("SESSIONKIT_TUCH_INTERVAL", "Type SESSIONKIT_TOUCH_INTERVAL, or take it out."),
-        ("SESSIONKIT_TRUSTED_PROXY", "Type SESSIONKIT_TRUSTED_PROXIES, or take it out."),
+        ("SESSIONKIT_TUCH_INTERVAL", "Rename it to SESSIONKIT_TOUCH_INTERVAL, or remove it."),
+        ("SESSIONKIT_TRUSTED_PROXY", "Rename it to SESSIONKIT_TRUSTED_PROXIES, or remove it."),
         (
             "SESSIONKIT_X",
-            f"Type {' or '.join(sorted(VALUES))}, or take it out.",
+            f"Rename it to {' or '.join(sorted(VALUES))}, or remove it.",
         ),
     ],
 )

@@ -150,7 +150,7 @@ def test_policy_that_needs_a_stored_user(follow: Follow):
         run()
     text = str(raised.value)
     assert "test_sessionpolicy.policy does not tell the policy of ordinary users: " in text
-    assert text.endswith(" can be used. Type --user and the name of one who is stored.")
+    assert text.endswith(" can be used. Add --user and the name of a stored user.")
 
 
 @pytest.mark.django_db
@@ -159,7 +159,7 @@ def test_policy_that_fails_for_a_stored_user(follow: Follow):
     follow(lambda user: Policy(idle=-1))
     with pytest.raises(CommandError) as raised:
         run("--user", "alice")
-    assert "the policy of user alice: A policy can not have idle = -1" in str(raised.value)
+    assert "the policy of user alice: A policy cannot have idle = -1" in str(raised.value)
     assert "--user" not in str(raised.value)
 
 

@@ -7,17 +7,17 @@ from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import get_session_store
 
-# Seconds between two signs of life, on a terminal and in a log.
+# Seconds between two reports of progress, on a terminal and in a log.
 ON_TERMINAL, IN_LOG = 0.1, 5
 
 
 class Command(BaseCommand):
     """
-    Django's command of this name does the same with our engines, but says nothing meanwhile. Which
-    of the two is run is a matter of INSTALLED_APPS: that of the app that comes first.
+    The same as Django's command of this name, but this command reports its progress. Django runs
+    the command of the app that comes first in INSTALLED_APPS.
     """
 
-    help = "Remove expired sessions, in small parts that hold nobody up."
+    help = "Remove expired sessions, in small parts that block nobody."
 
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         report = Report(self.stdout) if verbosity else None
@@ -35,7 +35,7 @@ class Command(BaseCommand):
 
 
 class Report:
-    """How far a purge is: a bar on a terminal, a line every few seconds elsewhere."""
+    """Reports how far a purge is: by a bar on a terminal, or by a line every few seconds."""
 
     def __init__(self, stdout: OutputWrapper) -> None:
         self.stdout = stdout
@@ -46,7 +46,7 @@ class Report:
         self.stdout.write("Removing expired sessions.")
 
     def __call__(self, done: int, total: int) -> None:
-        """Take note of a part that is done. They are counted from 1 again in the next table."""
+        """Report that so many parts of a table are done. The next table begins again at 1."""
         self.parts += 1
         now = time.monotonic()
         if self.on_terminal:

@@ -14,7 +14,7 @@ from django_sessionkit.policy import DAY, HOUR, MINUTE, Policy
 
 WIDTH = 79
 
-# Whom the site is asked about, and which flags they have.
+# The users about whom the policy is asked, and the flags that they have.
 GROUPS: dict[str, tuple[str, ...]] = {
     "ordinary users": (),
     "staff": ("is_staff",),
@@ -45,14 +45,14 @@ ON_CHANGE = {
 
 
 class Level(NamedTuple):
-    """What NIST SP 800-63B-4 says of the timeouts at a level, in seconds."""
+    """The timeouts of a level of NIST SP 800-63B-4, in seconds."""
 
     name: str
     section: str
     absolute: int
-    demanded: bool  # else the longest time is only recommended; that there is one is demanded
-    idle: int | None = None  # recommended
-    by_password: bool = True  # alone can open what is locked
+    demanded: bool  # NIST demands this absolute time; or else, any absolute time, and advises this
+    idle: int | None = None  # NIST recommends this time of inactivity
+    by_password: bool = True  # a password alone may open a locked session
 
 
 LEVELS = [
@@ -64,8 +64,8 @@ LEVELS = [
 
 class Command(BaseCommand):
     help = (
-        "Print the policy of sessions in words, as those who audit a site ask for it: how long "
-        "sessions live, how many a user may have, and how that compares with NIST SP 800-63B-4."
+        "Print the session policy in words, for those who audit the site: how long sessions live, "
+        "how many a user may have, and how that compares with NIST SP 800-63B-4."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -73,7 +73,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--user",
             metavar=name.upper(),
-            help=f"That of this user, by {name}. Otherwise: of users, of staff, of superusers.",
+            help=f"Print the policy of the user with this {name}, instead of all policies.",
         )
 
     def handle(self, *args: Any, user: str | None = None, **options: Any) -> None:
@@ -106,10 +106,10 @@ def _user(name: str) -> AbstractBaseUser:
     model = get_user_model()
     try:
         return model._default_manager.get_by_natural_key(name)
-    except (model.DoesNotExist, ValueError):  # what can not be the value of that field
+    except (model.DoesNotExist, ValueError):  # ValueError: the field cannot have this value
         raise CommandError(
-            f"There is no user {name!r}. Type the {model.USERNAME_FIELD} of one, "
-            f"in upper and lower case as it is stored."
+            f"There is no user {name!r}. Give the {model.USERNAME_FIELD} as it is stored, "
+            f"in upper and lower case."
         ) from None
 
 
@@ -118,7 +118,7 @@ def _policy_of(user: AbstractBaseUser, name: str) -> Policy:
         return policy_of(user)
     except Exception as error:
         reason = str(error).removesuffix(".")
-        hint = "" if user.pk else " Type --user and the name of one who is stored."
+        hint = "" if user.pk else " Add --user and the name of a stored user."
         raise CommandError(
             f"{conf.SESSIONKIT_POLICY} does not tell the policy of {name}: {reason}.{hint}"
         ) from error
@@ -171,7 +171,8 @@ def _describe(policy: Policy) -> Iterator[str]:
         "of its user end at once; when the account is disabled or deleted, all do. When groups, "
         f"permissions or staff flags change, {ON_PRIVILEGE_CHANGE[policy.on_privilege_change]}. "
         "If a password is changed or an account is disabled where Django sends no signal, by "
-        f"QuerySet.update() or SQL, a session in use ends within {_age(_interval(end, locked))}."
+        f"QuerySet.update() or SQL, a session in use ends within "
+        f"{_age(_touch_interval(end, locked))}."
     )
     yield (
         "Proof of identity (ASVS 7.5.1, 7.5.2). What asks for a recent one accepts one that is up "
@@ -206,7 +207,7 @@ def _timeouts(policy: Policy) -> Iterator[str]:
     if policy.idle and not locked and policy.idle > end:
         yield f"The policy would allow {_age(policy.idle)} without activity."
     if ends or locked:
-        error = _age(_interval(end, locked))
+        error = _age(_touch_interval(end, locked))
         yield (
             f"Activity is written down at most once in {error}, so inactivity can be found up to "
             f"{error} early, and never late."
@@ -216,15 +217,21 @@ def _timeouts(policy: Policy) -> Iterator[str]:
 
 
 def _inactivity(policy: Policy) -> tuple[int | None, int]:
-    """Return after how many seconds without activity a session is locked, if it is, and ends."""
+    """
+    Return the seconds without activity after which a session is locked, or None, and the seconds
+    after which it ends.
+    """
     age = settings.SESSION_COOKIE_AGE
     if policy.idle is None or policy.idle >= age:
         return None, age
     return (policy.idle, age) if policy.lock else (None, policy.idle)
 
 
-def _interval(*ages: int | None) -> int:
-    """Return the seconds between two writes of activity: short times are measured finer."""
+def _touch_interval(*ages: int | None) -> int:
+    """
+    Return the seconds between two writes of activity. They are at most a tenth of the shortest age,
+    so that short times are measured more finely.
+    """
     return math.ceil(min(conf.SESSIONKIT_TOUCH_INTERVAL, min(filter(None, ages)) / 10))
 
 
@@ -277,7 +284,10 @@ def _conclusion() -> Iterator[str]:
 
 
 def _age(seconds: int) -> str:
-    """Return an age in words: 5400 is "1 hour and 30 minutes". One day is 24 hours, as in NIST."""
+    """
+    Return an age, in seconds, in words: 5400 is "1 hour and 30 minutes". Below two days, there are
+    only hours, because NIST speaks of "24 hours".
+    """
     parts = []
     units = {"day": DAY, "hour": HOUR, "minute": MINUTE, "second": 1}
     for name, length in units.items():
