@@ -454,7 +454,7 @@ def test_store_that_does_not_answer_is_said_and_ends_nothing_less(alice, root, s
     desk, phone, pc = sign_in(root), sign_in(alice, IPHONE), sign_in(alice)
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=90):
         assert press(desk, delete_url(phone)).status_code == 302
-        said = "What was to end is marked as ended, and ends within 90 seconds."
+        said = "The ended sessions stop working within 90 seconds."
         (message,) = messages_of(desk.get(CHANGELIST))
         assert message == ("warning", f"The session store did not answer. {said}")
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=1):
