@@ -1,7 +1,8 @@
 """
-The only reader of ``SESSIONKIT_*``. A value is kept until Django says that a setting has changed,
-as ``override_settings`` does: every request asks for some values, and Django takes 2 µs to find out
-that a site has left a setting out.
+The only module that reads ``SESSIONKIT_*``.
+
+A value is kept until Django says that a setting has changed, as ``override_settings`` does. Every
+request asks for several values, and Django takes 2 µs to find out that a site has not set one.
 """
 
 from collections.abc import Sequence
@@ -12,46 +13,46 @@ from django.utils.functional import cached_property
 
 
 class Settings:
-    """
-    The settings of the kit, with their defaults. ``checks.py`` says so when a value makes no sense.
-    """
+    """The settings of the kit, with their defaults. ``checks.py`` reports senseless values."""
 
     @cached_property
     def SESSIONKIT_TOUCH_INTERVAL(self) -> int:
-        """Seconds between two writes of a session's last activity, and so the longest that an
-        ended session can outlive a store that lost its removal."""
+        """Seconds between two writes of a session's last activity. If the store loses the removal
+        of an ended session, that session still works for so many seconds at most."""
         return getattr(settings, "SESSIONKIT_TOUCH_INTERVAL", 60)
 
     @cached_property
     def SESSIONKIT_TRUSTED_PROXIES(self) -> int:
-        """How many proxies of yours append to X-Forwarded-For. 0 trusts none: REMOTE_ADDR."""
+        """The number of your proxies that append to X-Forwarded-For. 0: use REMOTE_ADDR."""
         return getattr(settings, "SESSIONKIT_TRUSTED_PROXIES", 0)
 
     @cached_property
     def SESSIONKIT_RETENTION(self) -> int:
-        """Seconds that the row of an ended session stays, as history and as a tombstone."""
+        """Seconds for which the row of an ended session stays: as history, and to refuse the
+        session if the store brings it back."""
         return getattr(settings, "SESSIONKIT_RETENTION", 30 * 24 * 60 * 60)
 
     @cached_property
     def SESSIONKIT_REDIS_PREFIX(self) -> str:
-        """What the keys of sessions in Redis begin with."""
+        """The prefix of the keys of sessions in Redis."""
         return getattr(settings, "SESSIONKIT_REDIS_PREFIX", "sessionkit:")
 
     @cached_property
     def SESSIONKIT_POLICY(self) -> str:
-        """The dotted path of a callable (user, request or None) that returns a Policy: how long
-        the sessions of this user live, and how many there may be. See policy.py."""
+        """The dotted path of a function (user, request) that returns the Policy of a user. Outside
+        of a request, the request is None. See policy.py."""
         return getattr(settings, "SESSIONKIT_POLICY", "django_sessionkit.policy.default")
 
     @cached_property
     def SESSIONKIT_REAUTHENTICATION_URL(self) -> str:
-        """The URL, or its name, of the site's own page that asks again who somebody is. It is sent
-        ?next=. "" is ours, which asks for the password."""
+        """The URL, or the name of the URL, of the site's own page that asks for a proof of
+        identity. The page gets ``?next=``. With "", our page asks for the password."""
         return getattr(settings, "SESSIONKIT_REAUTHENTICATION_URL", "")
 
     @cached_property
     def SESSIONKIT_BACKGROUND(self) -> Sequence[str]:
-        """What the paths of requests begin with that are no activity: "/poll/", for one."""
+        """The beginnings of the paths of background requests, such as "/poll/". These requests do
+        not count as activity."""
         return getattr(settings, "SESSIONKIT_BACKGROUND", ())
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class PasswordForm(forms.Form):
-    """Asks somebody who is known already for their password."""
+    """Asks a user who is already known for their password."""
 
     password = forms.CharField(
         label=_("Password"),
@@ -25,11 +25,12 @@ class PasswordForm(forms.Form):
 
     def clean_password(self) -> str:
         password: str = self.cleaned_data["password"]
-        # As Django's sign-in form does it: whatever guards that against guessing guards this too.
+        # By authenticate(), like Django's sign-in form: what protects that form against guessing
+        # protects this form, too.
         found = authenticate(self.request, username=self.user.get_username(), password=password)
         if found is None or found.pk != self.user.pk:
             raise ValidationError(
                 _("That is not the password of this account."), code="invalid_login"
             )
-        self.user = found  # with the hash that it has now
+        self.user = found  # with its new hash, if authenticate() has upgraded that
         return password

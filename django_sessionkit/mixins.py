@@ -9,14 +9,17 @@ from django_sessionkit.proofs import aask_for_proof, ask_for_proof
 
 class RecentAuthenticationMixin(View):
     """
-    ``recent_authentication_required`` for views that are classes. Put the mixin before the view
-    class, and after other mixins that say who may see the view.
+    ``recent_authentication_required`` for class-based views. Put this mixin before the view class,
+    and after the mixins that decide who may see the view.
     """
 
-    recent_max_age: int | None = None  # seconds; None: as the policy says
+    recent_max_age: int | None = None  # seconds; None: Policy.recent decides
 
     def needs_recent_authentication(self) -> bool:
-        """Tell whether this request does. Override this where only some requests do."""
+        """
+        Tell whether this request needs a recent proof of identity. Override this method if only
+        some requests do.
+        """
         return True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

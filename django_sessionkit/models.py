@@ -1,5 +1,5 @@
 """
-The two tables, and the verbs on them. One verb ends sessions: ``UserSession.objects.revoke()``.
+The two tables, and the operations on them. ``UserSession.objects.revoke()`` ends sessions.
 """
 
 import logging
@@ -32,16 +32,20 @@ security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
 def get_session_store() -> type[Storage]:
-    """Return the engine that SESSION_ENGINE names, at call time, as contrib.sessions does."""
+    """
+    Return the ``SessionStore`` class of SESSION_ENGINE. Like contrib.sessions, this reads the
+    setting with every call.
+    """
     store: type[Storage] = import_module(settings.SESSION_ENGINE).SessionStore
     return store
 
 
 def uuid7() -> uuid.UUID:
     """
-    Return a UUID of version 7 (RFC 9562 §5.7): 48 bits of milliseconds since the epoch, 12 bits of
-    the fraction of this one (§6.2, method 3), so that the order is that of time, and 62 random
-    bits. Python has its own from 3.14 on.
+    Return a UUID of version 7 (RFC 9562 §5.7). Such UUIDs sort by the time at which they were made.
+
+    A UUID has 48 bits of milliseconds since the epoch, 12 bits of the fraction of the current
+    millisecond (§6.2, method 3), and 62 random bits. Python has its own uuid7() from 3.14 on.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
@@ -51,7 +55,7 @@ def uuid7() -> uuid.UUID:
 
 
 class EndReason(models.TextChoices):
-    """Why a session ended. The labels are read by staff."""
+    """Why a session ended. Staff read the labels in the admin."""
 
     LOGOUT = "logout", _("Signed out")
     REVOKED = "revoked", _("Ended from another device")
@@ -68,29 +72,33 @@ class EndReason(models.TextChoices):
     PRIVILEGE_CHANGE = "privilege_change", _("Permissions changed")
 
 
-# As in UserSession.expiry_reason.
+# The sessions whose end is IDLE, as in UserSession.expiry_reason.
 IDLE = models.Q(idle_at=models.F("expires_at"))
 
 
 class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
     def active(self) -> Self:
-        """Return the rows that say that their session is alive. See also alive()."""
+        """
+        Return the rows of sessions that have neither ended nor expired. The store may have lost
+        some of these sessions: alive() asks it.
+        """
         return self.filter(ended_at=None, expires_at__gt=timezone.now())
 
     def ended(self) -> Self:
-        """Return the rows of sessions that were ended or have expired."""
+        """Return the rows of sessions that have ended or expired."""
         return self.exclude(ended_at=None, expires_at__gt=timezone.now())
 
     def other_than(self, current: HttpRequest | SessionBase) -> Self:
-        """Return these rows without the one of the current session, a request's or a session."""
+        """Return these rows without that of the current session: give a request, or its session."""
         handle = getattr(getattr(current, "session", current), "handle", None)
         return self if handle is None else self.exclude(pk=handle)
 
     def alive(self) -> "list[UserSession]":
         """
-        Return the active rows whose session the store still has. Two round trips, however many.
+        Return a list of the active rows whose sessions the store still has. This takes two round
+        trips, whatever the number of rows.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable if the store does not answer.
         """
         rows = list(self.active())
         store = get_session_store()
@@ -99,21 +107,24 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
 
     def revoke(self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None) -> int:
         """
-        End these sessions, now, and return how many were alive. ASVS 7.4.1, 7.4.5, 7.5.2.
+        End these sessions at once, and return how many of them were active (ASVS 7.4.1, 7.4.5,
+        7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, or None.
 
-        The rows are marked first and the store is cleared after, so that a session whose removal
-        is lost on the way (a crash, a store that is down) is refused by its next touch and removed
-        by the next purge. What a request that is under way writes back is refused by the store.
+        This method first marks the rows, then removes the sessions from the store. If a removal is
+        lost, because of a crash or because the store is down, the next write of activity refuses
+        the session, and the next purge removes it. A request that is under way cannot write its
+        session back: the store refuses that.
 
-        Raises StoreUnavailable, with every row marked, when the store did not answer, and
-        ValueError for a reason that is none of EndReason.
+        Raises StoreUnavailable, after all rows are marked, if the store did not answer. Raises
+        ValueError if the reason is not one of EndReason.
         """
         reason = EndReason(reason)
         store = get_session_store()
         rows = self.primary()
         now = timezone.now()
         found = list(rows.filter(ended_at=None).values_list("pk", "expires_at", "idle_at"))
-        # By their keys, once: PostgreSQL reads the whole table for two lists of 500.
+        # Address rows by primary key only: a second list of 500 keys in one query makes PostgreSQL
+        # scan the whole table.
         everything = self.model.objects.using(rows.db)
         ended, unavailable = 0, None
         for start in range(0, len(found), ranges.ROWS):
@@ -126,12 +137,13 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                 [pk for pk, at, idle_at in batch if at <= now and at == idle_at], EndReason.IDLE
             )
             ended += len(revoked)
-            # Read after they were marked: a key that is cycled now is refused by the mark, one
-            # that was cycled before it is found here under its new digest.
+            # Read the digests after the rows are marked. The mark refuses a key that changes from
+            # now on. A key that changed before has its new digest here.
             marked = everything.filter(pk__in=[row[0] for row in batch])
             digests = list(marked.values_list("digest", flat=True))
             if unavailable is None:
-                # In a transaction of somebody's, a failure must not take the marks back.
+                # Inside the caller's transaction, use a savepoint: a failure of the store must not
+                # take the marks back.
                 in_atomic_block = connections[rows.db].in_atomic_block
                 try:
                     with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
@@ -148,7 +160,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
     async def arevoke(
         self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None
     ) -> int:
-        """See revoke()."""
+        """The async form of revoke()."""
         return await sync_to_async(self.revoke)(reason, by)
 
     def _mark(
@@ -158,7 +170,10 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         by: AbstractBaseUser | None = None,
         at: models.F | None = None,
     ) -> list[uuid.UUID]:
-        """Mark the rows ended that still are among these, and return their handles."""
+        """
+        Mark the rows with these handles ended, if they are still in this QuerySet and not ended.
+        Return the handles of the rows that this has marked.
+        """
         if not handles:
             return []
         when = at or timezone.now()
@@ -167,7 +182,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         )
         if marked == len(handles):
             return handles
-        # Somebody else was faster: by ending some too, or by using one again.
+        # Meanwhile, somebody else has ended some of these sessions, or has used one again.
         ended = self.model.objects.using(self.db).filter(pk__in=handles, end_reason=reason)
         return list(ended.filter(ended_at=when).values_list("pk", flat=True))
 
@@ -179,8 +194,8 @@ def mark_ended(
     handles: list[uuid.UUID] | None = None,
 ) -> None:
     """
-    Mark these rows ended, or those with these handles, and say so. The store is the caller's
-    business: revoke() is what ends sessions.
+    Mark these rows ended, or only those with these handles, and send ``sessions_ended``. The caller
+    takes care of the store. To end sessions that are alive, use revoke().
     """
     rows = rows.primary()
     if handles is None:
@@ -189,22 +204,23 @@ def mark_ended(
 
 
 def _announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
-    # Robust: a receiver that fails must not keep the next batch alive. Django logs the failure.
+    # send_robust(): a receiver that fails must not keep the next batch alive. Django logs it.
     if handles:
         sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by)
 
 
 class UserSession(models.Model):
     """
-    The registry: one sign-in of one user on one device, on whichever store.
+    The registry: one row for each sign-in of a user on a device, whatever the store.
 
-    The row survives a change of the session's key, and its own end: as history, and as a tombstone
-    that refuses what a store brings back. ``id`` is the handle that URLs, logs and signals use.
+    URLs, logs and signals name a session by its ``id``, the handle. The handle stays the same when
+    the session gets a new key. The row stays after the session has ended: as history, and to refuse
+    the session if the store brings it back.
     """
 
     id = models.UUIDField(_("handle"), primary_key=True, default=uuid7, editable=False)
-    # No constraint: signing in takes no lock on the user's row, but for a limit, and users can be
-    # deleted when the app is long gone.
+    # No constraint in the database: it would lock the user's row at every sign-in, and it would
+    # keep users from being deleted after a site has removed this app.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("user"),
@@ -219,11 +235,12 @@ class UserSession(models.Model):
     expires_at = models.DateTimeField(_("expires"))
     ip = models.GenericIPAddressField(_("address"), null=True, unpack_ipv4=True)
     user_agent = models.CharField(_("user agent"), max_length=512)
-    # When it goes idle, by Policy.idle: that is its end, or it is locked.
+    # When Policy.idle ends or locks the session.
     idle_at = models.DateTimeField(_("idle"), null=True)
-    # Towards Policy.limit. Not those of staff who act as this user, nor one that waits for room.
+    # Whether the session counts towards Policy.limit. A session of staff who act as this user does
+    # not count, nor does a session that waits for room.
     counts = models.BooleanField(_("counts towards the limit"), default=True)
-    # Its key is to be changed, because what its user may do was.
+    # The session is to get a new key, because the permissions of its user have changed.
     renew = models.BooleanField(_("gets a new key"), default=False)
     ended_at = models.DateTimeField(_("ended"), null=True)
     end_reason = models.CharField(_("reason"), max_length=20, choices=EndReason)
@@ -241,30 +258,30 @@ class UserSession(models.Model):
     class Meta:
         verbose_name = _("session")
         verbose_name_plural = _("sessions")
-        ordering = ["-id"]  # newest first: the key begins with the time
+        ordering = ["-id"]  # newest first: the id begins with the time
         default_permissions = ["view"]
         permissions = [("end_usersession", _("Can end the sessions of other users"))]
         constraints = [
-            # Not unique=True, which adds an index for LIKE on PostgreSQL.
+            # Not unique=True: on PostgreSQL, that adds a second index, for LIKE.
             models.UniqueConstraint(fields=["digest"], name="sessionkit_usersession_digest"),
         ]
 
     def __str__(self) -> str:
         try:
             return f"{self.user}: {self.device}"
-        except ObjectDoesNotExist:  # deleted behind Django's back
+        except ObjectDoesNotExist:  # SQL has deleted the user
             return f"{self.user_id}: {self.device}"
 
     @property
     def is_locked(self) -> bool:
-        """Whether it has been idle for too long, and can be resumed by a proof of identity."""
+        """Whether Policy.idle has locked the session. A proof of identity opens it again."""
         if self.ended_at or self.idle_at is None:
             return False
         return self.idle_at <= timezone.now() < self.expires_at
 
     @property
     def expiry_reason(self) -> EndReason:
-        """What ends it when its time is over: idleness, if nothing else was due earlier."""
+        """The reason if the session expires: IDLE if Policy.idle ends it, or else EXPIRED."""
         return EndReason.IDLE if self.expires_at == self.idle_at else EndReason.EXPIRED
 
     @property
@@ -273,14 +290,15 @@ class UserSession(models.Model):
 
     @property
     def place(self) -> str:
-        """Roughly where the address is, or "". See places.py."""
+        """Roughly where the IP address is, or "" if that is not known. See visit/places.py."""
         return place_of(self.ip)
 
 
 class StoredSession(models.Model):
     """
-    What the database engine keeps, for any visitor: narrow, hot, and nothing in it can be used as,
-    or turned into, a session cookie. Times are milliseconds since the epoch, free of time zones.
+    A session of a user or a visitor, as the database engine keeps it. Nobody can use anything in
+    this table as a session cookie, or turn it into one. The rows are small, for they are read and
+    written often. Times are milliseconds since the epoch.
     """
 
     id = models.BigAutoField(primary_key=True)

@@ -1,10 +1,9 @@
 """
-The few things that only a signal can tell: that the user of a session signs in again, and what
-happens to an account. Everything else is done by the engine, whichever way a session comes to be
-written.
+What only a signal can tell: that a user signs in again, and that an account changes. The engine
+does everything else, however a session comes to be written.
 
-What sends no signal (``update()``, ``bulk_update()``, SQL) is noticed by the write of activity and
-by the purge.
+``update()``, ``bulk_update()`` and SQL send no signal. The write of activity and the purge notice
+these changes.
 """
 
 from collections.abc import Collection
@@ -35,24 +34,27 @@ from django_sessionkit.models import (
 )
 from django_sessionkit.visit.current import current_request, loaded_session
 
-# What a user may do at all, beside groups and permissions.
+# The fields that give rights to a user, beside groups and permissions.
 FLAGS = ("is_staff", "is_superuser")
-# The only fields that matter here, but on a user model that computes something from others.
+# The fields whose change can end sessions, unless the user model computes one of them from others.
 FIELDS = ("password", "is_active", *FLAGS)
-# What a policy says about privileges that change, the strictest last.
+# The values of Policy.on_privilege_change, the strictest last.
 STRICTNESS = ("keep", "renew", "end")
 
 
 @receiver(user_logged_in, dispatch_uid="django_sessionkit.reauthenticated")
 def reauthenticated(request: Any = None, user: Any = None, **kwargs: Any) -> None:
     """
-    Give the session a new key when its own user signs in again (ASVS 7.2.4). Django's login() does
-    that for everybody else: a session that has a row by now is one that it left alone.
+    Give the session a new key when its own user signs in again (ASVS 7.2.4).
+
+    In every other case, Django's login() has changed the key or the session. A session that has a
+    row here is one that login() has left alone.
     """
     session: Any = getattr(request, "session", None)
     if isinstance(session, SessionBase):
-        session.signing_in = user  # type: ignore[attr-defined]  # spares the engine a query
-    # Not where somebody has only got a token, say, beside a session that may be another's.
+        session.signing_in = user  # type: ignore[attr-defined]  # the engine need not fetch them
+    # Only if the session is this user's. A view that gives out tokens also sends this signal, and
+    # the session of its request may be another user's.
     if getattr(session, "handle", None) and session.get(SESSION_KEY) == _key_of(user):
         session.reauthenticate()
 
@@ -68,24 +70,27 @@ def _key_of(user: Any) -> str | None:
 def remember(
     instance: Any, raw: bool, using: str, update_fields: Collection[str] | None, **kwargs: Any
 ) -> None:
-    """Fetch the user as the database has it, where the save can be one that ends sessions."""
+    """
+    Fetch the user as the database has it, if this save can end sessions, and keep it on the
+    instance: act_on_changes() compares it with what was saved.
+    """
     user, before = get_user_model(), None
-    key = getattr(instance, user._meta.pk.attname)  # a child's own can be another
+    key = getattr(instance, user._meta.pk.attname)  # a child model can have a key of its own
     if not raw and key is not None and _may_matter(update_fields):
         before = user._base_manager.using(using).filter(pk=key).first()
-    # A receiver can save the user once more before ours is asked.
+    # A list, because another receiver can save the user again before act_on_changes() runs.
     vars(instance).setdefault("_sessionkit_before", []).append(before)
 
 
 def act_on_changes(instance: Any, update_fields: Collection[str] | None, **kwargs: Any) -> None:
-    """End the sessions that may not go on with what the save has changed. ASVS 7.4.2, 7.4.3."""
+    """End the sessions that must not outlive what this save has changed (ASVS 7.4.2, 7.4.3)."""
     *earlier, before = vars(instance).pop("_sessionkit_before", [None])
     if earlier:
         instance._sessionkit_before = earlier
     if before is None:
         return
-    # As the database has it now. What the save did not write is as it was, whatever the object
-    # has, and is not to be loaded if it was deferred.
+    # The user as the database has it now. A field that the save did not write is as before, even if
+    # the instance has another value. Reading a deferred field from the instance would take a query.
     after = copy(before)
     for field in before._meta.concrete_fields:
         if update_fields is None or {field.name, field.attname} & {*update_fields}:
@@ -93,17 +98,19 @@ def act_on_changes(instance: Any, update_fields: Collection[str] | None, **kwarg
     sessions = UserSession.objects.filter(user=before.pk)
     if is_disabled(after):
         _end(sessions, EndReason.ACCOUNT_DISABLED)
-    # Also where a sign-in has only made the stored hash a stronger one: Django would refuse the
-    # other sessions at their next use, and until then they would be listed as if they lived.
+    # End them also if a sign-in has only upgraded the stored hash. Django would refuse these
+    # sessions at their next use anyway, and until then the list would show them as alive.
     if _auth_hash(after) != _auth_hash(before):
         _end(_but_the_current(sessions), EndReason.PASSWORD_CHANGE)
     if any(getattr(after, flag, None) != getattr(before, flag, None) for flag in FLAGS):
-        # Who was, or becomes, one of the staff is under their policy.
+        # The policy of staff holds for a user who becomes staff, and for a user who was staff until
+        # now: the stricter answer counts.
         answers = [policy_of(user).on_privilege_change for user in (before, after)]
         _change_privileges({before.pk: max(answers, key=STRICTNESS.index)})
 
 
 def _may_matter(update_fields: Collection[str] | None) -> bool:
+    """Tell whether a save of these fields can end sessions. None means a save of all fields."""
     if update_fields is None:
         return True
     user = get_user_model()
@@ -112,7 +119,7 @@ def _may_matter(update_fields: Collection[str] | None) -> bool:
         isinstance(getattr(user, name, False), (bool, DeferredAttribute)) for name in FIELDS
     ):
         return not {*FIELDS}.isdisjoint(update_fields)
-    return {*update_fields} != {"last_login"}  # the save of every sign-in
+    return {*update_fields} != {"last_login"}  # every sign-in saves that
 
 
 def _auth_hash(user: Any) -> str | None:
@@ -123,7 +130,7 @@ def _auth_hash(user: Any) -> str | None:
 
 
 def end_before_deletion(instance: Any, **kwargs: Any) -> None:
-    """End all sessions, while there are rows that know of them."""
+    """End all sessions of the user, while their rows still exist."""
     _end(UserSession.objects.filter(user=instance), EndReason.ACCOUNT_DISABLED)
 
 
@@ -142,16 +149,18 @@ def change_privileges(
     **kwargs: Any,
 ) -> None:
     """
-    Find the users whose groups or permissions change, by rows of ``field`` that have just come or
-    are about to go: all of that is one transaction. What was there already concerns nobody. Where
-    the field is one of groups, ``groups`` of the users says who is in them.
+    Renew or end the sessions of the users whose groups or permissions change.
+
+    Django calls this after rows of ``field`` were added and before rows are removed, inside one
+    transaction. Memberships that do not change are left alone. If ``field`` belongs to a group,
+    ``groups`` is the field of the user model that says which users are in the group.
     """
     if action not in ("post_add", "pre_remove", "pre_clear"):
         return
     near, far = field.m2m_field_name(), field.m2m_reverse_field_name()
     this, that = (far, near) if reverse else (near, far)
     rows = _rows(field, using).filter(**{this: instance})
-    if pk_set is not None:  # not everything is cleared
+    if pk_set is not None:  # None: all rows of the instance are removed
         rows = rows.filter(**{f"{that}__in": pk_set})
     users = rows.values_list(near, flat=True)
     if groups:
@@ -171,43 +180,45 @@ def _rows(field: Any, using: str) -> QuerySet[Any]:
     return rows
 
 
-# What is done about it.
+# Ending and renewing.
 
 
 def _change_privileges(answers: dict[Any, str]) -> None:
-    """Do to the sessions of each of these users what their policy says."""
+    """Renew or end the sessions of users, by their keys: ``answers`` says which for each user."""
     sessions = UserSession.objects.primary().active()
     to_end = [key for key, answer in answers.items() if answer == "end"]
     _end(_but_the_current(sessions.filter(user__in=to_end)), EndReason.PRIVILEGE_CHANGE)
-    # Of those that are to end, the current one is left.
+    # "end" leaves the current session alive: it gets a new key instead.
     to_renew = [key for key, answer in answers.items() if answer != "keep"]
     sessions.filter(user__in=to_renew).update(renew=True)
 
 
 def _end(sessions: UserSessionQuerySet, reason: str) -> None:
-    # Whoever saves a user has nothing to do with a store that is down. It is logged, the rows are
-    # marked, and what is left in the store is refused by its next touch.
+    # A store that is down must not keep anybody from saving a user. The failure is logged and the
+    # rows are marked, so that the next write of activity refuses what is left in the store.
     with suppress(StoreUnavailable):
         sessions.revoke(reason, by=_signed_in())
 
 
 def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
     """
-    Leave out the session of the request, if it has used it: a cookie that nobody has looked at
-    proves nothing, and to look now could fail.
+    Return these sessions without that of the request, if the request has loaded its session. A
+    cookie that no store has confirmed proves nothing, and loading the session now could fail.
     """
     request = current_request.get()
     session: Any = loaded_session.get()() if request is None else getattr(request, "session", None)
     if not hasattr(session, "_session_cache"):
         return sessions
-    # A locked one may be about to be opened: by the password whose hash is made a stronger one.
+    # Leave out a locked session, too. It may be about to be opened, by the password whose hash is
+    # being upgraded.
     return sessions.other_than(getattr(session, "locked", None) or session)
 
 
 def _signed_in() -> AbstractBaseUser | None:
     """
-    Return who is signed in, if the request has asked. To ask now would cost queries, and signs out
-    who has just changed their password: their session does not have the new hash yet.
+    Return the user who is signed in, if the request has loaded them, or None. Loading the user now
+    would cost queries. It would also sign out a user who has just changed their password: their
+    session does not have the new hash yet.
     """
     request = current_request.get()
     known: dict[str, Any] = vars(request) if request else {}
@@ -221,10 +232,11 @@ def _signed_in() -> AbstractBaseUser | None:
     return users[0] if users else None
 
 
-# Who listens to what. By model, for Django takes the slow way with models that have listeners.
+# Connecting. By model, because Django deletes rows of a model with receivers more slowly.
 
 
 def connect(user: type[Model]) -> None:
+    """Connect the receivers to this user model, and to its groups and permissions."""
     for model in [model for model in apps.get_models() if issubclass(model, user)]:
         pre_save.connect(remember, sender=model)
         post_save.connect(act_on_changes, sender=model)
@@ -235,7 +247,7 @@ def connect(user: type[Model]) -> None:
     for groups in _many_to_many(user, "groups"):
         for field in _many_to_many(groups.related_model, "permissions"):
             _connect(field, groups)
-        # A group that is deleted is one that all leave.
+        # If a group is deleted, all its users leave it.
         deleted = partial(
             change_privileges, groups, None, action="pre_clear", reverse=True, pk_set=None
         )
@@ -258,5 +270,5 @@ def _proxies(model: Any) -> list[type[Model]]:
     return [each for each in found if each._meta.concrete_model is model._meta.concrete_model]
 
 
-with suppress(ImproperlyConfigured):  # sessionkit.E011 says so
+with suppress(ImproperlyConfigured):  # there is no user model: sessionkit.E011 says so
     connect(get_user_model())

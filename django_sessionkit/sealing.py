@@ -1,18 +1,19 @@
 """
-Bytes <-> sealed bytes, and the names a session key goes by. No I/O, and nothing is serialised here.
+Session keys, and the encryption of what stores hold. No I/O, and nothing is serialised here.
 
 A store holds AES-256-GCM over two strings of bytes: the facts of the kit, and the dictionary of the
 session. The cipher needs the session key *and* SECRET_KEY. A dump of the store reveals nothing, and
 neither does a stolen SECRET_KEY alone. The cipher authenticates the digest of the session key, too:
-a payload that is copied under another session's digest does not open.
+a payload that somebody copies under the digest of another session does not open.
 
     nonce (12 bytes) | ciphertext of: header (3 bytes), facts, dictionary | tag (16 bytes)
 
-The header is a number: the length of the facts, and two bits. The low bit says that facts and
-dictionary are compressed, as one string. The other bit is ``plain``: see serializing.py.
+The header is a number: the length of the facts in bytes, and two bits below it. The lowest bit says
+that facts and dictionary are compressed, as one string. The other bit is ``plain``: see
+serializing.py.
 
-The key of the cipher is that of the one-step key derivation of NIST SP 800-56C r2 §4.1, with
-SHA-256, which is H(counter | Z | FixedInfo):
+The one-step key derivation of NIST SP 800-56C r2 §4.1 makes the key of the cipher. With SHA-256,
+its H(counter | Z | FixedInfo) is:
 
     SHA-256(1 (4 bytes) | SHA-256(label | SECRET_KEY) | session key | label)
 
@@ -21,9 +22,9 @@ SHA-256, which is H(counter | Z | FixedInfo):
   has room for a salt, which this derivation does not need, and takes three times as long.
 - Z is made of two secrets, as §2 allows. All parts but the session key have a fixed length, so two
   pairs of keys never make the same input.
-- The label separates this key from whatever else is made of the two keys, such as the digest.
-- The output is as long as the hash, and nobody sees it. That whoever knows a SHA-256 can extend it
-  makes no difference here.
+- The label separates this key from all else that is made of the two keys, such as the digest.
+- Whoever knows a SHA-256 can extend it. That does not matter here: nobody sees the output, which is
+  as long as the hash.
 """
 
 import hmac
@@ -37,19 +38,19 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
-# Of session keys. Eight times, so that every byte has its letter.
+# The letters of session keys, eight times: so each of the 256 values of a byte has a letter.
 LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 NONCE = 12  # bytes
-# The label. A later format gets another one, and refuses the payloads of this one.
+# The label. A later format gets another label, and refuses payloads with this label.
 FORMAT = b"django_sessionkit.1"
 COUNTER = b"\0\0\0\1"
 HEADER = 3  # bytes
 COMPRESSED, PLAIN = 1, 2
-# Bytes of facts and dictionary. Smaller contents are those of visitors, and hardly shrink. What
-# Django keeps of a sign-in takes 290 bytes with the facts, and 115 when it is compressed.
+# Facts and dictionary are compressed from this number of bytes on. Less than that is a visitor's,
+# and hardly shrinks. The facts and what Django keeps of a sign-in shrink from 290 bytes to 115.
 COMPRESS_FROM = 128
-# What the facts and dictionaries of sessions have in common, the most frequent last: with it, half
-# a kilobyte shrinks to 215 bytes rather than 290. A change of the dictionary takes a new label.
+# The dictionary of zlib: what facts and dictionaries of sessions have in common, the most frequent
+# last. With it, half a kilobyte shrinks to 215 bytes rather than 290. A change takes a new label.
 DICTIONARY = (
     b'"renew_grace":"on_reuse":"report","bind":["browser","system","network"],"on_change":"ask"'
     b'{"browser":"","system":"","network":""},null,null,null,null,'
@@ -60,23 +61,25 @@ DICTIONARY = (
     b'"_auth_user_hash":"'
 )
 
-# Facts, dictionary, and whether the dictionary is plain. A NamedTuple would take 2 µs after a wait.
+# Facts, dictionary, and whether the dictionary is plain. Not a NamedTuple: after a wait for the
+# store, making one takes 2 µs.
 Opened = tuple[bytes, bytes, bool]
 
 
 def digest_of(session_key: str) -> str:
     """
-    Return what stores and tables hold in place of the session key: its SHA-256, 64 hex digits.
+    Return the SHA-256 of a session key, as 64 hex digits. Stores and tables hold this digest in
+    place of the key.
 
-    No salt and no stretching: there is nothing to guess in 160 random bits.
+    The digest needs no salt and no stretching: nobody can guess 160 random bits.
     """
     return sha256(session_key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class SessionKey(str):
     """
-    A session key that knows its digest and its cipher. The key does not show in the frames of an
-    error report, which repr() locals.
+    A session key that knows its digest and its cipher. Error reports show local variables by
+    repr(), which hides this key.
     """
 
     digest = cached_property(digest_of)
@@ -87,12 +90,13 @@ class SessionKey(str):
 
     def prepare(self, secret: str | bytes | None = None) -> AESGCM:
         """
-        Return the cipher of this key and a secret, SECRET_KEY if none is given. Keep the cipher and
-        the digest: what is made before the wait for the store need not be made after it.
+        Return the cipher of this key and a secret, which is SECRET_KEY by default. Keep the cipher
+        and the digest, so that an engine can make both before it waits for the store.
         """
         secret = settings.SECRET_KEY if secret is None else secret
         if self.cipher is None or secret is not self._secret:
-            # In one piece: after a wait, or in a new request, each call of a function shows.
+            # No helper functions: after a wait, or in a new request, each call takes noticeable
+            # time.
             key = self.encode("utf-8", "surrogatepass")
             self.digest = sha256(key).hexdigest()
             self.associated = FORMAT + self.digest.encode("ascii")
@@ -112,41 +116,41 @@ def new_session_key() -> SessionKey:
     """
     Return a new session key: 160 random bits as 32 characters of [a-z2-7].
 
-    ASVS 7.2.3 and NIST SP 800-63B-4 §5.1 ask for 128 and 64. Lower case, because Django keeps
-    session keys fit for stores that do not tell cases apart.
+    ASVS 7.2.3 asks for 128 bits, NIST SP 800-63B-4 §5.1 for 64. The letters are lower case, because
+    Django makes session keys fit for stores that ignore case.
     """
     return _as_key(os.urandom(32))
 
 
 def new_salt() -> str:
-    """Return 160 random bits as text, for ``successor_of()``."""
+    """Return 160 random bits as 40 hex digits, for ``successor_of()``."""
     return os.urandom(20).hex()
 
 
 def successor_of(session_key: str, salt: str) -> SessionKey:
     """
-    Return the key that comes after this one: as random as ``salt``, and nobody can tell it without
-    both. So what leads from a key to its successor need not hold the latter.
+    Return the session key that comes after this key. It is as random as ``salt``, and nobody can
+    compute it without both. So a store that leads from a key to its successor holds only the salt.
     """
     return _as_key(hmac.digest(session_key.encode(), salt.encode("ascii"), "sha256"))
 
 
 def _as_key(random: bytes) -> SessionKey:
-    # Five bits of each byte.
+    # Each letter takes five bits of its byte.
     return SessionKey(random.translate(LETTERS).decode("ascii"))
 
 
 def version_of(payload: bytes) -> bytes:
-    """Return the 12 bytes that tell one sealing from every other: the nonce."""
+    """Return the nonce: 12 bytes, different for every call of ``seal()``."""
     return payload[:NONCE]
 
 
 def seal(facts: bytes, body: bytes, key: SessionKey, plain: bool = False) -> bytes:
     """
-    Return both as bytes that only the holder of the session key can open. ``plain`` comes back with
-    them: nobody else can read or change that either.
+    Return facts and dictionary (``body``) as bytes that only the holder of the session key can read
+    or change. The same holds for ``plain``, which ``unseal()`` returns with them.
 
-    Raises OverflowError for 4 MiB of facts.
+    Raises OverflowError if the facts have 4 MiB or more.
     """
     header, contents = len(facts) << 2 | plain << 1, facts + body
     if len(contents) >= COMPRESS_FROM:
@@ -159,10 +163,11 @@ def seal(facts: bytes, body: bytes, key: SessionKey, plain: bool = False) -> byt
 
 def unseal(payload: bytes, key: SessionKey) -> Opened | None:
     """
-    Return what was sealed, or None for a payload that does not open: truncated, tampered with,
-    another session's, or sealed with a SECRET_KEY that SECRET_KEY_FALLBACKS no longer names.
+    Return facts, dictionary and ``plain``, as they were given to ``seal()``. Return None if the
+    payload does not open: because it is truncated, was tampered with, belongs to another session,
+    or was sealed with a SECRET_KEY that SECRET_KEY_FALLBACKS no longer names.
 
-    A key that is prepared is taken as it is: ``prepare()`` is what notices another SECRET_KEY.
+    If the key has a cipher, that is used. Only ``prepare()`` notices that SECRET_KEY has changed.
     """
     cipher = key.cipher or key.prepare()
     data: bytes | None
@@ -172,7 +177,7 @@ def unseal(payload: bytes, key: SessionKey) -> Opened | None:
         data = _decrypt_with_another(payload, key)
     if data is None:
         return None
-    # The data is authentic from here on, and so is the length that it expands to.
+    # From here on the data is authentic, so it cannot expand to more than what was sealed.
     header, contents = int.from_bytes(data[:HEADER]), data[HEADER:]
     if header & COMPRESSED:
         contents = zlib.decompressobj(-zlib.MAX_WBITS, DICTIONARY).decompress(contents)
@@ -194,8 +199,8 @@ def _root(secret: str | bytes) -> bytes:
 
 
 def _compress(contents: bytes) -> bytes:
-    # zlib.compress() clears 256 KB first, whatever the length. A window of 4 KB and a small hash
-    # table make as few bytes of a small session, in a fraction of the time.
+    # zlib.compress() first clears 256 KB of memory, whatever the length. A window of 4 KB and a
+    # small hash table compress a small session as well, in a fraction of the time.
     window, memory = (12, 4) if len(contents) < 16 * 1024 else (15, 8)
     packer = zlib.compressobj(
         1, zlib.DEFLATED, -window, memory, zlib.Z_DEFAULT_STRATEGY, DICTIONARY

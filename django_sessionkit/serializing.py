@@ -1,9 +1,10 @@
 """
-JSON, as Django's serializer of sessions writes and reads it, in less time; and other serializers.
+From the dictionary of a session to bytes and back: by JSON, as Django's serializer of sessions
+reads and writes it, but in less time; or by another serializer.
 
-orjson reads JSON in a third of the time where it is installed. It differs from Django's serializer
-on some JSON: the writer, who has the time, looks whether what is written is plain, and keeps the
-answer with it. What is not plain, and what another serializer has written, that one reads.
+If orjson is installed, it reads JSON in a third of the time. On some JSON, orjson differs from
+Django's serializer. So the writer checks whether the JSON is plain, which means that both read the
+same, and stores the answer with it. SESSION_SERIALIZER reads everything that is not plain.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from django.core.signing import JSONSerializer
 
-# json.dumps() makes an encoder for every call that does not ask for the defaults.
+# Made once. json.dumps() with options makes a new encoder for every call.
 _encode = JSONEncoder(separators=(",", ":")).encode
 _decode = JSONDecoder().raw_decode
 
@@ -27,13 +28,13 @@ try:
 except ImportError:
     _read = _read_without_orjson
 
-# orjson makes a float of an integer beyond 64 bits, without a word. Such a number has 19 digits.
+# orjson silently makes a float of an integer beyond 64 bits. Such a number has 19 digits or more.
 TOO_LONG = b"0" * 19
 DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 
 class Serializer(Protocol):
-    """What SESSION_SERIALIZER names."""
+    """The class that SESSION_SERIALIZER names."""
 
     def dumps(self, obj: Any) -> bytes: ...
 
@@ -42,11 +43,12 @@ class Serializer(Protocol):
 
 def dump(dictionary: dict[str, Any], serializer: type[Serializer]) -> tuple[bytes, bool]:
     """
-    Return what the serializer makes of the dictionary, and whether that is plain JSON.
+    Return the dictionary as bytes, and whether these bytes are plain JSON.
 
-    Raises what the serializer raises for a value that it cannot express: TypeError, for JSON.
+    Raises what the serializer raises for a value that it cannot express. For JSON, that is
+    TypeError.
     """
-    if serializer is not JSONSerializer:  # not a subclass either: it may do anything
+    if serializer is not JSONSerializer:  # a subclass does not count: it may do anything
         return serializer().dumps(dictionary), False
     body = _encode(dictionary).encode("ascii")
     return body, is_plain(body)
@@ -54,27 +56,29 @@ def dump(dictionary: dict[str, Any], serializer: type[Serializer]) -> tuple[byte
 
 def load(body: bytes, plain: bool, serializer: type[Serializer]) -> Any:
     """
-    Return what the serializer makes of the bytes. ``plain`` is what ``dump()`` said of them.
+    Return the dictionary of these bytes. ``plain`` is what ``dump()`` returned with them.
 
-    Raises what the serializer raises: the site may have changed SESSION_SERIALIZER since.
+    Raises what the serializer raises for bytes that it cannot read: the site may have changed
+    SESSION_SERIALIZER since they were written.
     """
     if plain and serializer is JSONSerializer:
         try:
             return _read(body)
         except ValueError:
-            pass  # NaN, infinity, half of a surrogate pair, a thousand levels: orjson refuses them
+            pass  # orjson refuses NaN, infinity, half of a surrogate pair, a thousand levels
     return serializer().loads(body)
 
 
 def is_plain(body: bytes) -> bool:
     """
-    Tell whether orjson, if it reads this output of Django's serializer at all, reads the same.
+    Tell whether orjson reads the same from this output of Django's serializer as Django's
+    serializer does, if orjson reads it at all.
     """
     return TOO_LONG not in body.translate(DIGITS)
 
 
 def dump_facts(facts: Any) -> bytes:
-    """Return compact JSON. For what this package itself writes: text, and integers of 64 bits."""
+    """Return the facts as compact JSON. They hold text and integers of 64 bits only."""
     return _encode(facts).encode("ascii")
 
 

@@ -1,31 +1,33 @@
 from django.dispatch import Signal
 
-# Sessions have ended, by whom or what ever: sent once per batch, when the rows are marked and the
-# store is cleared. Close web sockets and revoke push subscriptions here.
+# Sent when sessions have ended, for any reason: once per batch, after the rows were marked and the
+# sessions were removed from the store. Receivers can close web sockets and revoke push
+# subscriptions.
 #
 #   sender   UserSession
 #   handles  list[uuid.UUID], the UserSession ids
 #   reason   str, one of EndReason
-#   by       the user who did it, or None
+#   by       the user who ended the sessions, as given to revoke(), or None
 sessions_ended = Signal()
 
-# A session's old key was used after its grace: somebody has a copy of the cookie, or this is one.
+# Sent when somebody used a session's old key after Policy.renew_grace. Either somebody else has a
+# copy of the user's cookie, or this request comes from the copy.
 #
 #   sender   UserSession
 #   handle   uuid.UUID
 #   client   Client of the request, or None
 session_key_reused = Signal()
 
-# A session is used with another browser, system or network than before, and Policy.bind says that
-# this matters.
+# Sent when a session is used with another browser, system or network than before, if Policy.bind
+# names what has changed.
 #
 #   sender   UserSession
 #   handle   uuid.UUID
-#   changed  list[str], of "browser", "system" and "network"
+#   changed  list[str], out of "browser", "system" and "network"
 #   client   Client of the request
 session_moved = Signal()
 
-# A sign-in was refused, because the user has as many sessions as Policy.limit allows.
+# Sent when a sign-in was refused, because the user has as many sessions as Policy.limit allows.
 #
 #   sender   UserSession
 #   user     the user

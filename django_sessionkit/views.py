@@ -1,6 +1,7 @@
 """
-The user's pages: what is signed in to the account of whoever asks, with the ways to end it, and
-what asks for the password again, or which device is to go.
+The user's pages: the list of devices that are signed in to their account, with the ways to sign
+them out; the page that asks for the password again; and the page that asks which device to sign
+out, when there are too many.
 """
 
 import uuid
@@ -41,20 +42,21 @@ from django_sessionkit.visit.redirects import local_url, with_way_back
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# The last two also where a site has left out the middleware of that name: what is here ends
-# sessions, and a page that does must not be framed or forged.
+# These pages end sessions, so nobody must be able to forge or frame them. The last two decorators
+# see to that, even on a site without the middleware of that name.
 GUARDS = [never_cache, csrf_protect, xframe_options_deny]
-# A locked session is nobody's yet, also for Django's LoginRequiredMiddleware.
+# While a session is locked, nobody is signed in. Django's LoginRequiredMiddleware must let the
+# pages pass that open it.
 GUARDS_OF_LOCKED = [login_not_required, *GUARDS]
 
 
 def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
     """
-    Return these rows, the current one first, then the newest; each with ``is_current`` and
-    ``is_active_now``.
+    Return these rows with the annotations ``is_current`` and ``is_active_now``. The row of the
+    current session comes first, then the newest sign-in.
     """
     current = Q(pk=handle)
-    # As exact as it gets: activity is written once per interval.
+    # This is as exact as it gets: activity is written once per interval.
     since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
     return sessions.annotate(
         is_current=current, is_active_now=current | Q(last_seen_at__gte=since)
@@ -64,7 +66,7 @@ def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> Us
 @method_decorator(GUARDS, name="dispatch")
 class OwnSessionsMixin(LoginRequiredMixin):
     """
-    The sessions of the user who asks, and of nobody else: a stranger's handle is a 404.
+    Limits a view to the sessions of the request's user. The handle of another user is a 404.
     """
 
     request: HttpRequest
@@ -82,8 +84,8 @@ class OwnSessionsMixin(LoginRequiredMixin):
 
     def end(self, sessions: UserSessionQuerySet) -> int | None:
         """
-        End these sessions, and return how many were alive; None, with a message, if the store
-        did not answer.
+        End these sessions, and return how many were active. If the store does not answer, leave a
+        message for the user and return None.
         """
         try:
             return sessions.revoke(by=self.user)
@@ -121,8 +123,9 @@ class SessionEndView(
     DetailView,  # type: ignore[type-arg]
 ):
     """
-    End one session: GET asks, POST does it. Ending the current one is signing out. To end another
-    takes a recent proof of identity: whoever has taken a cookie over is not to shut its owner out.
+    End one session: GET asks, POST ends it. Ending the current session signs its user out. Ending
+    another session takes a recent proof of identity (ASVS 7.5.2): a thief who has only a cookie
+    must not shut its owner out.
     """
 
     template_name = "django_sessionkit/session_confirm_end.html"
@@ -155,7 +158,8 @@ class SessionEndOthersView(
     ListView,  # type: ignore[type-arg]
 ):
     """
-    End every session but the current one: GET asks, POST does it. It takes a recent proof, too.
+    End every session but the current one: GET asks, POST ends them. This takes a recent proof of
+    identity, too.
     """
 
     template_name = "django_sessionkit/session_confirm_end_others.html"
@@ -164,7 +168,7 @@ class SessionEndOthersView(
         return self.own_sessions().other_than(self.request).alive()
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        # All of them, the ones that the list leaves out as expired or lost too.
+        # End all of them, also the expired and lost sessions that the list leaves out.
         ended = self.end(self.own_sessions().other_than(request))
         if ended:
             text = ngettext(
@@ -181,7 +185,7 @@ class SessionEndOthersView(
 
 class BackMixin:
     """
-    A page in the way of somebody, who is led back then; and the session that it may be locked for.
+    A page that comes between a visitor and the page they want, and leads to that page afterwards.
     """
 
     request: HttpRequest
@@ -201,7 +205,7 @@ class BackMixin:
         return getattr(self.session, "locked", None)
 
     def locked_row(self) -> UserSession | None:
-        """Return the row of the locked session, with its user, if it is still alive."""
+        """Return the row of the locked session, with its user, or None if it has ended."""
         rows = UserSession.objects.primary().active().select_related("user")
         return rows.filter(pk=self.locked.handle).first()
 
@@ -209,14 +213,15 @@ class BackMixin:
         return with_way_back(self.request, resolve_url(settings.LOGIN_URL), self.back)
 
 
-# What was sent to another page can hold a password, too.
+# "fields" is a form that was sent to another page. It can hold a password, too.
 @method_decorator(
     [*GUARDS_OF_LOCKED, sensitive_post_parameters("password", "fields")], name="dispatch"
 )
 class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
     """
-    Ask for the password of whose session it is: it is locked, or a view takes a recent proof of
-    identity. What was sent to that is sent again by a form of its own, if its user says so.
+    Ask for the password of the session's user, because the session is locked or because a view
+    takes a recent proof of identity. If the user had sent a form to that view, this view then
+    offers to send the form again.
     """
 
     template_name = "django_sessionkit/reauthenticate.html"
@@ -239,7 +244,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         return super().dispatch(request, *args, **kwargs)
 
     def get_account(self) -> AbstractBaseUser | None:
-        """Return who has to prove who they are, if there is somebody."""
+        """Return the user who has to prove who they are, or None if there is no such user."""
         if not self.locked:
             user, handle = self.request.user, getattr(self.session, "handle", None)
             return user if handle and user.is_authenticated else None
@@ -249,8 +254,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             or row.device.is_like(device_of(self.session.client.user_agent))
         ):
             return cast("AbstractBaseUser", row.user)
-        # NIST SP 800-63B-4 §2.2.3 lets a password resume a session where it was: elsewhere, the
-        # cookie is a copy.
+        # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
+        # device, the cookie is a copy: end the session.
         UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
         self.session.flush()
         text = gettext("You were signed out because you were inactive for a while.")
@@ -276,7 +281,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             self.session.unlock()
         else:
             self.session.reauthenticate()
-        # To check the password may have made its hash a stronger one.
+        # Checking the password may have upgraded its hash.
         self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
         to = local_url(self.request, self.request.POST.get("to", ""))
         if not to:
@@ -289,8 +294,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
 @method_decorator(GUARDS_OF_LOCKED, name="dispatch")
 class SessionLimitView(BackMixin, TemplateView):
     """
-    Ask somebody who has signed in on one device too many which of the others to sign out. Until
-    then the session is locked.
+    Ask a user who has signed in on one device too many which of the other devices to sign out.
+    Until then, their session is locked.
     """
 
     template_name = "django_sessionkit/session_limit.html"

@@ -9,8 +9,9 @@ import django_sessionkit.models
 
 def leave_room_for_touches(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """
-    Let PostgreSQL keep an updated row on its page (a HOT update: no index is written). Measured
-    over 1,000,000 touches: 99 to 100 % of them, and no growth.
+    Leave room on every page of the tables. PostgreSQL can then write an updated row to the page of
+    the old row, and need not write any index (a HOT update). Of 1,000,000 writes of activity, 99 to
+    100 % were such updates, and the tables did not grow.
     """
     if schema_editor.connection.vendor == "postgresql":
         for table in ["storedsession", "usersession"]:

@@ -1,4 +1,4 @@
-"""Request -> the address and the user agent it came from. Pure, and never an exception."""
+"""The IP address and the user agent that a request came from. These functions never raise."""
 
 import ipaddress
 import re
@@ -7,18 +7,18 @@ from functools import lru_cache
 
 from django.http import HttpRequest
 
-# As much of a User-Agent header as is stored and parsed.
+# Characters of a User-Agent header that are stored and parsed.
 USER_AGENT_LENGTH = 512
 
-# No address is longer, with brackets, a zone and a port.
+# Characters. No address is longer, even with brackets, a zone and a port.
 ADDRESS_LENGTH = 100
-# What servers and proxies write around an address: [v6], [v6]:port, v4:port.
+# Servers and proxies also write an address as [v6], [v6]:port or v4:port.
 WITH_PORT = re.compile(r"\[(?P<v6>[^][]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from, as far as it can be known: None and "" are "unknown"."""
+    """Where a request came from. None and "" mean that this is not known."""
 
     address: str | None
     user_agent: str
@@ -26,8 +26,8 @@ class Client:
     @property
     def network(self) -> str:
         """
-        The network of the address, or "": its first 24 bits, or 48 of IPv6, which is what a
-        provider gives to one place, more or less.
+        The network of the address, or "" if the address is not known. It is the first 24 bits of an
+        IPv4 address, or the first 48 bits of an IPv6 address: about what providers give to a place.
         """
         if self.address is None:
             return ""
@@ -37,16 +37,16 @@ class Client:
 
 def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
     """
-    Return where a request came from.
+    Return where a request came from, if that many proxies of the site are before it.
 
-    Every proxy appends the address that it saw to X-Forwarded-For, so with ``trusted_proxies`` of
-    our own the n-th entry from the right is the first that none of them vouches for, and all that
-    is left of it could be made up by the visitor. A request with fewer entries went round the
-    proxies: its own address is the truth about it.
+    Every proxy appends the address that it saw to X-Forwarded-For. With n trusted proxies, the n-th
+    entry from the right is the address that the first of them saw: the visitor's. The visitor can
+    make up everything to the left of that entry. A request with fewer entries has not passed the
+    proxies, so its own address (REMOTE_ADDR) counts.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if trusted_proxies > 0 and (forwarded := request.META.get("HTTP_X_FORWARDED_FOR")):
-        # An empty entry counts as one: to skip it would move the place that visitors can write to.
+        # Count empty entries, too: skipping one would lead to an entry that visitors can make up.
         entries = forwarded.rsplit(",", trusted_proxies)
         if len(entries) >= trusted_proxies:
             address = entries[-trusted_proxies]
@@ -56,13 +56,13 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
 
 
 def is_page(request: HttpRequest) -> bool:
-    """Tell a person who goes to a page from a script that calls an API."""
+    """Tell whether the request is for a page in a browser, rather than for JSON in a script."""
     if mode := request.headers.get("Sec-Fetch-Mode"):
         return mode == "navigate"
     return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
 
 
-# A visitor comes more than once, and to parse an address takes as long as to open a session.
+# Visitors come more than once, and parsing an address takes as long as opening a session.
 @lru_cache(maxsize=1000)
 def _normalised(text: str) -> str | None:
     if match := WITH_PORT.fullmatch(text):
@@ -72,16 +72,17 @@ def _normalised(text: str) -> str | None:
     except ValueError:  # the empty name of a unix socket, "unknown", garbage
         return None
     if isinstance(address, ipaddress.IPv6Address):
-        # Without its zone, which means something on one machine only and which columns for
-        # addresses refuse; and v4 as v4, however the server's socket is bound.
+        # Without the zone: it means something on one machine only, and columns for addresses refuse
+        # it. A server on an IPv6 socket sees IPv4 addresses as mapped ones: map them back.
         address = address.ipv4_mapped or ipaddress.IPv6Address(int(address))
     return str(address)
 
 
 def _printable(text: str) -> str:
     """
-    Return the text cut, and without NUL, which PostgreSQL refuses, other control characters,
-    which forge log lines, lone surrogates and bidirectional overrides.
+    Return the text, cut to USER_AGENT_LENGTH, without characters that cannot be printed. PostgreSQL
+    refuses NUL, other control characters forge lines in logs, and bidirectional overrides and lone
+    surrogates spoil pages.
     """
     text = text[:USER_AGENT_LENGTH]
     return text if text.isprintable() else "".join(filter(str.isprintable, text))

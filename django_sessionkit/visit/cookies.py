@@ -1,4 +1,4 @@
-"""The session cookie: read strictly, given, slid, spared, taken away."""
+"""The session cookie: how it is read, set, prolonged, kept and deleted."""
 
 import logging
 import re
@@ -12,12 +12,12 @@ from django.utils.http import http_date
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
-# What Django's engines and this kit's have issued: 32 lower case letters and digits.
+# The session keys that Django's engines and ours issue: 32 lower case letters and digits.
 SESSION_KEY_PATTERN = re.compile(r"[a-z0-9]{32}", re.ASCII)
 
 
 class Session(Protocol):
-    """What a cookie is told of its session, at the end of a request."""
+    """What this module needs to know of a session, at the end of a request."""
 
     slid: bool
     has_new_key: bool
@@ -34,12 +34,12 @@ class Session(Protocol):
 
 def read(request: HttpRequest) -> str | None:
     """
-    Return the session key of a request, or None for a cookie that is not ours: malformed, or there
-    with two values, so that nobody can tell which value the site has set.
+    Return the session key of a request. Return None if the cookie is missing or malformed, or if it
+    is there with two values, so that nobody can tell which value the site has set.
 
-    The header is read as it came (RFC 6265bis §5.6.3). Django's parser strips any Unicode white
-    space around names and unquotes octal escapes, so that a page of a sibling domain can pass its
-    own cookie off as one with the prefix __Host-.
+    This function reads the header as it came (RFC 6265bis §5.6.3). Django's parser strips any
+    Unicode white space around names and unquotes octal escapes, so a page of a sibling domain could
+    pass its own cookie off as one with the prefix __Host-.
     """
     name = settings.SESSION_COOKIE_NAME
     found: set[str] = set()
@@ -48,7 +48,7 @@ def read(request: HttpRequest) -> str | None:
         if key.strip(" \t") == name:
             found.add(value.strip(" \t"))
     if len(found) > 1:
-        spare(request)  # to delete one of them could hit the good one
+        spare(request)  # deleting the cookie could delete the good one
         logger.warning("A request came with %d session cookies, and none was used", len(found))
         return None
     key = next(iter(found), "")
@@ -56,12 +56,15 @@ def read(request: HttpRequest) -> str | None:
 
 
 def spare(request: HttpRequest) -> None:
-    """Keep the cookie of a session that is empty from being deleted."""
+    """Keep finish() from deleting the cookie, although the session is empty."""
     request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
 
 
 def finish(request: HttpRequest, session: Session, response: HttpResponse, saved: bool) -> None:
-    """Give the visitor the cookie of a session that was saved, or slide it, or take it away."""
+    """
+    Set the cookie of a session that was saved, prolong it, or delete the cookie of an empty
+    session. ``saved`` tells whether this request has saved the session.
+    """
     name, slides = settings.SESSION_COOKIE_NAME, session.slid or session.has_new_key
     if session.is_empty():
         if name in request.COOKIES:
@@ -80,15 +83,16 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
         # ASVS 14.3.2: no cache on the way keeps a session key.
         patch_cache_control(response, no_store=True, private=True)
         if name.startswith(("__Http-", "__Host-Http-")):
-            # A browser takes only such a deletion; Django's lacks what the prefix demands.
+            # Browsers refuse to delete the cookie without the attributes that the prefix demands.
+            # Django's delete_cookie() lacks some of them for these prefixes.
             cookie["httponly"] = cookie["secure"] = True
 
 
 def give(session: Session, response: HttpResponse, saved: bool) -> None:
-    """Give the visitor the session key, for as long as the session lives."""
+    """Set the cookie with the session key, for as long as the session lives."""
     at_close = session.get_expire_at_browser_close()
     if at_close and not (session.has_new_key or saved):
-        return  # a cookie that the browser forgets needs no new date
+        return  # a cookie that ends with the browser has no date to prolong
     age = None if at_close else session.get_expiry_age()
     response.set_cookie(
         settings.SESSION_COOKIE_NAME,

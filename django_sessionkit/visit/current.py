@@ -1,5 +1,5 @@
 """
-The request that is being answered, for those to whom nobody hands it. The middleware sets it.
+The request that is being answered, for code that is not given it. The middleware sets it.
 """
 
 from contextvars import ContextVar
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 current_request: ContextVar["HttpRequest | None"] = ContextVar("current_request", default=None)
 
-# With Django's session middleware nobody sets that. Then the session that was loaded last, if it is
-# still in use, is all that can be known.
+# Django's session middleware does not set current_request. For sites with that middleware: the
+# session that was loaded last, or None if it is no longer in use.
 loaded_session: ContextVar["Callable[[], SessionBase | None]"] = ContextVar(
     "loaded_session", default=lambda: None
 )

@@ -1,9 +1,9 @@
 """
-User agent -> "Firefox on Linux". What a browser says about itself, without versions: browsers have
-frozen or dropped most of those, and a device is recognised without them.
+From a user agent to "Firefox on Linux": what a browser says about itself, without versions.
+Browsers have frozen or dropped most versions, and people recognise their devices without them.
 
-The parser is small and built in. Where ua-parser is installed (extra ``devices``), it names the
-browsers that are too rare to be listed here.
+The parser in this module is small. If ua-parser is installed (extra ``devices``), that package
+names the browsers that are too rare to be listed here.
 """
 
 import re
@@ -17,22 +17,22 @@ try:
 except ImportError:
     ua_parser = None  # type: ignore[assignment]
 
-# Headers are cut to this before they are stored; nothing longer is ever parsed.
+# Characters. Headers are cut to this length before they are stored or parsed.
 LONGEST = 512
-# A name longer than this is not one.
+# Characters. Longer text is not the name of a browser or a system.
 LONGEST_NAME = 40
 
-# Programs, by what they put first. They tell the truth, unlike crawlers.
+# Programs, by the name at the beginning. Unlike crawlers, programs tell the truth.
 PROGRAM = re.compile(
     r"(?:Mozilla/5\.0 .* )?(HeadlessChrome)/"
     r"|(aiohttp|axios|curl|Go-http-client|HTTPie|Java|libwww-perl|node-fetch|okhttp|PostmanRuntime"
     r"|python-httpx|python-requests|Python-urllib|Wget)\b",
     re.IGNORECASE,
 )
-# Crawlers pretend to be some browser on some system. (Cubot makes telephones.)
+# Crawlers, which pretend to be a browser on a system. (Cubot is a maker of telephones.)
 CRAWLER = re.compile(r"\b([a-z][\w-]{0,30}(?:(?<!cu)bot|crawler|spider))\b", re.IGNORECASE)
 
-# The first that matches is it: those that imitate others come before whom they imitate.
+# The first match counts. A browser that imitates another one stands before it.
 BROWSERS = [
     (re.compile(pattern), name)
     for pattern, name in [
@@ -60,19 +60,19 @@ SYSTEMS = [
 ]
 DESKTOPS = {"Windows", "Chrome OS", "macOS", "Linux"}
 
-# ua-parser says "Chrome Mobile iOS", "Mobile Safari UI/WKWebView": where the browser runs, as well.
+# Words for where a browser runs, which ua-parser adds to its name: "Chrome Mobile iOS".
 PLACES = {"Mobile", "iOS", "WebView", "UI/WKWebView"}
-# Its names for what has a better one here, or none.
+# Names of ua-parser, and what we say instead.
 ALIASES = {"Android": "", "IE": "Internet Explorer"}
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a user agent says about a device. "" is "unknown"."""
+    """What a user agent says about a device. "" means that this is not known."""
 
     browser: str
     system: str
-    # desktop, mobile, tablet, bot (any program that is no browser) or other
+    # "desktop", "mobile", "tablet", "bot" (any program that is not a browser) or "other"
     kind: str
 
     def is_like(self, other: "Device") -> bool:
@@ -89,7 +89,7 @@ class Device:
 
 
 def device_of(user_agent: str) -> Device:
-    """Return the device that a User-Agent header describes, in bounded time whatever it holds."""
+    """Return the device that a User-Agent header describes. No header takes long to parse."""
     return _device_of(user_agent[:LONGEST])
 
 
@@ -102,7 +102,7 @@ def _device_of(user_agent: str) -> Device:
         return Device(match[1], "", "bot")
     browser = _first(BROWSERS, user_agent)
     if ua_parser:
-        # It knows more imitations than we do. Systems do not imitate each other.
+        # ua-parser knows more imitations than BROWSERS. Systems do not imitate each other.
         found = ua_parser.parse(user_agent)
         browser = _name(found.user_agent) or browser
         system = system or _name(found.os)
@@ -121,7 +121,7 @@ def _name(found: "ua_parser.UserAgent | ua_parser.OS | None") -> str:
 
 
 def _kind(user_agent: str, system: str) -> str:
-    # Android says Mobile on telephones only.
+    # On Android, only telephones say "Mobile".
     if "iPad" in user_agent or (system == "Android" and "Mobile" not in user_agent):
         return "tablet"
     if "Mobile" in user_agent:

@@ -1,6 +1,6 @@
 """
-Address -> "Berlin, Germany", where the site has a GeoIP2 database (GEOIP_PATH, a setting of
-Django's) and the package geoip2 (extra ``geoip``). Roughly: providers move addresses around.
+From an IP address to "Berlin, Germany", if the site has a GeoIP2 database (Django's setting
+GEOIP_PATH) and the package geoip2 (extra ``geoip``). Places are rough: providers move addresses.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def place_of(address: str | None) -> str:
-    """Return where an address roughly is, or "": no database, or it does not know."""
+    """Return roughly where an address is, or "" if there is no database or it does not know."""
     path = getattr(settings, "GEOIP_PATH", None)
     if not path or not address or (database := _open(str(path))) is None:
         return ""

@@ -1,4 +1,4 @@
-"""To another page, and back to this one."""
+"""Redirects to another page that lead back to this page."""
 
 from urllib.parse import urlsplit
 
@@ -19,14 +19,14 @@ def sign_in_url() -> str | None:
 
 
 def with_way_back(request: HttpRequest, url: str, back: str) -> HttpResponseRedirect:
-    """Send a visitor to a page, with ``next`` to bring them back to the path ``back``."""
+    """Redirect a visitor to a page, with ``?next=`` to bring them back to the path ``back``."""
     if urlsplit(url).netloc not in ("", request.get_host()):
         back = request.build_absolute_uri(back)
     return redirect_to_login(back, url)
 
 
 def local_url(request: HttpRequest, url: str) -> str:
-    """Return a URL that a visitor has sent if it leads to this site, or else ""."""
+    """Return this URL, which a visitor has sent, if it leads to this site. Or else return ""."""
     is_local = url_has_allowed_host_and_scheme(
         url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
     )
