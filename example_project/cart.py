@@ -21,10 +21,10 @@ class Line:
 
 class Cart:
     """
-    The cart of a visitor, signed in or not, in the session.
+    The cart of a visitor, signed in or not. It is kept in the session.
 
-    Every product has an entry of its own there. django-sessionkit merges requests that run at the
-    same time entry by entry, so that of two products added in two tabs at once none is lost.
+    Each product has its own entry in the session. django-sessionkit merges requests that run at the
+    same time, entry by entry. If two tabs add two products at once, the cart has both.
     """
 
     def __init__(self, session: SessionBase) -> None:

@@ -29,7 +29,7 @@ class AddressForm(CheckoutForm):
 METHODS = [
     ("post", _("By post, in three days")),
     ("bike", _("By cargo bike, tomorrow")),
-    ("pickup", _("I fetch it at the shop")),
+    ("pickup", _("I pick it up at the shop")),
 ]
 
 
@@ -42,7 +42,7 @@ class DeliveryForm(CheckoutForm):
     )
     note = forms.CharField(
         label=_("Note for the delivery"),
-        help_text=_("If you like. For instance: leave it with the neighbours."),
+        help_text=_("Optional. For example: leave it with the neighbours."),
         max_length=150,
         required=False,
     )
@@ -53,7 +53,7 @@ class DeliveryForm(CheckoutForm):
 
 
 class ConfirmForm(CheckoutForm):
-    """Asks nothing: to send it is to confirm."""
+    """Has no fields: sending the form confirms the order."""
 
     title = _("Confirm")
 

@@ -7,12 +7,12 @@ SHOP_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-# The search fields of Django's admin fetch their suggestions.
+# In Django's admin, scripts of search fields fetch suggestions.
 ADMIN_POLICY = f"{SHOP_POLICY}; connect-src 'self'"
 
 
 class ContentSecurityPolicyMiddleware(MiddlewareMixin):
-    """Allow our own files and nothing else."""
+    """Allow files of this site, and nothing else."""
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
@@ -24,9 +24,9 @@ class ContentSecurityPolicyMiddleware(MiddlewareMixin):
 
 class LanguageMiddleware(LocaleMiddleware):
     """
-    Speak the language that the visitor has chosen on the preferences page, else the browser's.
+    Use the language that the visitor has chosen on the preferences page, or else the browser's.
 
-    This only reads the session: a visitor who has none gets none.
+    This middleware only reads the session. So it creates none for a visitor who has none.
     """
 
     def process_request(self, request: HttpRequest) -> None:

@@ -6,7 +6,8 @@ from django.http import HttpRequest
 from django_sessionkit.policy import DAY, MINUTE, STAFF, Policy
 
 CUSTOMER = Policy(
-    # Locked after that; the password opens it again, with the cart as it was.
+    # After 15 minutes without activity, a session is locked. The password opens it again, with the
+    # cart as it was.
     idle=15 * MINUTE,
     lock=True,
     absolute=30 * DAY,

@@ -1,4 +1,4 @@
-"""What the shop sells. It needs no database for that."""
+"""The products of the shop. They are not in the database, to keep the example small."""
 
 from dataclasses import dataclass
 from decimal import Decimal

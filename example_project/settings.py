@@ -1,4 +1,4 @@
-"""Settings of the example shop. What django-sessionkit needs is marked, 1 of 4 to 4 of 4."""
+"""Settings of the example shop. Comments mark what django-sessionkit needs, 1 of 4 to 4 of 4."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ MIDDLEWARE = [
 ]
 
 SESSION_ENGINE = "django_sessionkit.backends.db"  # 3 of 4; the fourth is in urls.py
-SESSIONKIT_POLICY = "example_project.policy.policy"  # not needed: there is one by default
+SESSIONKIT_POLICY = "example_project.policy.policy"  # optional: there is a default policy
 
 if os.environ.get("STORE") == "redis":
     SESSION_ENGINE = "django_sessionkit.backends.redis"
@@ -43,7 +43,7 @@ if os.environ.get("STORE") == "redis":
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
         "sessions": {
             "BACKEND": "django_redis.cache.RedisCache",
-            "LOCATION": os.environ.get("REDIS_URL", ""),  # without one, "demo" starts a server
+            "LOCATION": os.environ.get("REDIS_URL", ""),  # if empty, "demo" starts a server
             "OPTIONS": {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 2},
         },
     }

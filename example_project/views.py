@@ -65,16 +65,17 @@ STEPS: dict[str, type[CheckoutForm]] = {
     "confirm": ConfirmForm,
 }
 LONGEST_TYPED = 200
-# An order of so many euros is not placed with a browser that somebody has left open.
+# Euros. Such an order asks for the password again: somebody may have left their browser open.
 DEAR = Decimal(50)
 
 
 @login_required
 def checkout(request: HttpRequest, step: str = "confirm") -> HttpResponse:
     """
-    Show one step of the checkout, or the first one before it that is not complete yet.
+    Show one step of the checkout, or redirect to an earlier step that is not complete yet.
 
-    The session keeps what was typed; whether that completes a step is for its form to say.
+    The session keeps what the visitor has typed. The form of a step decides whether that completes
+    the step.
     """
     cart = Cart(request.session)
     if not cart.lines:
@@ -127,7 +128,7 @@ def thanks(request: HttpRequest) -> HttpResponse:
 
 
 def preferences(request: HttpRequest) -> HttpResponse:
-    """The theme stays in the browser, see theme.js; the language is kept in the session."""
+    """Keep the language in the session. The browser keeps the theme, see theme.js."""
     form = LanguageForm(request.POST or None, initial={"language": get_language()})
     if form.is_valid():
         request.session["language"] = form.cleaned_data["language"]
@@ -154,7 +155,7 @@ class ChangePassword(PasswordChangeView):
 
 
 class ChangeEmail(RecentAuthenticationMixin, UpdateView):  # type: ignore[type-arg]
-    """Whoever has the address can have a new password sent there."""
+    """Asks for a recent proof of identity: whoever has the address can reset the password."""
 
     model = User
     fields = ["email"]

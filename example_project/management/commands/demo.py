@@ -18,7 +18,7 @@ PASSWORD = "oolong-lane"  # noqa: S105
 
 class Command(BaseCommand):
     help = "Prepare the example shop, with its users, and serve it on this machine."
-    # runserver has them run, when it is known where Redis is.
+    # runserver runs the checks later, when the address of Redis is known.
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             store = self.open_store(serve=not prepare)
             self.prepare(port, store)
             if not prepare:
-                # "Insecure" means: style sheets and pictures are served with DEBUG off too.
+                # "Insecure" means that style sheets and pictures are served with DEBUG off, too.
                 call_command(
                     "runserver", f"{HOST}:{port}", use_reloader=False, insecure_serving=True
                 )
@@ -44,7 +44,7 @@ class Command(BaseCommand):
             raise CommandError(f"Port {port} is not free. Choose another with --port.") from None
 
     def open_store(self, serve: bool) -> str:
-        """Return a line about where sessions are kept, if that is not the database."""
+        """Return a line that says where sessions are kept, or "" if that is the database."""
         store = os.environ.get("STORE") or "db"
         if store not in ("db", "redis"):
             raise CommandError(f"There is no STORE={store}: choose db or redis.")
@@ -58,15 +58,15 @@ class Command(BaseCommand):
         return f"\n  Sessions      {self.name_of_server(sessions['LOCATION'])}{until}\n"
 
     def start_server(self) -> str:
-        """Start a Redis or Valkey that is gone with this process, and return its URL."""
-        from tests import servers  # is there, in a checkout
+        """Start a Redis or Valkey that stops with this process, and return its URL."""
+        from tests import servers  # every checkout has it
 
-        signal.signal(signal.SIGTERM, lambda *args: sys.exit())  # tidies up, too
-        os.environ.pop("TEST_REDIS_URL", None)  # not that of the tests
+        signal.signal(signal.SIGTERM, lambda *args: sys.exit())  # so that atexit stops the server
+        os.environ.pop("TEST_REDIS_URL", None)  # the demo does not use the server of the tests
         try:
             return servers.redis("redis" if shutil.which("redis-server") else "valkey")
         except RuntimeError as error:
-            raise CommandError(f"{error}\nOr say where one is: REDIS_URL.") from None
+            raise CommandError(f"{error}\nOr set REDIS_URL to the URL of a server.") from None
 
     def name_of_server(self, url: str) -> str:
         from redis.exceptions import RedisError

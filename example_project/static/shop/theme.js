@@ -1,4 +1,4 @@
-// The theme is a matter of this browser, so it stays here. Loaded before the page is painted.
+// This browser keeps the theme, not the session. The script runs before the page is painted.
 "use strict";
 
 (() => {
@@ -8,7 +8,7 @@
     try {
       return localStorage.getItem("theme") || "";
     } catch {
-      return ""; // Storage may be forbidden; then the device decides.
+      return ""; // Storage may be forbidden. Then the theme is that of the device.
     }
   }
 
@@ -32,7 +32,7 @@
       try {
         localStorage.setItem("theme", theme);
       } catch {
-        // It lasts until the next page, then.
+        // Then the theme lasts until the next page.
       }
     });
   });
