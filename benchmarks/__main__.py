@@ -1,7 +1,7 @@
 """
-This project, its peers and the bare drivers, in turns, on a PostgreSQL and a Redis of their own:
-``make bench``, or, in under three minutes, ``make bench QUICK=1``. It fails where a bar is missed.
-What is measured, and how, is in docs/performance.md.
+Measures this project, its peers and the bare drivers, in turns, on a PostgreSQL and a Redis of
+their own: ``make bench``, or, in under three minutes, ``make bench QUICK=1``. The command fails if
+this project misses a bar. docs/performance.md says what is measured, and how.
 """
 
 import argparse
@@ -34,10 +34,10 @@ from tests import servers
 
 class Size(NamedTuple):
     rounds: int
-    seconds: float  # that a contender has in one round
-    rows: list[int]  # sessions in the tables
+    seconds: float  # for each contender in each round
+    rows: list[int]  # numbers of sessions in the tables
     polling: tuple[int, int, int]  # sessions, seconds, touches
-    visitors: list[int]  # of the shop, at once
+    visitors: list[int]  # numbers of visitors who are in the shop at once
 
 
 PICTURE = "![What an operation takes, in microseconds](performance.svg)\n"
@@ -58,7 +58,7 @@ class Bench:
             process.do("prepare")
 
     def fill(self, rows: int) -> None:
-        """Have so many sessions everywhere; those who share a table leave it to one."""
+        """Put so many sessions into all tables. Of contenders that share tables, one does it."""
         shared = {c.app.name if c.engine else c.name: c for c in reversed(self.processes)}
         for contender in shared.values():
             self.processes[contender].do("fill", rows)
@@ -76,13 +76,13 @@ class Bench:
         return compare(contest.title, rounds, contest.bars, self.cores.apart, absent)
 
 
-# The parts, in an order in which the tables grow.
+# The parts, in an order in which the tables only grow.
 
 
 def last_activity(bench: Bench) -> Iterator[Table]:
     sessions, seconds, touches = bench.size.polling
     yield bench.processes[KIT_DB].call(activity.measure, sessions, seconds, touches)
-    # One of the two tables, written the same way: a tenth shows it.
+    # The Redis engine writes only one of the two tables, in the same way: a tenth is enough.
     yield bench.processes[KIT_REDIS].call(activity.measure, sessions, seconds, touches // 10)
 
 
@@ -163,11 +163,11 @@ IN_QUICK = [name for name in PARTS if name != "growth"]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, if none is named")
-    parser.add_argument("--quick", action="store_true", help="under three minutes")
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="take under three minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw them, as SVG")
-    parser.add_argument("--write", action="store_true", help="put all that in the documents")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures, as SVG")
+    parser.add_argument("--write", action="store_true", help="write the documents anew")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(unknown)}")
@@ -197,7 +197,7 @@ def main() -> int:
 
 
 def run(size: Size, parts: list[str]) -> tuple[str, list[Table]]:
-    """Return what was measured, and on what."""
+    """Measure these parts. Return a line about the machine, and the tables."""
     cores, tables = Cores(), []
     with ExitStack() as stack:
         with cores.on(cores.servers):

@@ -1,4 +1,4 @@
-"""What writing the last activity costs a table, with a clock that is put forward."""
+"""What it costs a table to write the last activity. The clock is put forward meanwhile."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ TABLES = ["django_sessionkit_usersession", "django_sessionkit_storedsession"]
 
 
 class State(NamedTuple):
-    """Of a table: rows that were updated, in place (HOT), its bytes, and those of its indexes."""
+    """The state of a table: rows updated, rows updated in place (HOT), bytes, bytes of indexes."""
 
     updated: int
     in_place: int
@@ -37,7 +37,7 @@ def states() -> dict[str, State]:
 
 
 def poll(driver: Engine, keys: list[str], moments: Iterable[datetime]) -> None:
-    """Have each session ask at each of these moments."""
+    """Send a request of each session at each of these moments."""
     for moment in moments:
         with time_machine.travel(moment, tick=False):
             for key in keys:
@@ -46,7 +46,7 @@ def poll(driver: Engine, keys: list[str], moments: Iterable[datetime]) -> None:
 
 
 def measure(driver: Engine, sessions: int, seconds: int, touches: int) -> Table:
-    """Poll once a second for so many seconds, then so rarely that every request is a touch."""
+    """Poll once a second for so many seconds, then so rarely that every request writes activity."""
     name = driver.contender.name
     table = Table(
         f"The last activity, {name}",
@@ -54,7 +54,7 @@ def measure(driver: Engine, sessions: int, seconds: int, touches: int) -> Table:
     )
     keys = [driver.signed_in().session_key for _ in range(sessions)]
     with connection.cursor() as cursor:
-        cursor.execute("SET synchronous_commit = off")  # nobody looks at the time
+        cursor.execute("SET synchronous_commit = off")  # this does not measure time
     now = timezone.now()
     for what, rounds, every in [
         (f"{sessions:,} sessions poll once a second", seconds, 1),
@@ -70,7 +70,7 @@ def measure(driver: Engine, sessions: int, seconds: int, touches: int) -> Table:
             start, end = before[relation], after[relation]
             written, in_place = end.updated - start.updated, end.in_place - start.in_place
             if not written:
-                continue  # of the other engine
+                continue  # only the other engine writes this table
             row = f"{what}: {relation.partition('_')[2]}"
             share, hot = written / requests, in_place / written
             verdicts = [Verdict(f"{name}, {row}: in place", 0.9, hot, at_least=True)]

@@ -1,4 +1,4 @@
-"""Async views, many at once in one process: an async engine, and a sync one in threads."""
+"""Many async requests at once in one process: with an async engine, and a sync one in threads."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ CONCURRENT = 50
 
 
 def measure(driver: Engine, view: str, seconds: float) -> float:
-    """Return the seconds that one request takes of the time of all."""
+    """Return the seconds per request: the time of all requests, divided by their number."""
     driver.freshen()
     handler = BaseHandler()
-    # Django runs other middleware in threads, too: that is not what is compared.
+    # Only the session middleware: Django runs some others in threads, which would be measured, too.
     with override_settings(MIDDLEWARE=settings.MIDDLEWARE[:1]):
         handler.load_middleware(is_async=True)
     return asyncio.run(visit(driver, handler, view, seconds))
@@ -35,7 +35,7 @@ async def visit(driver: Engine, handler: BaseHandler, view: str, seconds: float)
 
     async def visitor(key: str, until: float) -> None:
         nonlocal done
-        while perf_counter() < until or not done:  # one at least, on a busy machine, too
+        while perf_counter() < until or not done:  # at least one request, even on a busy machine
             async with ThreadSensitiveContext():  # as ASGIHandler does
                 request = ASGIRequest(scope(view, key), BytesIO())
                 response: Any = await handler.get_response_async(request)
@@ -62,14 +62,14 @@ def scope(view: str, key: str) -> dict[str, Any]:
 
 
 def table_of(figures: Mapping[str, Mapping[Contender, Rounds]]) -> Table:
-    """Return the requests a second that were answered, by view and contender."""
+    """Return a table of the requests answered per second, by view and contender."""
     table = Table(
         f"Async views on Redis, {CONCURRENT} requests at once",
         ["", "requests/s", "to in threads", "bar"],
     )
     for what, rounds in figures.items():
         for contender, own in rounds.items():
-            ratio = Ratio.of(rounds[KIT_DERIVED], own)  # of rates, which are one over times
+            ratio = Ratio.of(rounds[KIT_DERIVED], own)  # a ratio of rates, so times are swapped
             verdicts = []
             if contender == KIT_REDIS:
                 name = f"{what}: {contender.name} to {KIT_DERIVED.name}"

@@ -1,4 +1,4 @@
-"""Who takes part: the apps, engines and stores, and the settings in which contenders differ."""
+"""The contenders: their apps, engines and stores, and the settings in which they differ."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -7,12 +7,12 @@ import dj_database_url
 
 
 class App(NamedTuple):
-    """What a site installs. Contenders with the same tables share a database."""
+    """What a site installs. Contenders with the same app have the same tables and database."""
 
     name: str
     apps: tuple[str, ...]
     middleware: str = "django.contrib.sessions.middleware.SessionMiddleware"
-    after: tuple[str, ...] = ()  # middleware that wants to know the user
+    after: tuple[str, ...] = ()  # middleware that needs the user
 
 
 KIT = App("sessionkit", ("django_sessionkit",), "django_sessionkit.middleware.SessionMiddleware")
@@ -32,7 +32,7 @@ ALLAUTH = App(
 
 
 class Servers(NamedTuple):
-    """URLs: of a database for every app, and of a Redis."""
+    """The URLs of a database for every app, and of a Redis."""
 
     databases: dict[str, str]
     redis: str
@@ -41,10 +41,10 @@ class Servers(NamedTuple):
 @dataclass(frozen=True)
 class Contender:
     name: str
-    store: str  # which decides what it is compared with: see DRIVER and ENGINE
+    store: str  # DRIVER and ENGINE say what is compared on this store
     app: App
     engine: str = ""  # SESSION_ENGINE; a bare driver has none
-    options: dict[str, Any] = field(default_factory=dict, hash=False)  # of the database
+    options: dict[str, Any] = field(default_factory=dict, hash=False)  # OPTIONS of the database
 
     def settings_on(self, servers: Servers) -> dict[str, Any]:
         """Return the settings in which contenders differ."""
@@ -64,7 +64,7 @@ class Contender:
                 "django.contrib.auth.middleware.AuthenticationMiddleware",
                 *self.app.after,
             ],
-            "USERSESSIONS_TRACK_ACTIVITY": True,  # as all the others do that have a list
+            "USERSESSIONS_TRACK_ACTIVITY": True,  # all others that have a list track it, too
         }
 
 
@@ -77,7 +77,7 @@ KIT_PREPARED = Contender(
     ON_POSTGRESQL,
     KIT,
     "django_sessionkit.backends.db",
-    # psycopg prepares nothing that Django has put together itself, as it does by default.
+    # By default, Django puts values into statements itself, so psycopg prepares none of them.
     {"server_side_binding": True, "prepare_threshold": 0},
 )
 DJANGO_DB = Contender("Django db", ON_POSTGRESQL, SESSIONS, "django.contrib.sessions.backends.db")

@@ -1,4 +1,4 @@
-"""The operations in which all contenders take turns, and what they are held to."""
+"""The operations in which all contenders take turns, and the bars for this project."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ class Contest(NamedTuple):
     takes_part: Callable[[Contender], bool]
     bars: Bars = {}
     args: tuple[int, ...] = ()
-    but_for: str = ""  # an operation whose time is taken off, in every round
+    but_for: str = ""  # an operation whose time is subtracted, in every round
 
     def time(self, process: Process, seconds: float) -> float:
         took: float = process.do("time", self.operation, seconds, *self.args)
@@ -37,7 +37,7 @@ class Contest(NamedTuple):
 
 
 def stores(contender: Contender) -> bool:
-    """allauth's is Django's engine, which stores what it does without."""
+    """Leave out engines that store just as another contender: Django's, and ours for Redis."""
     return contender not in (WITH_ALLAUTH, KIT_DERIVED)
 
 
@@ -50,12 +50,12 @@ def serves(contender: Contender) -> bool:
 
 
 def lists(contender: Contender) -> bool:
-    """Django's own cannot tell whose sessions they are."""
+    """Leave out Django's engines, which do not know the users of sessions."""
     return contender.app != SESSIONS and contender != KIT_DERIVED
 
 
-# What one session costs, outside of a request. Of create, cycle and delete a visitor's, for that is
-# one statement or command; what it takes to know who is signed in where shows in the last two.
+# What one session costs, outside of a request. Create, cycle and delete use the session of a
+# visitor, which takes one statement or command. Sign-in and sign-out show what the registry costs.
 OPERATIONS = [
     Contest(
         "Load",
@@ -107,7 +107,7 @@ OPERATIONS = [
     Contest("Sign out", "sign_out", is_engine),
 ]
 
-# What sessions add to a signed-in GET: the same without them is taken off.
+# What sessions add to a signed-in GET: the time of the same GET without sessions is subtracted.
 REQUESTS = [
     Contest(
         "A GET that reads who it is",
@@ -125,7 +125,8 @@ REQUESTS = [
     ),
 ]
 
-# The drivers' UPDATE and DELETE, or UPDATE and DEL, and their SELECT, and pipeline on Redis.
+# The bars compare with the drivers. To end: UPDATE and DELETE, or UPDATE and DEL on Redis.
+# To list: SELECT, and a pipeline on Redis.
 REGISTRY = [
     Contest(
         f"{title} {number:,} sessions",
@@ -147,7 +148,7 @@ T = TypeVar("T")
 
 
 def take_turns(everybody: Iterable[T], rounds: int, time: Callable[[T], float]) -> list[Rounds]:
-    """Have everybody do it once in every round, in another order each time. One is to warm up."""
+    """Time everybody once in every round, in a random order. The first round only warms up."""
     everybody = list(everybody)
     figures: list[Rounds] = [[] for _ in everybody]
     for _ in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""The Redis engine without its async half: what Django would derive, the sync one in a thread."""
+"""The Redis engine without its async half: the sync half runs in a thread instead."""
 
 from django_sessionkit.backends import redis
 

@@ -1,7 +1,7 @@
 """
-What is timed, in the process of a contender. An operation is a generator: what comes before its
-``yield`` prepares, what comes after it is timed, and what comes after another one looks whether it
-was done, and tidies up.
+The operations, timed in the process of a contender. An operation is a generator. The code before
+its first ``yield`` prepares, the code after the first is timed, and the code after the second, if
+any, checks the result and tidies up.
 """
 
 from collections.abc import Iterator
@@ -27,25 +27,25 @@ from django.utils.module_loading import import_string
 from benchmarks.contenders import CONTENDERS, PSYCOPG, Contender, Servers
 from benchmarks.registry import FIREFOX, registry_of
 
-STORED = 400  # bytes, about what half a kilobyte of JSON takes in the stores
-TWO_WEEKS = 14 * 24 * 60 * 60
-# Sessions that take turns, so that it is not always the same row.
+STORED = 400  # bytes: about what half a kilobyte of JSON takes in the stores
+TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
+# The number of sessions that take turns, so that the row is not always the same.
 SESSIONS = 100
-# Seconds for which the activity of a session need not be written again, and some to spare.
+# Seconds for which no activity is due: less than the touch interval.
 FRESH_FOR = 30
 
 Operation = Iterator[None]
 
 
 def cart_of(number: int) -> list[dict[str, Any]]:
-    """Return a cart, not all lines of which are the same: that would be too easy to compress."""
+    """Return a cart with different lines: the same line again would be too easy to compress."""
     return [
         {"product": f"SKU-{n * 7919 % 100_000:05}", "price": f"{n * 37 % 90 + 9}.90", "quantity": 1}
         for n in range(number)
     ]
 
 
-# With what Django keeps of a sign-in half a kilobyte of JSON.
+# Together with what Django keeps of a sign-in, this is half a kilobyte of JSON.
 CART = cart_of(5)
 
 
@@ -53,7 +53,7 @@ class Driver:
     def __init__(self, contender: Contender, servers: Servers) -> None:
         self.contender = contender
         self.servers = servers
-        # Users and sessions of this contender begin here: others may be in the same tables.
+        # The ids of this contender's users and sessions begin here: it may share its tables.
         self.base = (CONTENDERS.index(contender) + 1) * 100_000_000
 
     def prepare(self) -> None:
@@ -61,14 +61,14 @@ class Driver:
         self.registry = registry_of(self.contender, self.servers, self.base)
 
     def fill(self, rows: int) -> None:
-        """Have so many sessions in the tables, five of each user."""
+        """Fill the tables up to so many sessions, five of each user."""
         self.registry.fill(rows)
 
     def freshen(self) -> None:
-        """Have what is due once a minute done."""
+        """Do now what is due once a minute, so that it is not timed."""
 
     def time(self, operation: str, seconds: float, *args: Any) -> float:
-        """Repeat an operation for so many seconds, and return the median of how long it took."""
+        """Repeat an operation for so many seconds. Return the median of its times, in seconds."""
         self.freshen()
         times: list[float] = []
         end = perf_counter() + seconds
@@ -98,11 +98,11 @@ class Driver:
 
 
 class Engine(Driver):
-    """Any session engine, by Django's own interface."""
+    """Any session engine, called by Django's own interface."""
 
     def prepare(self) -> None:
         super().prepare()
-        # Writes to the user's row, whatever the engine.
+        # This receiver writes to the user's row, whatever the engine.
         user_logged_in.disconnect(dispatch_uid="update_last_login")
         user = auth.get_user_model()
         self.user, _created = user.objects.get_or_create(username=self.contender.name)
@@ -137,7 +137,7 @@ class Engine(Driver):
 
     def freshen(self) -> None:
         if monotonic() - self.fresh_at > FRESH_FOR:
-            with override_settings(SESSIONKIT_TOUCH_INTERVAL=0):  # due or not
+            with override_settings(SESSIONKIT_TOUCH_INTERVAL=0):  # so that it is due
                 for key in self.keys:
                     self.handler.get_response(WSGIRequest(self.environ("write", key)))
             self.sessions = [self.request("none", key).session for key in self.keys]
@@ -281,7 +281,7 @@ class Psycopg(Driver):
         yield
         self.execute("DELETE FROM bare WHERE id = %s", [row[0]])
 
-    # A new key is one UPDATE, too.
+    # A new key takes one UPDATE, too.
     cycle = save
 
     def delete(self) -> Operation:
@@ -291,7 +291,7 @@ class Psycopg(Driver):
 
 
 class RedisPy(Driver):
-    """Commands on a client with hiredis."""
+    """Commands of a client with hiredis."""
 
     def prepare(self) -> None:
         super().prepare()

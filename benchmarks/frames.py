@@ -1,12 +1,12 @@
 """
-How many Python frames an engine takes around what its driver does: a count, which no other work of
-the machine disturbs. In some seconds, on servers of its own::
+Counts the Python frames of an engine before and after its driver. Unlike a time, a count does not
+depend on what else the machine does. This takes some seconds, on servers of its own::
 
     .venv/bin/python -m benchmarks.frames
 
-Before: from ``load()`` or ``save()`` to the driver's first call. After: from the driver's last
-answer to the return. The frames of the driver itself are not counted. A generator that goes on
-counts as a frame, and functions in C do not.
+"Before" is from ``load()`` or ``save()`` to the first call of the driver. "After" is from the
+driver's last answer to the return. Frames of the driver are not counted. A generator counts as a
+frame each time it goes on. Functions in C do not count.
 """
 
 import sys
@@ -25,7 +25,7 @@ from tests import servers
 if TYPE_CHECKING:
     from benchmarks.drivers import Engine
 
-# What a statement or command goes through, whoever asks for it.
+# The functions of the drivers that every statement or command goes through.
 DRIVERS: set[CodeType] = {
     psycopg.Cursor.execute.__code__,
     redis.Redis.execute_command.__code__,
@@ -36,12 +36,12 @@ CONTENDERS = [KIT_DB, DJANGO_DB, KIT_REDIS, DJANGO_CACHE]
 
 class Frames(NamedTuple):
     before: int
-    between: int  # two calls of the driver
+    between: int  # between calls of the driver
     after: int
 
 
 class Counter:
-    """Counts frames, apart by the calls of the driver that lie between them."""
+    """Counts frames, with a separate count after each call of the driver."""
 
     def __init__(self) -> None:
         self.counts = [0]
@@ -63,7 +63,7 @@ class Counter:
 
 
 def count(function: Callable[[], object]) -> Frames:
-    """Return the frames of one call. Raises ValueError where the driver was not called."""
+    """Return the frames of one call. Raises ValueError if the driver was not called."""
     counter = Counter()
     sys.setprofile(counter)
     try:
@@ -74,7 +74,7 @@ def count(function: Callable[[], object]) -> Frames:
 
 
 def measure(driver: "Engine") -> dict[str, Frames]:
-    """Count in the process of a contender, for the second session: the first one fills caches."""
+    """Count frames in the process of a contender, of a second session: the first fills caches."""
     driver.freshen()
     for key in driver.keys[:2]:
         loading = driver.request("none", key).session

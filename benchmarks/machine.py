@@ -1,4 +1,4 @@
-"""The machine: its cores, and what is on it."""
+"""The machine: its cores, and the versions of the programs on it."""
 
 import contextlib
 import os
@@ -20,21 +20,21 @@ PACKAGES = [
 
 class Cores:
     """
-    One for the clients and one for the servers, where there are two: or else a round trip takes
-    this long or twice as long, as the scheduler sees fit.
+    One core for the clients and one for the servers, if the machine has two. Otherwise the time of
+    a round trip doubles, or does not, as the scheduler moves them.
     """
 
     def __init__(self) -> None:
         can_choose = hasattr(os, "sched_setaffinity")
         self.all = sorted(os.sched_getaffinity(0)) if can_choose else []
-        # The first and the last: those in between may be halves of the same.
+        # The first and the last core: neighbours may be two halves of one core.
         self.clients, self.servers = self.all[:1], self.all[-1:]
         given = {"TEST_DATABASE_URL", "TEST_REDIS_URL"} & os.environ.keys()
         self.apart = len(self.all) > 1 and not given
 
     @contextlib.contextmanager
     def on(self, cores: list[int]) -> Iterator[None]:
-        """Start processes on these, and go on as a client."""
+        """Run the block on these cores, so that processes start there. Go on as a client."""
         if self.apart:
             os.sched_setaffinity(0, cores)
         yield

@@ -1,10 +1,11 @@
 """
-What 100,000 signed-in sessions take of a Redis' memory: ours, and Django's cache engine's on
-django-redis. On a throw-away server, in some minutes; with BRAND=valkey, on a Valkey::
+Measures the memory of a Redis with 100,000 signed-in sessions: of this project, and of Django's
+cache engine on django-redis. This takes some minutes, on a server of its own. With BRAND=valkey,
+the server is a Valkey::
 
     .venv/bin/python -m benchmarks.memory [NUMBER]
 
-It exits with an error where ours take more than this project holds itself to.
+The command fails if the sessions of this project take more than the bar.
 """
 
 import os
@@ -18,12 +19,12 @@ from django.conf import settings
 
 from tests import servers
 
-# Bytes a session. Other servers keep books of other sizes, and are not judged.
+# Bytes per session. Other versions of servers need other amounts, and are not judged.
 BARS = {"redis 6.2": 480, "valkey 9.1": 430}
 
 
 def contents(user: int) -> dict[str, object]:
-    """Return a session of 0.5 KB: what Django keeps of a sign-in, and a cart."""
+    """Return the contents of a session, 0.5 KB: what Django keeps of a sign-in, and a cart."""
     cart = [
         {"product": f"SKU-{secrets.randbelow(10**5):05}", "quantity": 1 + secrets.randbelow(9)}
         for _ in range(8)
@@ -37,7 +38,7 @@ def contents(user: int) -> dict[str, object]:
 
 
 def main(number: int) -> int:
-    """Return 1 if the bar is missed."""
+    """Measure this number of sessions. Return the exit status: 1 if the bar is missed."""
     settings.configure(
         SECRET_KEY=secrets.token_hex(),
         INSTALLED_APPS=[

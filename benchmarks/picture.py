@@ -1,4 +1,4 @@
-"""The picture of the documents: what one operation takes, as bars."""
+"""The picture in the documents: the times of operations, as bars."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,10 @@ OURS, DRIVERS, OTHERS = "#2a6f97", "#adb5bd", "#e9a03b"
 
 def draw(figures: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
     """Draw a panel for every operation, with a bar for every contender."""
-    import matplotlib as mpl  # not needed where nothing is drawn
+    import matplotlib as mpl  # only needed here
     from matplotlib.figure import Figure
 
-    # Text stays text, and the same figures make the same file.
+    # Keep text as text, and make the same file of the same figures.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8})
     columns = 2 if len(figures) > 1 else 1
     lines = -(-len(figures) // columns)

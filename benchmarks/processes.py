@@ -1,6 +1,6 @@
 """
-The process that each contender has to itself: Django's settings are those of a process. Processes
-are asked over pipes, so that rounds can alternate.
+A process for each contender, because a process can have only one set of Django settings. The main
+process asks the others over pipes, so that contenders can take turns.
 """
 
 import multiprocessing
@@ -26,16 +26,19 @@ class Process:
         theirs.close()
 
     def problem(self) -> str:
-        """Wait until the process is up. Return why the contender cannot take part, or nothing."""
+        """Wait until the process is up. Return why the contender cannot take part, or ""."""
         problem: str = self.pipe.recv()
         return problem
 
     def do(self, method: str, *args: Any) -> Any:
-        """Return what this method of the contender's driver returns, there."""
+        """Call this method of the contender's driver, in its process, and return the result."""
         return self.call(methodcaller(method, *args))
 
     def call(self, function: Callable[Concatenate[Any, P], T], *args: P.args, **kw: P.kwargs) -> T:
-        """Return what a function returns, there, with the driver as its first argument."""
+        """
+        Call a function in the process of the contender, with the driver as its first argument.
+        Return the result. Raises RuntimeError, with the traceback, if the function fails.
+        """
         self.pipe.send((function, args, kw))
         answer, problem = self.pipe.recv()
         if problem:

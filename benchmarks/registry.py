@@ -1,4 +1,4 @@
-"""The sessions of users in the tables of each app: many of them, a user's list, the others' end."""
+"""The sessions of users in the tables of each app: filling, listing a user's, ending the others."""
 
 from hashlib import sha256
 from importlib import import_module
@@ -25,7 +25,7 @@ from benchmarks.contenders import (
 )
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
-# Of row number n, in SQL. Handles begin with the time: theirs are in the order of n.
+# SQL for values of row number n. Handles begin with the time, so they sort by n.
 DIGEST = "encode(sha256(n::text::bytea), 'hex')"
 HANDLE = "(lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid"
 SESSION_KEY = f"left({DIGEST}, 32)"
@@ -43,8 +43,8 @@ def handle_of(number: int) -> UUID:
 
 class Registry:
     """
-    The user with so many sessions is user number ``base`` plus that, and the first of the sessions
-    is the one that is not revoked. All rows are copies of one that the engine has made.
+    The sessions of one contender. The user with N sessions has the id ``base`` + N. revoke() leaves
+    the first of their sessions alone. All rows are copies of a row that the engine has made.
     """
 
     def __init__(self, contender: Contender, servers: Servers, base: int) -> None:
@@ -52,10 +52,10 @@ class Registry:
         self.filled = 0
         self.digests: dict[int, list[str]] = {}
 
-    # What the apps differ in.
+    # Each app has its own.
 
     def copy(self, numbers: range, user: str) -> None:
-        """Make sessions with these numbers, of a user: SQL, in which n is the number."""
+        """Make sessions with these numbers, for a user. ``user`` is SQL; n is the number in it."""
         raise NotImplementedError
 
     def forget(self, number: int) -> None:
@@ -67,10 +67,10 @@ class Registry:
     def revoke(self, number: int) -> None:
         raise NotImplementedError
 
-    # What they have in common.
+    # All apps have in common.
 
     def fill(self, rows: int) -> None:
-        """Have so many sessions, of users who have five each."""
+        """Fill the tables up to so many sessions, of users who have five each."""
         new, first = rows - self.filled, self.base + 10_000_000 + self.filled
         if new > 0:
             users = range(first, first + new // 5)
@@ -82,7 +82,7 @@ class Registry:
             cursor.execute("CHECKPOINT")
 
     def have(self, number: int) -> None:
-        """Have the user with so many sessions."""
+        """Make the user with so many sessions, unless there is one."""
         if number not in self.digests:
             self.digests[number] = [digest_of(n) for n in self.numbers(number)]
             add_users(range(self.user(number), self.user(number) + 1))
@@ -133,7 +133,7 @@ class Kit(Registry):
 
 
 class Bare(Kit):
-    """The same rows, and the statements that there is no way around."""
+    """The same rows, with the least statements that can do the work."""
 
     def __init__(self, contender: Contender, servers: Servers, base: int) -> None:
         super().__init__(contender, servers, base)
@@ -169,7 +169,7 @@ class Bare(Kit):
 
 
 class Sessions(Registry):
-    """django_session, which does not know whose they are."""
+    """The table django_session, which does not know the users of sessions."""
 
     def __init__(self, contender: Contender, servers: Servers, base: int) -> None:
         super().__init__(contender, servers, base)
@@ -182,7 +182,7 @@ class Sessions(Registry):
 
 
 class OneTable(Registry):
-    """django-user-sessions and django-qsessions: a column for the user."""
+    """django-user-sessions and django-qsessions: one table, with a column for the user."""
 
     def __init__(self, contender: Contender, servers: Servers, base: int) -> None:
         super().__init__(contender, servers, base)
@@ -239,7 +239,7 @@ def add_users(numbers: range) -> None:
 
 
 def copy_row(model: type[Model], numbers: range, **columns: str) -> None:
-    """Copy a row of a table for each number n, but for these columns: SQL, which may ask for n."""
+    """Copy a row of a table for each number n, with these columns in SQL, which may contain n."""
     fields = model._meta.local_concrete_fields
     names = [str(f.column) for f in fields if f.column in columns or not isinstance(f, AutoField)]
     values = [columns.get(name, f"template.{name}") for name in names]

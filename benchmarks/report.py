@@ -1,4 +1,4 @@
-"""Figures, what they are held to, and tables of them."""
+"""Figures, the bars for them, and tables of both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from benchmarks.contenders import DRIVER, ENGINE, Contender
 
-# Seconds, one figure for every round.
+# Seconds, one figure for each round.
 Rounds = list[float]
 
 
 class Ratio(NamedTuple):
-    """The median of the ratios of every round, and the middle half of them."""
+    """The ratio of two contenders: the median of all rounds, and the quartiles around it."""
 
     low: float
     middle: float
@@ -28,7 +28,7 @@ class Ratio(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """So many times what another contender on the same store takes, or less."""
+    """A bar: at most ``limit`` times what another contender on the same store takes."""
 
     limit: float
     other: dict[str, Contender]  # DRIVER or ENGINE
@@ -77,7 +77,7 @@ def compare(
     pinned: bool,
     absent: Mapping[Contender, str],
 ) -> Table:
-    """Return a table of how long each took, beside the driver and Django's engine on its store."""
+    """Return a table of times, compared with the driver and Django's engine on the same store."""
     table = Table(title, ["", "µs", "to the driver", "to Django's engine", "bar"])
     for contender, own in rounds.items():
         ratios = {}
@@ -88,7 +88,7 @@ def compare(
         for bar in bars.get(contender, []):
             other = bar.other[contender.store]
             what = f"{title}: {contender.name} to {other.name}"
-            # A round trip between cores that nobody has chosen takes this long or twice as long.
+            # If the scheduler chooses the cores, the time of a round trip doubles, or does not.
             judged = pinned or bar.other is not DRIVER
             verdicts.append(Verdict(what, bar.limit, ratios[other].middle, judged))
         table.rows.append(

@@ -1,6 +1,7 @@
 """
-What a payload costs without a store: sealed here, and signed by Django. In a loop, and after a wait
-for a server, when the processor's caches hold other things, as they do in a request.
+What a payload costs without a store: sealing, compared with Django's signing. Both are timed in a
+loop, and after a wait for a server. After a wait, as in a request, the processor's caches hold
+other data.
 """
 
 import json
@@ -22,23 +23,24 @@ from django_sessionkit.sealing import SessionKey, new_session_key, seal, unseal
 from django_sessionkit.serializing import dump, dump_facts, load, load_facts
 
 FACTS = {"handle": "0" * 32, "user": "1", "authenticated_at": 10**12, "until": 10**12}
-# Bytes. More than a core has in caches of its own.
+# Bytes. This is more than the caches of a core can hold.
 OTHER_THINGS = bytes(4 * 2**20)
-# The least of waits in a round, for a median.
+# The least number of waits in a round, so that there is a median.
 WAITS = 5
 
 
 class Pair(NamedTuple):
     what: str
     limit: float | None
-    # What the engine does before it asks the store. The loop counts it, and the wait comes after.
+    # What the engine does before it asks the store. In the loop, this is timed as well. Otherwise,
+    # it comes before the wait.
     before: Callable[[], SessionKey]
     ours: Callable[[SessionKey], object]
     django: Callable[[], object]
 
 
 class Ready:
-    """A serializer that has already done its work."""
+    """A serializer that has done its work beforehand, so that its time does not count."""
 
     def __init__(self, contents: object) -> None:
         self.data, self.contents = json.dumps(contents, separators=(",", ":")).encode(), contents
@@ -51,14 +53,14 @@ class Ready:
 
 
 class Server:
-    """A Redis that is asked for nothing but an answer."""
+    """A Redis, asked only for PONG."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
         self.line = socket.create_connection((place.hostname, place.port))
 
     def wait(self) -> None:
-        """Wait for an answer, with other things in the caches than what is timed next."""
+        """Wait for an answer, and fill the processor's caches with other data."""
         bytearray(OTHER_THINGS)
         self.line.sendall(b"PING\r\n")
         self.line.recv(64)
@@ -171,7 +173,7 @@ def measure(driver: Driver, rounds: int, seconds: float) -> Table:
 
 
 def alternate(pair: Pair, rounds: int, seconds: float) -> tuple[Rounds, Rounds]:
-    """Time both in a loop."""
+    """Return the times of both, ours and Django's, in a loop: seconds, by round."""
     timers = Timer(lambda: pair.ours(pair.before())), Timer(pair.django)
     number = max(1, int(seconds / 4 / max(timer.timeit(1) for timer in timers)))
     figures = [[timer.timeit(number) / number for timer in timers] for _ in range(rounds)]
@@ -181,7 +183,7 @@ def alternate(pair: Pair, rounds: int, seconds: float) -> tuple[Rounds, Rounds]:
 def alternate_after(
     wait: Callable[[], None], pair: Pair, rounds: int, seconds: float
 ) -> tuple[Rounds, Rounds]:
-    """Time both once after every wait. The figure of a round is a median."""
+    """Return the times of both, once after each wait: seconds, the median of each round."""
 
     def ours() -> float:
         key = pair.before()

@@ -1,8 +1,8 @@
 """
-The example shop under a real server, each contender's sessions in one with two workers: requests
-per second of the account page.
+Requests per second of the account page of the example shop, under a real server. Each contender has
+a server of its own, with two workers.
 
-They are asked by wrk, where it is installed, or else by a small client of our own.
+The client is wrk, if that is installed, or else a small client of our own.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.servers import HOST, PROJECT, free_port
 PAGE = "/account/"
 WORKERS = 2
 
-# For wrk: every request is another visitor's.
+# For wrk: each request is from another visitor.
 SCRIPT = """
 local keys, number = {%s}, 0
 function request()
@@ -42,7 +42,7 @@ def serve(contender: Contender, servers: Servers) -> Iterator[int]:
     """Serve the shop, and yield the port."""
     port = free_port()
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", str(WORKERS)]
-    # All contenders are up at once, and a thread has a connection to the database.
+    # Few threads: all contenders are up at once, and each thread has a database connection.
     command += ["--blocking-threads", "2", "--no-ws", "--log-level", "error"]
     command += ["--host", HOST, "--port", str(port), "example_project.wsgi:application"]
     environment = {
@@ -70,7 +70,7 @@ def serve(contender: Contender, servers: Servers) -> Iterator[int]:
 
 
 def table_of(contenders: list[Contender], figures: dict[int, list[Rounds]]) -> Table:
-    """Return the requests a second by the number of visitors who ask at once."""
+    """Return a table of the requests per second, by the number of visitors at once."""
     client = "wrk" if shutil.which("wrk") else "a small client in Python"
     table = Table(
         f"The shop's account page, requests/s, under granian with {WORKERS} workers",
@@ -97,7 +97,7 @@ def answers(port: int) -> bool:
 
 
 def ask(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
-    """Return the seconds that one request takes of the time of all."""
+    """Return the seconds per request: the time of all requests, divided by their number."""
     if shutil.which("wrk"):
         return ask_with_wrk(port, keys, concurrent, seconds)
     return asyncio.run(ask_ourselves(port, keys, concurrent, seconds))

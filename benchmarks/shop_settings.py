@@ -11,7 +11,7 @@ contender = next(c for c in CONTENDERS if c.name == os.environ["BENCHMARKS_CONTE
 theirs = contender.settings_on(Servers(*json.loads(os.environ["BENCHMARKS_SERVERS"])))
 
 globals().update({name: getattr(shop, name) for name in dir(shop) if name.isupper()})
-SECRET_KEY = processes.SECRET_KEY  # with which the sessions were made
+SECRET_KEY = processes.SECRET_KEY  # the sessions were made with this key
 DEBUG = False
 DATABASES, CACHES = theirs["DATABASES"], theirs["CACHES"]
 SESSION_ENGINE, SESSION_CACHE_ALIAS = theirs["SESSION_ENGINE"], "default"

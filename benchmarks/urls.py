@@ -1,4 +1,4 @@
-"""The smallest site: a view that reads who it is, one that also writes, and both again, async."""
+"""The smallest site: a view that reads the user, a view that also writes, and both as async."""
 
 from secrets import randbits
 
