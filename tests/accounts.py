@@ -1,4 +1,4 @@
-"""What happens to accounts, and what becomes of their sessions."""
+"""Changes of accounts, and what becomes of their sessions."""
 
 from django_sessionkit.models import UserSession
 from tests.pages import LIST
@@ -8,25 +8,25 @@ DISABLED = "You were signed out because your account was disabled."
 
 
 def changed(user):
-    """Give somebody another password."""
+    """Give a user another password."""
     user.set_password("better")
     user.save()
 
 
 def disabled(user):
-    """Disable the account of somebody."""
+    """Disable the account of a user."""
     user.is_active = False
     user.save()
 
 
 def rows(*handles):
-    """Return why and by whom sessions were ended, and whether they were: all that there is."""
+    """Return a set of (reason, by whom, whether ended), of the rows with these handles."""
     found = UserSession.objects.filter(pk__in=handles)
     return {(row.end_reason, row.ended_by, bool(row.ended_at)) for row in found}
 
 
 def listed(browser):
-    """Return the handles of the sessions on the list that a browser is shown."""
+    """Return the handles of the sessions that a browser sees on the list."""
     return [row.pk for row in browser.get(LIST).context["object_list"]]
 
 

@@ -1,4 +1,4 @@
-"""Browsers, on either of Django's handlers, and what they say that they want."""
+"""Browsers, on either of Django's handlers, and the Accept headers of pages and scripts."""
 
 from typing import Any
 
@@ -10,19 +10,22 @@ SCRIPT = {"accept": "application/json"}
 
 
 class Browser(Client):
-    """On the WSGI handler. The views in tests/urls.py that are sync have plain names."""
+    """A browser on the WSGI handler. In tests/urls.py, sync views have plain names."""
 
     a = ""
 
 
 class AsgiBrowser(AsyncClient):
-    """On the ASGI handler, without the await. Async views have names that begin with an "a"."""
+    """
+    A browser on the ASGI handler, with sync methods. In tests/urls.py, the names of async views
+    begin with "a".
+    """
 
     a = "a"
 
     def __init__(self, headers: dict[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.usual = headers or {}  # the parameter of Django's gets lost
+        self.usual = headers or {}  # Django's AsyncClient loses this parameter
 
     def get(self, *args: Any, headers: Any = (), **kwargs: Any) -> Any:
         headers = {**self.usual, **dict(headers)}
@@ -37,7 +40,7 @@ BROWSERS = {"wsgi": Browser, "asgi": AsgiBrowser}
 
 
 def view(browser: Any, name: str) -> str:
-    """Return the URL of the sync or the async view of this name, as the handler has it."""
+    """Return the URL of the view of this name: the async one on the ASGI handler."""
     return f"/{browser.a}{name}/"
 
 
@@ -65,13 +68,13 @@ def cart(browser: Any) -> Any:
 
 
 def browse_as(browser: Any, key: str) -> Any:
-    """Open another browser of the same kind, which has got hold of a session key."""
+    """Open another browser of the same kind, which has copied a session key."""
     other = type(browser)(raise_request_exception=False, headers=PAGE)
     other.cookies["sessionid"] = key
     return other
 
 
 def given(response: Any) -> str | None:
-    """Return the session key that an answer puts into the cookie, if it sets one."""
+    """Return the session key in the cookie of an answer, or None if it sets no cookie."""
     key: str | None = getattr(response.cookies.get("sessionid"), "value", None)
     return key

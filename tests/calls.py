@@ -1,4 +1,4 @@
-"""Views that do to a session what a test says, and what else tests of lifetimes have in common."""
+"""Views that call the method of a session that a test names, and other help for lifetimes."""
 
 from typing import Any
 
@@ -10,14 +10,15 @@ from tests.pages import PROVE
 from tests.store import SessionStore
 from tests.urls import urlpatterns as site
 
-# What a request says that is none of the user's.
+# The header of a background request, which is not the user's doing.
 BACKGROUND = {"x-background-request": "1"}
 
+# The name of the method that the views call, and its arguments.
 CALL: list[Any] = []
 
 
 def call(request):
-    """Does to the session what the test says, as a view does that has looked at it before."""
+    """Reads the session, then calls the method that the test names."""
     request.session.get("cart")
     return call_blindly(request)
 
@@ -40,7 +41,7 @@ async def acall_blindly(request):
 
 
 def overwrite(request):
-    """Does away with what was there, without a look at it."""
+    """Replaces what the session holds, without reading it."""
     request.session.clear()
     request.session["cart"] = "kettle"
     return HttpResponse("done")
@@ -62,7 +63,7 @@ urlpatterns = [
 
 
 def use(browser, name, *args):
-    """Have the view do something to the session of a browser, and return its answer."""
+    """Have a view call this method of the session of a browser. Return the answer."""
     CALL[:] = name, *args
     response = browser.get(f"/{browser.a}call/")
     assert response.content == b"done"
@@ -70,7 +71,7 @@ def use(browser, name, *args):
 
 
 def hand_made(user):
-    """Return the session of a sign-in that nobody has done by login(), and without a request."""
+    """Return the session of a sign-in without login() and without a request."""
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session.save()
@@ -78,10 +79,10 @@ def hand_made(user):
 
 
 def leads_to_the_lock(response, back=""):
-    """Tell whether an answer leads to the page that opens a session again, and leaves the key."""
+    """Tell whether an answer leads to the page that unlocks a session, and sets no cookie."""
     return response.headers["Location"] == f"{PROVE}{back}" and "sessionid" not in response.cookies
 
 
 def prove_and_go_on(browser):
-    """Send the password where a locked session asks for it, to read on."""
+    """Send the password that a locked session asks for, with the view ``read`` as the next page."""
     return browser.post(PROVE, {"password": "secret", "next": "/read/"})

@@ -1,4 +1,4 @@
-"""Certificates for servers on this machine, and who signs them."""
+"""Certificates for servers on this machine, and the authorities that sign them."""
 
 import datetime
 import ipaddress
@@ -11,7 +11,7 @@ from tests.servers import HOST
 
 
 class Authority:
-    """One that signs certificates for this machine."""
+    """An authority that signs certificates for this machine."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -22,7 +22,7 @@ class Authority:
         self.certificate.write_bytes(self._sign(self.name, self.key, is_authority=True))
 
     def issue(self, name):
-        """Return the files of a certificate and of its key."""
+        """Make a certificate. Return the paths of its file and of the file of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         files = self.folder / f"{name}.pem", self.folder / f"{name}.key"

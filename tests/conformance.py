@@ -1,10 +1,10 @@
 """
-What OWASP and NIST ask of sessions, whose job that is, and which tests show it.
+The requirements of OWASP and NIST for sessions: whose job each of them is, and which tests show it.
 
-A test says what it shows: ``@pytest.mark.standard("ASVS-7.2.3")``. ``python -m tests.conformance``
-reads these marks and prints, for every requirement and every store, the tests that show it. With
-``--write`` it makes docs/conformance.md of that, with ``--run`` it runs those tests on the store of
-this leg (see conftest.py) and says which requirements hold there.
+A test names the requirements that it shows: ``@pytest.mark.standard("ASVS-7.2.3")``. ``python -m
+tests.conformance`` reads these marks and prints the tests of every requirement, for every store.
+With ``--write``, the command makes docs/conformance.md. With ``--run``, the command runs those
+tests on the store of this leg (see conftest.py) and says which requirements hold there.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from tests.servers import PROJECT
 
 DOCUMENT = PROJECT / "docs" / "conformance.md"
 
-# The legs: what conftest.py knows them by, the database and whether sessions are on Redis.
+# The legs, as conftest.py knows them: the database, and whether sessions are in Redis.
 LEGS = {
     "SQLite": ("sqlite", False),
     "PostgreSQL": ("postgresql", False),
@@ -40,12 +40,12 @@ class Requirement(NamedTuple):
     answer: str
 
 
-# Which tests show a requirement, and the legs that run each of them.
+# The tests that show each requirement, and the legs that run each test.
 Shown = dict[str, dict[str, set[str]]]
 
 
 def shown_by(item: pytest.Item) -> list[str]:
-    """Return the requirements that a test says it shows."""
+    """Return the ids of the requirements that a test says it shows."""
     names: list[str] = []
     for mark in item.iter_markers("standard"):
         if not mark.args or not set(mark.args) <= set(REQUIREMENTS):
@@ -64,7 +64,7 @@ class Collector:
     def __init__(self) -> None:
         self.shown: Shown = defaultdict(lambda: defaultdict(set))
 
-    @pytest.hookimpl(tryfirst=True)  # before conftest.py leaves out those of other legs
+    @pytest.hookimpl(tryfirst=True)  # before conftest.py leaves out the tests of other legs
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         from tests.conftest import left_out
 
@@ -76,7 +76,7 @@ class Collector:
 
 
 def collect() -> Shown:
-    """Let pytest collect all tests, run none, and return what they show."""
+    """Let pytest collect all tests, but run none. Return which requirements they show."""
     collector, said = Collector(), io.StringIO()
     with contextlib.redirect_stdout(said):
         status = pytest.main(["--collect-only", "-q"], plugins=[collector])
@@ -86,7 +86,7 @@ def collect() -> Shown:
 
 
 class Runner:
-    """A plugin of pytest that runs the tests with marks, and hears how they end."""
+    """A plugin of pytest that runs only the tests with marks, and notes which of them fail."""
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ class Runner:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the tests that show something, and say of each requirement whether it holds."""
+    """Run the tests that show a requirement, and say which requirements hold."""
     runner = Runner()
     status = pytest.main(["-q", *arguments], plugins=[runner])
     for name in REQUIREMENTS:
@@ -119,11 +119,11 @@ def run(arguments: list[str]) -> int:
     return int(status)
 
 
-# What is said of them.
+# The tables.
 
 
 def cell(tests: dict[str, set[str]], leg: str) -> str:
-    """Return how many tests show something on a leg."""
+    """Return how many of these tests a leg runs; "once" if SQLite stands for all legs."""
     if count := sum(leg in legs for legs in tests.values()):
         return str(count)
     return "once" if {"SQLite"} in tests.values() else "-"
@@ -140,7 +140,7 @@ def matrix(shown: Shown) -> str:
 
 
 def document(shown: Shown) -> str:
-    """Return docs/conformance.md: what stands at its top, as it is, and the tables."""
+    """Return docs/conformance.md: its introduction as it is, and new tables."""
     parts = [DOCUMENT.read_text().partition("\n## ")[0].strip()]
     for heading, requirements in CATALOGUE.items():
         columns = ["", "level", "asks for", "whose job", *LEGS]
@@ -159,7 +159,7 @@ def document(shown: Shown) -> str:
 
 
 def faults(shown: Shown) -> list[str]:
-    """Return what is to be mended."""
+    """Return what is wrong: requirements without a test, and a document that is out of date."""
     found = []
     for name, _level, whose, _asks, _answer in REQUIREMENTS.values():
         bare = [leg for leg in LEGS if cell(shown.get(name, {}), leg) == "-"]
@@ -194,7 +194,7 @@ def main() -> int:
     return 1 if found else 0
 
 
-# What the standards ask for.
+# The requirements of the standards.
 
 CATALOGUE = {
     "OWASP ASVS 5.0, chapter 7: session management": [

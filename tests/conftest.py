@@ -1,7 +1,7 @@
 """
-One run is a leg: all tests on one store. SESSIONKIT_TEST_DATABASE is "sqlite" (if it is not set) or
-"postgresql", SESSIONKIT_TEST_ENGINE is "db" (if it is not set), "redis" or "valkey". A server that
-is missing fails the run; nothing is skipped.
+One run of the tests is a leg: all tests on one store. SESSIONKIT_TEST_DATABASE is "sqlite" (the
+default) or "postgresql". SESSIONKIT_TEST_ENGINE is "db" (the default), "redis" or "valkey". If a
+server is missing, the run fails: no test is skipped.
 """
 
 import os
@@ -28,7 +28,7 @@ from django_sessionkit.signals import sessions_ended
 from tests import conformance, people, policies, servers, store
 from tests.browsers import BROWSERS, PAGE, put
 
-# Nothing is kept from run to run, and a busy machine is no failure.
+# Hypothesis keeps no examples from run to run, and a test may be slow on a busy machine.
 hypothesis.settings.register_profile("tests", database=None, deadline=None)
 hypothesis.settings.load_profile("tests")
 set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
-    # Nothing that the shell of a developer says of the kit or of the demo reaches the tests.
+    # Variables of the developer's shell for the kit or the demo must not reach the tests.
     for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
         del os.environ[name]
 
@@ -59,7 +59,7 @@ def pytest_report_header() -> str:
 
 
 def left_out(vendor: str, on_redis: bool) -> set[str]:
-    """Return the marks of the tests that a leg leaves to others."""
+    """Return the marks of the tests that this leg does not run, because other legs do."""
     elsewhere = set() if on_redis else {"redis"}
     if vendor != "sqlite" or on_redis:
         elsewhere.add("once")
@@ -68,7 +68,7 @@ def left_out(vendor: str, on_redis: bool) -> set[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        conformance.shown_by(item)  # an error, if it says that it shows what there is not
+        conformance.shown_by(item)  # raises an error for a requirement that does not exist
     elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.endswith(".redis"))
     deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
     items[:] = [item for item in items if item not in deselected]
@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def own_keys(settings: Any) -> Iterator[None]:
-    """Give every test keys of its own in Redis: the server may be somebody's."""
+    """Give every test a prefix of its own in Redis, because the server may hold other data."""
     settings.SESSIONKIT_REDIS_PREFIX = f"test:{secrets.token_hex(8)}:"
     yield
     if settings.SESSION_ENGINE.endswith(".redis"):
@@ -87,8 +87,8 @@ def own_keys(settings: Any) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Answer with the views of a module of tests that says so: ``pytest.mark.site(__name__)``. The
-    marker ``urls`` of pytest-django makes all resolvers anew for every test.
+    Use the URLs of the module in ``pytest.mark.site(__name__)``. This is faster than the marker
+    ``urls`` of pytest-django, which makes all resolvers anew for every test.
     """
     if marker := request.node.get_closest_marker("site"):
         monkeypatch.setattr(settings, "ROOT_URLCONF", marker.args[0])
@@ -96,7 +96,7 @@ def own_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(params=BROWSERS)
 def browse(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Open a browser that wants pages, on either handler."""
+    """A function that opens a browser for pages, on either handler."""
 
     def browse(**headers: str) -> Any:
         browser: Any = BROWSERS[request.param]
@@ -107,8 +107,10 @@ def browse(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 @pytest.fixture(params=["sync", "async"])
 def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Call a method of a session either way, so that no test can forget one half:
-    ``drive(session, "cycle_key")``."""
+    """
+    A function that calls a method of a session, sync or async: ``drive(session, "cycle_key")``. So
+    every test covers both.
+    """
     if request.param == "sync":
         return lambda session, name, *args, **kwargs: getattr(session, name)(*args, **kwargs)
     return lambda session, name, *args, **kwargs: async_to_sync(getattr(session, f"a{name}"))(
@@ -131,20 +133,22 @@ def bob(db: None) -> User:
 
 @pytest.fixture
 def root(db: None) -> User:
-    """Somebody who may do everything."""
+    """A superuser."""
     return User.objects.create_superuser("root", password="secret")
 
 
 @pytest.fixture
 def laptop(alice: User) -> Client:
-    """A browser of Alice's, who has signed in as a person does."""
+    """A browser in which Alice has signed in by the form."""
     return people.sign_in(alice)
 
 
 @pytest.fixture
 def signed_in(browse: Callable[..., Any], alice: User) -> Callable[..., Any]:
-    """Sign Alice in in a new browser, on either handler, which is what ``browse()`` makes of the
-    arguments."""
+    """
+    A function that signs Alice in, in a new browser on either handler. ``browse()`` opens the
+    browser, with the same arguments.
+    """
 
     def signed_in(*args: Any, **headers: str) -> Any:
         browser = browse(*args, **headers)
@@ -156,7 +160,7 @@ def signed_in(browse: Callable[..., Any], alice: User) -> Callable[..., Any]:
 
 @pytest.fixture
 def shopper(signed_in: Callable[..., Any]) -> Callable[..., Any]:
-    """Sign Alice in in a new browser, and put something into her cart."""
+    """A function that signs Alice in, in a new browser, and puts something into her cart."""
 
     def shopper(*args: Any, **headers: str) -> Any:
         browser = signed_in(*args, **headers)
@@ -171,7 +175,7 @@ def shopper(signed_in: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.fixture
 def ended() -> Iterator[list[Any]]:
-    """What sessions_ended says: (handles, reason, by) each time."""
+    """The signals sessions_ended that were sent: a list of (handles, reason, by)."""
     heard: list[Any] = []
 
     def listen(handles: Any, reason: Any, by: Any, **kwargs: Any) -> None:
@@ -185,13 +189,13 @@ def ended() -> Iterator[list[Any]]:
 
 @pytest.fixture
 def store_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions can not be removed from the store, because nobody can reach it."""
+    """The store does not answer when sessions are to be removed."""
     store.take_down(monkeypatch, "remove")
 
 
 @pytest.fixture
 def clock() -> Iterator[store.Clock]:
-    """Time stands still until it is moved: ``clock.move(seconds=60)``."""
+    """A clock that stands still until a test moves it: ``clock.move(seconds=60)``."""
     clock = store.Clock(store.NOON)
     yield clock
     clock.stop()
@@ -199,13 +203,13 @@ def clock() -> Iterator[store.Clock]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Where a server writes what it has to say."""
+    """The path of a file for the log of a server."""
     return tmp_path / "log"
 
 
 @pytest.fixture
 def policy(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give everybody who signs in from now on a Policy of these fields."""
+    """A function that gives all users who sign in from now on a Policy with these fields."""
     settings.SESSIONKIT_POLICY = "tests.policies.of_everybody"
 
     def choose(**fields: Any) -> None:
@@ -216,7 +220,7 @@ def policy(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
 @pytest.fixture
 def example_database(tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database for ``servers.serve_example()``, of the kind of this leg."""
+    """The URL of an empty database for ``servers.serve_example()``, on this leg's database."""
     if connection.vendor == "sqlite":
         yield f"sqlite:///{tmp_path}/example.sqlite3"
         return

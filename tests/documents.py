@@ -1,4 +1,4 @@
-"""What the documents of the project say, and what make does."""
+"""The documents of the project, the code in them, and the commands that make runs."""
 
 import os
 import re
@@ -20,7 +20,7 @@ DOCUMENTS = [
 
 
 class Block(NamedTuple):
-    """What stands between three backticks and three more."""
+    """A block of code in a document. ``line`` is the number of its first line."""
 
     document: str
     line: int
@@ -39,7 +39,7 @@ def blocks_of(document: str) -> Iterator[Block]:
 
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
-# Those that show settings of Redis are run by tests/engines/test_redis_docs.py.
+# tests/engines/test_redis_docs.py runs the examples with settings of Redis.
 EXAMPLES = [
     block for block in BLOCKS if block.language == "python" and block.document != "README.md"
 ]
@@ -51,7 +51,7 @@ def prose_of(document: str) -> str:
 
 
 def section(document: str, heading: str) -> str:
-    """Return what stands under a heading, without what stands under others."""
+    """Return the text under a heading, up to the next heading."""
     below = rf"^## {re.escape(heading)}\n(.*?)(?=^#|\Z)"
     found = re.search(below, read_document(document), re.MULTILINE | re.DOTALL)
     assert found, f"{document} has no heading {heading!r}"
@@ -59,7 +59,7 @@ def section(document: str, heading: str) -> str:
 
 
 def first_column(table: str) -> list[str]:
-    """Return what is code in the first column of the tables in a text."""
+    """Return the names in backticks in the first column of the tables in a text."""
     cells = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
@@ -70,7 +70,7 @@ def run_block(block: Block, folder: Path, **names: Any) -> dict[str, Any]:
 
 
 def make(*arguments: str) -> str:
-    """Return what make would run."""
+    """Return the commands that make would run."""
     not_ours = ("MAKE", "STORE")
     environment = {name: v for name, v in os.environ.items() if not name.startswith(not_ours)}
     return subprocess.run(

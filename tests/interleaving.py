@@ -1,4 +1,4 @@
-"""Something between two steps: what other requests do there is arranged, and not left to chance."""
+"""Interleaving: what other requests do between two steps of a request, without chance."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +15,10 @@ Act = Callable[[], Any]
 
 
 def before(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) -> list[Act]:
-    """Do something just before the next time that a step is done, a method of the store or of the
-    registry. Return what is left to do: an empty list, when it has been done."""
+    """
+    Do something just before the next call of a step, which is a method of the store or a function
+    of the registry. Return a list, which is empty once that has been done.
+    """
     original = getattr(owner, step)
     left = [act]
 
@@ -30,7 +32,7 @@ def before(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) ->
 
 
 def after(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) -> list[Act]:
-    """Do something just after the next time that a step is done, as before() does it before."""
+    """Do something just after the next call of a step. Otherwise like before()."""
     original = getattr(owner, step)
     left = [act]
 
@@ -45,7 +47,7 @@ def after(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) -> 
 
 
 def _replace(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, by: Callable[..., Any]):
-    # The steps of a store are static or class methods; getattr() has bound them.
+    # The steps of a store are static or class methods, which getattr() has bound already.
     monkeypatch.setattr(owner, step, staticmethod(by) if owner is SessionStore else by)
 
 
@@ -65,8 +67,10 @@ def before_statement(first_words: str, act: Act) -> Iterator[None]:
 
 
 def together(*actors: Act) -> None:
-    """Run the actors in threads, each with a connection of its own; raise what the first of them
-    raises."""
+    """
+    Run the actors in threads, each with a connection of its own. Raises the first exception of any
+    actor.
+    """
     errors: list[Exception] = []
 
     def run(actor: Act) -> None:
@@ -88,7 +92,7 @@ def together(*actors: Act) -> None:
 
 
 def elsewhere(act: Act) -> Any:
-    """Return what a function returns in another thread, with a connection of its own."""
+    """Run a function in another thread, with a connection of its own, and return its result."""
 
     def run() -> Any:
         try:

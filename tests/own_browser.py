@@ -1,4 +1,4 @@
-"""A browser that is no test client of Django's, for stories with a server of their own."""
+"""A browser that speaks HTTP, for stories with a server of their own."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.browsers import PAGE
 
 
 class OwnBrowser(httpx.Client):
-    """A browser, as far as a story needs one; it keeps the session keys that it is given."""
+    """A browser, as far as stories need one. It remembers all session keys that it is given."""
 
     keys: set[str] = set()
 
@@ -20,7 +20,7 @@ class OwnBrowser(httpx.Client):
         super().__init__(base_url=site, headers=headers, follow_redirects=True, event_hooks=hooks)
 
     def look(self, response):
-        """No session key but in the Set-Cookie that issues it."""
+        """Check that an answer shows no session key or digest outside of Set-Cookie."""
         response.read()
         if key := response.cookies.get("sessionid"):
             assert "no-store" in response.headers["Cache-Control"]
@@ -32,7 +32,7 @@ class OwnBrowser(httpx.Client):
         assert not [key for key in self.keys if key in seen or digest_of(key) in seen]
 
     def submit(self, page, **fields):
-        """Fill in the only form of a page that has a token, and send it where its page was."""
+        """Fill in the form with a token on a page, and send it to the URL of that page."""
         return self.send_form(page, str(page.url), **fields)
 
     def send_form(self, page, to, **fields):
@@ -46,7 +46,7 @@ class OwnBrowser(httpx.Client):
         return self.submit(page, username=name, password=PASSWORD)
 
     def follow(self, page, text):
-        """Follow the link that reads so."""
+        """Follow the link with this text."""
         links = re.findall(r'<a\b[^>]*?href="([^"]+)"[^>]*>(.*?)</a>', page.text, re.DOTALL)
         (url,) = [url for url, label in links if text in re.sub(r"<.*?>", "", label)]
         return self.get(url)

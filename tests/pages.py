@@ -1,4 +1,4 @@
-"""The pages of the kit: where they are, what stands on them, and how a person uses their forms."""
+"""The pages of the kit: their URLs, their text, and how a person uses their forms."""
 
 import re
 from html import unescape
@@ -23,30 +23,32 @@ LIMIT = "/account/sessions/limit/"
 
 
 def token(page: "Response") -> dict[str, str]:
-    """Return the field with the token of CSRF, as the forms of a page have it. A page of the admin
-    has another form in its header, which does not count."""
+    """
+    Return the field with the CSRF token in the forms of a page. The form in the header of the
+    admin's pages does not count.
+    """
     content = page.text.partition('id="content"')[2] or page.text
     (value,) = set(re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', content))
     return {"csrfmiddlewaretoken": value}
 
 
 def press(device: Client, url: str, **fields: Any) -> "Response":
-    """Press the button on a page: post its form, with the token that the page has in it."""
+    """Press the button on a page: post its form, with the page's CSRF token."""
     return device.post(url, {**token(device.get(url)), **fields})
 
 
 def fields_of(page: "Response", button: str = "") -> dict[str, str]:
-    """Return what the form with this button sends, or the first one: its hidden fields."""
+    """Return the hidden fields of the form with this button, by default of the first form."""
     (form, *_others) = [form for form in page.text.split("<form")[1:] if button in form]
     inputs = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
     return {name: unescape(value) for name, value in inputs}
 
 
-# What is read.
+# Text.
 
 
 def words(page: "Response | str", between: str = "") -> str:
-    """Return the text of a page, as it reads, with something in place of every tag."""
+    """Return the text of a page, with ``between`` in place of every tag."""
     html = page if isinstance(page, str) else page.text
     body = html.partition("<body")[2].partition(">")[2]
     return " ".join(re.sub(r"<[^>]*>", between, body).split())
@@ -101,7 +103,7 @@ def style_sheet() -> str:
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours, as WCAG has it."""
+    """Return the contrast ratio of two colours, as WCAG 2.2 defines it."""
 
     def luminance(colour: str) -> float:
         digits = colour[1:] if len(colour) == 7 else "".join(d * 2 for d in colour[1:])

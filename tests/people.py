@@ -1,4 +1,4 @@
-"""People and their browsers: how a test signs somebody in, and who is signed in then."""
+"""People and their browsers: how a test signs a user in, and asks who is signed in."""
 
 import uuid
 from typing import Any
@@ -12,7 +12,7 @@ from tests.browsers import PAGE, SCRIPT, view
 from tests.pages import press
 from tests.store import SessionStore
 
-# What browsers call themselves.
+# User agents.
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
 NEW_FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:151.2) Gecko/20100101 Firefox/151.2"
 FIREFOX_ON_WINDOWS = (
@@ -43,8 +43,9 @@ def sign_in(
     address: str = "192.0.2.1",
     password: str = "secret",
 ) -> Client:
-    """Sign in as a person does, through the form, with everything that guards it. Return the
-    browser."""
+    """
+    Sign in as a person does, by the form, with all that protects the form. Return the browser.
+    """
     headers = PAGE | {"user-agent": user_agent}
     device = Client(enforce_csrf_checks=True, headers=headers, REMOTE_ADDR=address)
     answer = press(device, "/login/", username=user.get_username(), password=password)
@@ -53,13 +54,12 @@ def sign_in(
 
 
 def post_sign_in(browser: Any, name: str = "alice", **extra: Any) -> Any:
-    """Send the form of the sign-in page, from a browser that need not open it first. Return the
-    answer."""
+    """Send the form of the sign-in page, without opening the page first. Return the answer."""
     return browser.post("/login/", {**CREDENTIALS, "username": name}, **extra)
 
 
 def same(device: Client) -> Client:
-    """Return the same browser again: a test client never notices that MIDDLEWARE has changed."""
+    """Return a new client for the same browser: a client does not notice a new MIDDLEWARE."""
     defaults: dict[str, Any] = device.defaults
     again = Client(enforce_csrf_checks=True, **defaults)
     again.cookies = device.cookies
@@ -70,7 +70,10 @@ def same(device: Client) -> Client:
 
 
 def who(browser: Any) -> str:
-    """Return the name of who is signed in, "" for a visitor, or where the browser is led to."""
+    """
+    Return the name of the user who is signed in, or "". If the browser is redirected, return the
+    path that it is redirected to.
+    """
     response = browser.get("/whoami/")
     if response.status_code == 302:
         path: str = response.headers["Location"].partition("?")[0]
@@ -85,12 +88,12 @@ def is_in(browser: Any, user: AbstractBaseUser | str = "alice") -> bool:
 
 
 def is_still_in(browser: Any) -> bool:
-    """Tell whether Alice is signed in, by the sync or the async view, as the handler has it."""
+    """Tell whether Alice is signed in, by the async view on the ASGI handler."""
     return bool(browser.get(view(browser, "whoami")).content == b"alice")
 
 
 def told(browser: Any) -> str:
-    """Return the reason that a script is told for not being signed in any more."""
+    """Return the reason that a script gets with the 401, after its session has ended."""
     response = browser.get(view(browser, "whoami"), headers=SCRIPT)
     assert response.status_code == 401
     reason: str = response.json()["reason"]
@@ -98,14 +101,14 @@ def told(browser: Any) -> str:
 
 
 def is_out(browser: Any, reason: str) -> bool:
-    """Tell whether a browser is signed out, and is told why, once, on the sign-in page."""
+    """Tell whether a browser is signed out, and whether the sign-in page tells the reason once."""
     page = browser.get("/whoami/", follow=True)
     assert page.redirect_chain == [("/login/?next=/whoami/", 302)]
     return reason in page.text and who(browser) == ""
 
 
 def is_told(browser: Any, text: bytes) -> bool:
-    """Tell whether the page that a browser is led to says this."""
+    """Tell whether the page that a browser is redirected to says this."""
     response = browser.get("/whoami/")
     return response.status_code == 302 and text in browser.get(response.headers["Location"]).content
 
@@ -120,7 +123,7 @@ def key_of(browser: Any) -> str:
 
 
 def handle(browser: Any) -> uuid.UUID:
-    """Return the handle of the session of a browser, as its store knows it."""
+    """Return the handle of the session of a browser, from the store."""
     found: uuid.UUID | None = SessionStore(key_of(browser)).handle
     assert found
     return found
@@ -132,10 +135,10 @@ def row_of(browser: Any) -> UserSession:
 
 
 def only_row() -> UserSession:
-    """Return the row of the session, when there is no other."""
+    """Return the only row of a session."""
     return UserSession.objects.get()
 
 
 def end_url(device: Client) -> str:
-    """Return where the page of the user ends the session of a browser."""
+    """Return the URL of the page on which a user ends the session of a browser."""
     return f"/account/sessions/{handle(device)}/end/"

@@ -1,4 +1,4 @@
-"""What SESSIONKIT_POLICY names in a test: see the fixture ``policy``."""
+"""Functions for SESSIONKIT_POLICY in tests: see the fixture ``policy``."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django_sessionkit.policy import Policy
 
 chosen = Policy()
 
-# Fields of policies that lock sessions after ten minutes, and end them after a day or an hour.
+# The fields of policies that lock sessions after ten minutes, and end them after a day or an hour.
 IDLE = {"idle": 600, "absolute": 86400, "lock": True}
 LOCK = {"idle": 600, "absolute": 3600, "lock": True}
 
@@ -16,5 +16,5 @@ def of_everybody(user: Any, request: Any = None) -> Policy:
 
 
 def ends(user: Any, request: Any = None) -> Policy:
-    """Whoever may do something else from now on is signed out."""
+    """Return a policy that ends the sessions of users whose permissions change."""
     return Policy(on_privilege_change="end")

@@ -1,4 +1,4 @@
-"""Projects of somebody else, in a folder of their own, run in a process of their own."""
+"""Other projects that use the kit, each in its own folder and process."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def run_python(
     python: Path | str = sys.executable,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run Python in a folder, where warnings are errors, and return what it says."""
+    """Run Python in a folder, with warnings as errors. Return what it prints."""
     done = subprocess.run(
         [python, "-W", "error", *arguments],
         cwd=folder,
@@ -28,7 +28,7 @@ def run_python(
 
 
 def run_project(folder: Path, models: str, site: str) -> None:
-    """Run the site of a project that has an app "people" with these models."""
+    """Run the script ``site`` of a project that has an app "people" with these models."""
     (folder / "people").mkdir()
     (folder / "people" / "__init__.py").touch()
     (folder / "people" / "models.py").write_text(models)

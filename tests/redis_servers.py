@@ -1,7 +1,7 @@
 """
-Servers of Redis or Valkey that a test has to itself, to kill, freeze, fill and bring back: one, one
-behind a proxy, three that Sentinels watch, a Cluster of six. Of the brand of this leg, without
-redis-cli, and gone with the test, even when that is killed.
+Servers of Redis or Valkey for a single test, which can kill, freeze, fill and restart them: one
+server, a server behind a proxy, three servers that Sentinels watch, and a Cluster of six. They are
+of the brand of this leg, need no redis-cli, and stop with the test, even if the test is killed.
 """
 
 import contextlib
@@ -31,23 +31,23 @@ from tests import servers
 from tests.servers import HOST
 
 FORGETFUL = ["--save", "", "--appendonly", "no"]
-# With the kernel before it is answered: what was there is there again after a kill -9.
+# The server hands every write to the kernel before it answers, so writes survive a kill -9.
 DURABLE = ["--save", "", "--appendonly", "yes", "--appendfsync", "no"]
-# Of the alias, in seconds. Long enough for a machine that has other things to do.
+# The timeout of the cache alias, in seconds. This is enough on a busy machine.
 SOCKET_TIMEOUT = 2
-# Seconds for what takes a moment on a machine that has nothing else to do.
+# Seconds that a test waits at most for what takes a moment on an idle machine.
 PATIENCE = 60
 
 
 @cache
 def brand() -> str:
-    """Return the brand of this leg's server: redis or valkey."""
+    """Return the brand of this leg's server: "redis" or "valkey"."""
     name: str = sync_client().info("server").get("server_name", "redis")
     return name
 
 
 class Server:
-    """A server on a port of its own, on which it is again when it is started again."""
+    """A server on a port of its own. After a restart, the port is the same."""
 
     process: "subprocess.Popen[bytes]"
 
@@ -75,14 +75,17 @@ class Server:
         return self.folder / "log"
 
     def start(self, loaded: bool = True) -> None:
-        """Start it, and wait until it has read what it kept; or only until it has begun to."""
+        """
+        Start the server, and wait until it has loaded its data. Unless ``loaded``, wait only until
+        the server answers.
+        """
         for _ in range(1 if self.port else 5):
             port = self.port or _port(self.bus)
-            # To look at it from outside, and to do things to it.
+            # For tests to look into the server, and to change its state.
             self.client: Any = redis.Redis(
                 host=HOST, port=port, password=self.password, socket_timeout=PATIENCE, protocol=2
             )
-            # Not SIGTERM, which would not end one that is frozen when the test run is killed.
+            # SIGKILL, because SIGTERM does not end a frozen server when the test run is killed.
             with self.log.open("ab") as log:
                 command = [self.program, *self.options, "--port", str(port), "--bind", HOST]
                 self.process = servers._spawn(
@@ -95,12 +98,12 @@ class Server:
         raise RuntimeError(f"{self.program} did not come up:\n{servers._end_of(self.log)}")
 
     def kill(self) -> None:
-        """As the kernel does when it runs out of memory."""
+        """Kill the server, as the kernel does when it runs out of memory."""
         self.process.kill()
         self.process.wait()
 
     def freeze(self) -> None:
-        """It answers no more. The kernel still takes connections for it."""
+        """Stop the server from answering. The kernel still accepts connections for it."""
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -109,15 +112,17 @@ class Server:
     def _is_up(self, loaded: bool) -> bool:
         with contextlib.suppress(redis.RedisError):
             info = self.client.info()
-            # Not another server, on a port that was free a moment ago.
+            # Another server may have taken the port, which was free a moment ago.
             mine: bool = info["process_id"] == self.process.pid
             return mine and not (loaded and info.get("loading"))
         return False
 
 
 def _port(bus: bool = False) -> int:
-    """Return a port that nobody listens on right now; with a bus, as a Cluster has it, nobody does
-    10000 further on either, where outgoing connections do not get theirs."""
+    """
+    Return a free port. With a bus, which a Cluster has, the port 10000 above it is free, too, and
+    is below the ports of outgoing connections.
+    """
     while True:
         port = servers.free_port()
         if not bus:
@@ -128,7 +133,7 @@ def _port(bus: bool = False) -> int:
 
 
 def wait_for(happens: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until something is so; an error of Redis means "not yet"."""
+    """Wait until a function returns something true. An error of Redis means "not yet"."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(redis.RedisError, RedisClusterException):
@@ -142,14 +147,15 @@ def wait_for(happens: Callable[[], object], seconds: float = PATIENCE) -> None:
 def sessions_in(
     location: str, backend: str = "django_redis.cache.RedisCache", **options: Any
 ) -> Iterator[None]:
-    """Have the alias of the sessions lead to a server, with these OPTIONS, for a while."""
+    """Let the cache alias of the sessions lead to this server, with these OPTIONS."""
     if backend.startswith("django_redis."):
         timeouts = {"SOCKET_TIMEOUT": SOCKET_TIMEOUT, "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT}
         options = {**timeouts, **options}
     alias = {"BACKEND": backend, "LOCATION": location, "KEY_PREFIX": "cache", "OPTIONS": options}
     name = settings.SESSION_CACHE_ALIAS
     with contextlib.ExitStack() as stack:
-        # They go by the URL alone, and an earlier server may have had this port and no password.
+        # These caches of clients go by the URL alone. An earlier server may have had the same port,
+        # and no password.
         for known in (ConnectionFactory._pools, ClusterConnectionFactory._clients):
             stack.enter_context(patch.dict(known, clear=True))
         stack.enter_context(override_settings(CACHES={**settings.CACHES, name: alias}))
@@ -159,7 +165,7 @@ def sessions_in(
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """A way to a server on which all that passes is heard, and which may be encrypted."""
+    """A proxy that notes all bytes on the way to a server. It may use TLS."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -168,7 +174,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         super().__init__((HOST, servers.free_port()), _Passage)
         self.server, self.tls = server, tls
         self.connections = 0
-        # In order: whether it came from the client, and what it was.
+        # The bytes, in order, each with whether they came from the client.
         self.heard: list[tuple[bool, bytes]] = []
         self.open: set[socket.socket] = set()
         self.thread = threading.Thread(target=self.serve_forever, args=[0.05])
@@ -182,7 +188,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         for end in list(self.open):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        self.server_close()  # waits for the passages
+        self.server_close()  # waits for the threads of the connections
         self.thread.join()
 
     @property
@@ -199,7 +205,7 @@ class _Passage(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         self.server.connections += 1
-        # A certificate that is not trusted, a server that is not there or goes away.
+        # Errors are part of some tests: a certificate that is not trusted, a server that is down.
         with contextlib.suppress(OSError), contextlib.ExitStack() as ends:
             client: socket.socket = self.request
             if self.server.tls:
@@ -225,7 +231,7 @@ class _Passage(socketserver.BaseRequestHandler):
 
 
 class Topology(NamedTuple):
-    """Servers that stand in for each other, and how the alias finds the one to ask."""
+    """Servers that can replace each other, and the cache alias that finds the right server."""
 
     nodes: list[Server]
     location: str
@@ -238,7 +244,7 @@ class Topology(NamedTuple):
         return [node for node in self.nodes if _role(node) == b"slave"]
 
     def wait_until_replicated(self) -> None:
-        """Wait until the replicas have what the primaries have right now."""
+        """Wait until the replicas have everything that the primaries have right now."""
         written = {
             node.port: node.client.info("replication")["master_repl_offset"]
             for node in self.primaries()
@@ -247,7 +253,7 @@ class Topology(NamedTuple):
         wait_for(lambda: all(_has(replica, written) for replica in replicas))
 
 
-# Nobody waits for more replicas to come.
+# Replicate at once, instead of waiting for more replicas.
 AT_ONCE = ["--repl-diskless-sync-delay", "0"]
 
 
@@ -260,7 +266,7 @@ def sentinels() -> Iterator[Topology]:
         replicas = [
             stack.enter_context(Server(*FORGETFUL, *AT_ONCE, *replica_of)) for _ in range(2)
         ]
-        name = f"primary{primary.port}"  # of its own: pools of django-redis go by their URL
+        name = f"primary{primary.port}"  # unique, because pools of django-redis go by the URL
         rules = {
             "monitor": f"{HOST} {primary.port} 2",
             "down-after-milliseconds": 1000,
@@ -269,7 +275,7 @@ def sentinels() -> Iterator[Topology]:
         }
         guards = [Server("sentinel.conf", "--sentinel") for _ in range(3)]
         for guard in guards:
-            # A file, for they write down there what they come to know.
+            # Sentinels need a file, because they write into it what they learn.
             lines = [f"sentinel {rule} {name} {value}\n" for rule, value in rules.items()]
             (guard.folder / "sentinel.conf").write_text("".join(lines))
             stack.enter_context(guard)
@@ -288,8 +294,10 @@ def sentinels() -> Iterator[Topology]:
 
 @contextlib.contextmanager
 def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
-    """Run a Cluster of three primaries with a replica each, which takes the place of a primary that
-    has not been heard of for so many milliseconds."""
+    """
+    Run a Cluster of three primaries, with a replica each. A replica replaces its primary after so
+    many milliseconds without a sign of life.
+    """
     options = [*FORGETFUL, *AT_ONCE, "--cluster-enabled", "yes"]
     options += [
         "--cluster-node-timeout",
@@ -307,7 +315,7 @@ def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
         for node in nodes[1:]:
             nodes[0].client.execute_command("CLUSTER MEET", HOST, node.port)
         for node, primary in zip(replicas, primaries, strict=True):
-            # As soon as it has heard of it.
+            # This fails until the node has heard of the primary.
             name = primary.client.execute_command("CLUSTER MYID")
             wait_for(partial(node.client.execute_command, "CLUSTER REPLICATE", name))
         wait_for(lambda: all(map(_follows, replicas)))
@@ -320,7 +328,7 @@ def _role(node: Server) -> bytes | None:
     with contextlib.suppress(redis.ConnectionError):
         role: bytes = node.client.role()[0]
         return role
-    return None  # it was killed
+    return None  # the node was killed
 
 
 def _follows(replica: Server) -> bool:

@@ -1,17 +1,18 @@
-"""The time at which the key of a session changes, and the steps in which it does."""
+"""When the key of a session changes, and in which steps."""
 
 from django_sessionkit import registry
 from tests import store
 from tests.people import is_in, key_of
 from tests.store import SessionStore, later
 
-# Seconds: the policy of these tests, and when the key of a session that began now is to change.
+# Seconds: renew_after and renew_grace of the policy, and when a session that begins now gets a new
+# key.
 AFTER, GRACE = 600, 60
 DUE = AFTER + 1
 
 REUSED = b"an old copy of this session was used"
 
-# What a request does to the store and the registry, step by step.
+# The steps of a request, as (owner, name) of what it calls in the store and the registry.
 STEPS = {
     "read": (SessionStore, "read"),
     "verify": (registry, "may_go_on"),
@@ -24,15 +25,15 @@ STEPS = {
     "move": (SessionStore, "move"),
     "remove": (SessionStore, "remove"),
 }
-# Of a request that renews a key. On the database engine what follows "begin" is a transaction, into
-# which nobody can look.
+# The steps of a request that renews a key, between which other requests can act. On the database
+# engine, the steps after "begin" are one transaction.
 OPEN_STEPS = ["read", "verify", "note", "touch", "begin"]
 OPEN_STEPS += ["insert", "replace", "follow"] if store.ON_REDIS else []
 WRITES = ["note", "touch", "insert", "replace", "follow"]
 
 
 def renewed(browser, after=DUE):
-    """Let the key of a browser change, and return the key that it had before."""
+    """Let the key of a browser change, and return the old key."""
     old = key_of(browser)
     with later(after):
         assert is_in(browser)
@@ -41,6 +42,6 @@ def renewed(browser, after=DUE):
 
 
 def seen(browser, after=DUE + 9):
-    """Let a browser come with its new key for the first time."""
+    """Let a browser use its new key for the first time."""
     with later(after):
         assert is_in(browser)

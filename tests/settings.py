@@ -1,4 +1,4 @@
-"""The smallest site with all that the kit meets: users, the admin, messages."""
+"""The smallest site with all that the kit works with: users, the admin, messages."""
 
 import os
 import secrets
@@ -58,20 +58,21 @@ TEST_NAME = f"test_sessionkit_{secrets.token_hex(8)}"
 
 match os.environ.get("SESSIONKIT_TEST_DATABASE", "sqlite"):
     case "sqlite":
-        # In a file: the in-memory database locks whole tables between threads, as no site's does.
+        # In a file: unlike the database of a site, an in-memory database locks whole tables.
         database_url, test_name = (
             "sqlite://:memory:",
             f"{tempfile.gettempdir()}/{TEST_NAME}.sqlite3",
         )
     case "postgresql":
-        # A name of its own: the server may be somebody's, and Django replaces what it finds.
+        # A name of its own: the server may hold other data, and Django replaces a database of the
+        # same name.
         database_url, test_name = servers.postgresql(), TEST_NAME
     case unknown:
         raise ImproperlyConfigured(f"SESSIONKIT_TEST_DATABASE: sqlite or postgresql, not {unknown}")
 
 DATABASES = {"default": {**dj_database_url.parse(database_url), "TEST": {"NAME": test_name}}}
 if database_url.startswith("sqlite"):
-    DATABASES["default"]["OPTIONS"] = {"timeout": 60}  # seconds that a writer waits for the others
+    DATABASES["default"]["OPTIONS"] = {"timeout": 60}  # seconds that a writer waits for others
 
 match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
     case "db":
@@ -90,14 +91,14 @@ match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
     case unknown:
         raise ImproperlyConfigured(f"SESSIONKIT_TEST_ENGINE: db, redis or valkey, not {unknown}")
 
-# Django 6.1 wants to be told; tests keep their mails whatever it says.
+# Django 6.1 asks for this setting. In tests, Django keeps mails in memory anyway.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
 
-# As the README has it.
+# The schedule in the README. A test compares the two.
 CELERY_BEAT_SCHEDULE = {
     "purge sessions": {
         "task": "django_sessionkit.purge",
         "schedule": 3600,  # seconds
-        "options": {"expires": 3600},  # those that no worker took in time do not pile up
+        "options": {"expires": 3600},  # tasks that no worker took in time do not pile up
     },
 }

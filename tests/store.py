@@ -1,6 +1,6 @@
 """
-The store of this leg, looked at from outside, so that the tests of the contract are the same for
-every engine.
+The store of this leg, as seen from outside. With this module, the tests of the contract are the
+same for every engine.
 """
 
 import time
@@ -26,7 +26,7 @@ from django_sessionkit.sealing import digest_of
 SessionStore: Any = get_session_store()
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60  # in seconds
 FORTNIGHT = 14 * 24 * 60 * 60 * 1000  # SESSION_COOKIE_AGE, in milliseconds
-# When the clock stands still. In the future: what is past for Redis, it expires by itself.
+# The time of a clock that stands still. It is in the future, because Redis expires past keys.
 NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
 ON_REDIS = settings.SESSION_ENGINE.endswith(".redis")
 
@@ -38,7 +38,7 @@ if ON_REDIS:
 
 
 def payloads() -> dict[str, bytes]:
-    """Return what is stored: the sealed payloads, by digest."""
+    """Return the sealed payloads in the store, by digest."""
     if not ON_REDIS:
         rows = StoredSession.objects.values_list("digest", "payload")
         return {digest: bytes(payload) for digest, payload in rows}
@@ -46,7 +46,7 @@ def payloads() -> dict[str, bytes]:
 
 
 def tamper(digest: str, payload: bytes) -> None:
-    """Write something else over a payload, as somebody would who got at the store."""
+    """Overwrite a payload, as somebody with access to the store could."""
     if not ON_REDIS:
         StoredSession.objects.filter(digest=digest).update(payload=payload)
         return
@@ -55,7 +55,7 @@ def tamper(digest: str, payload: bytes) -> None:
 
 
 def wipe() -> None:
-    """Lose everything."""
+    """Remove everything from the store."""
     if not ON_REDIS:
         StoredSession.objects.all().delete()
     elif keys := _keys().values():
@@ -63,12 +63,12 @@ def wipe() -> None:
 
 
 def now() -> int:
-    """Return the time as a store has it, in milliseconds."""
+    """Return the time in milliseconds since the epoch, as stores count it."""
     return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def works(drive: Callable[..., Any]) -> None:
-    """Live through a session, from its first save to its end."""
+    """Check a session, from its first save to its end. ``drive`` is the fixture of that name."""
     session = SessionStore()
     session["cart"] = ["teapot"]
     drive(session, "save")
@@ -84,7 +84,7 @@ def works(drive: Callable[..., Any]) -> None:
 
 
 def take_down(monkeypatch: pytest.MonkeyPatch, *verbs: str) -> None:
-    """Have these verbs of the store fail, as when nobody can reach it."""
+    """Let these verbs of the store fail, as if the store did not answer."""
 
     def fail(*args: Any) -> None:
         raise OperationalError("no route to host")
@@ -94,7 +94,7 @@ def take_down(monkeypatch: pytest.MonkeyPatch, *verbs: str) -> None:
 
 
 def again(session: SessionBase) -> Any:
-    """Return the same session, as another request has it."""
+    """Return the same session, as another request would load it."""
     return SessionStore(session.session_key)
 
 
@@ -110,7 +110,7 @@ def _keys() -> dict[str, bytes]:
 
 @contextmanager
 def counted(asked: list[str]) -> Iterator[None]:
-    """Note whatever redis-py sends: a command or a pipeline, of either kind of client."""
+    """Count what redis-py sends, commands and pipelines, by sync and async clients."""
     with ExitStack() as stack:
         for owner, name in [
             (driver.Redis, "execute_command"),
@@ -131,8 +131,8 @@ def counted(asked: list[str]) -> Iterator[None]:
 @contextmanager
 def round_trips(count: int) -> Iterator[None]:
     """
-    Allow so many, exactly. Every SQL statement is one, with BEGIN, COMMIT and savepoints; so is
-    every command, script or pipeline of Redis.
+    Check that the block takes exactly so many round trips. Each SQL statement is a round trip,
+    also BEGIN, COMMIT and savepoints. So is each command, script or pipeline of Redis.
     """
     asked: list[str] = []
     with CaptureQueriesContext(connection) as queries:
@@ -147,10 +147,10 @@ def round_trips(count: int) -> Iterator[None]:
     assert len(made) == count, made
 
 
-class travel(time_machine.travel):  # noqa: N801 (as it is called there)
+class travel(time_machine.travel):  # noqa: N801 (named like the base class)
     """
-    Go to another time, or on by a timedelta. Redis has a clock of its own, which stays: what it
-    would have expired by then is taken away.
+    Go to another time, or forward by a timedelta. This cannot move the clock of Redis. Keys that
+    Redis would have expired by then are deleted.
     """
 
     def __init__(self, destination: datetime | timedelta | str, **kwargs: bool) -> None:
@@ -170,20 +170,20 @@ class travel(time_machine.travel):  # noqa: N801 (as it is called there)
 
 
 def later(seconds: float) -> travel:
-    """Go on by so many seconds."""
+    """Go forward by so many seconds."""
     return travel(timedelta(seconds=seconds))
 
 
 class Clock:
-    """It stands still until it is moved: ``clock.move(seconds=60)``."""
+    """A clock that stands still until a test moves it: ``clock.move(seconds=60)``."""
 
     def __init__(self, at: datetime) -> None:
-        self._zone = at.tzinfo  # where it stands, as to the time of the day
+        self._zone = at.tzinfo
         self._stand(at)
 
     def move(self, step: timedelta = timedelta(0), **by: float) -> None:
         at = datetime.now(UTC) + step + timedelta(**by)
-        self.stop()  # what is expired in Redis is found from the real time only
+        self.stop()  # only from the real time, travel() finds the keys that expire in Redis
         self._stand(at.astimezone(self._zone))
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The example project, with a log that says all: every statement, with its parameters."""
+"""The example project, with a log of everything: every SQL statement, with its parameters."""
 
 import os
 
@@ -12,5 +12,5 @@ LOGGING = {
     "loggers": {"django": {"level": "DEBUG"}},
 }
 
-# In Redis it has keys of its own: the server may be somebody's.
+# A prefix of its own in Redis, because the server may hold other data.
 SESSIONKIT_REDIS_PREFIX = os.environ.get("SESSIONKIT_REDIS_PREFIX", "sessionkit:")

@@ -16,7 +16,7 @@ from tests import store
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    """Leaves the session alone."""
+    """Does not touch the session."""
     return HttpResponse("home")
 
 
@@ -29,7 +29,7 @@ async def awhoami(request: HttpRequest) -> HttpResponse:
 
 
 def read(request: HttpRequest) -> HttpResponse:
-    """Answers with what the session holds, but for what Django keeps there."""
+    """Answers with the contents of the session, without what Django keeps there."""
     return JsonResponse({k: v for k, v in request.session.items() if not k.startswith("_")})
 
 
@@ -40,7 +40,7 @@ async def aread(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def write(request: HttpRequest) -> HttpResponse:
-    """Puts into the session what is posted."""
+    """Puts the posted fields into the session."""
     request.session.update(request.POST.dict())
     return HttpResponse("written")
 
@@ -52,7 +52,7 @@ async def awrite(request: HttpRequest) -> HttpResponse:
 
 
 def end_here(request: HttpRequest) -> HttpResponse:
-    """Is under way while somebody ends its session, and writes it then."""
+    """Writes its session after somebody else has ended the session meanwhile."""
     request.session["cart"] = []
     UserSession.objects.revoke()
     return HttpResponse("written")
@@ -66,7 +66,7 @@ def end_here_and_save(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def cycle_elsewhere(request: HttpRequest) -> HttpResponse:
-    """Is under way while another tab gives its session a new key, and writes it then."""
+    """Writes its session after another tab has given the session a new key meanwhile."""
     request.session["cart"] = []
     store.SessionStore(request.session.session_key).cycle_key()
     return HttpResponse("written")
@@ -78,7 +78,7 @@ def fail(request: HttpRequest) -> HttpResponse:
 
 
 def secret_in_a_redirect(request: HttpRequest) -> HttpResponse:
-    """As the one of Django that has the token of a forgotten password in its URL."""
+    """Redirects like Django's password reset, which moves the token in its URL to the session."""
     request.session.get("token")
     return HttpResponseRedirect("/reset/set-password/")
 
@@ -96,7 +96,7 @@ def forbidden(request: HttpRequest) -> HttpResponse:
 
 
 def own_session(request: HttpRequest) -> HttpResponse:
-    """Has a session beside that of the visitor, which is gone when it is saved."""
+    """Has another session beside the visitor's, and saves it after it was deleted."""
     session = store.SessionStore()
     session.create()
     session.delete()
@@ -127,11 +127,11 @@ urlpatterns = [
 ]
 
 
-# What takes a recent proof of identity.
+# Views that take a recent proof of identity.
 
 
 def pay(request: HttpRequest) -> HttpResponse:
-    """A page with a form; answers with what it is sent."""
+    """Shows a form, and answers with the fields that are posted."""
     if request.method == "GET":
         return HttpResponse(
             f'<form><input name="csrfmiddlewaretoken" value="{get_token(request)}">'
