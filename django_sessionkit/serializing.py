@@ -17,15 +17,23 @@ _encode = JSONEncoder(separators=(",", ":")).encode
 _decode = JSONDecoder().raw_decode
 
 
-def _read_without_orjson(data: bytes) -> Any:
-    return _decode(data.decode("ascii"))[0]
+def dump_facts_without_orjson(facts: Any) -> bytes:
+    return _encode(facts).encode("ascii")
 
 
-_read: Callable[[bytes], Any]
+def load_facts_without_orjson(data: bytes) -> Any:
+    return _decode(data.decode())[0]
+
+
+# Compact JSON and back, for what this package itself writes: text, and integers of 64 bits. Names
+# and not functions that call these: they have no Python frame.
+dump_facts: Callable[[Any], bytes]
+load_facts: Callable[[bytes], Any]
 try:
-    from orjson import loads as _read
+    from orjson import dumps as dump_facts
+    from orjson import loads as load_facts
 except ImportError:
-    _read = _read_without_orjson
+    dump_facts, load_facts = dump_facts_without_orjson, load_facts_without_orjson
 
 # orjson makes a float of an integer beyond 64 bits, without a word. Such a number has 19 digits.
 TOO_LONG = b"0" * 19
@@ -60,7 +68,7 @@ def load(body: bytes, plain: bool, serializer: type[Serializer]) -> Any:
     """
     if plain and serializer is JSONSerializer:
         try:
-            return _read(body)
+            return load_facts(body)
         except ValueError:
             pass  # NaN, infinity, half of a surrogate pair, a thousand levels: orjson refuses them
     return serializer().loads(body)
@@ -71,13 +79,3 @@ def is_plain(body: bytes) -> bool:
     Tell whether orjson, if it reads this output of Django's serializer at all, reads the same.
     """
     return TOO_LONG not in body.translate(DIGITS)
-
-
-def dump_facts(facts: Any) -> bytes:
-    """Return compact JSON. For what this package itself writes: text, and integers of 64 bits."""
-    return _encode(facts).encode("ascii")
-
-
-def load_facts(data: bytes) -> Any:
-    """Return what was given to ``dump_facts()``."""
-    return _read(data)

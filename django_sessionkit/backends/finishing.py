@@ -5,7 +5,7 @@ from typing import cast
 from django_sessionkit import clock, registry
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
-from django_sessionkit.backends.records import Data, Record
+from django_sessionkit.backends.records import Data, Record, sealed
 from django_sessionkit.clock import Lifetime
 from django_sessionkit.conf import conf
 from django_sessionkit.facts import Facts
@@ -116,8 +116,8 @@ class Finishing(Loading):
                 return
             while True:
                 facts = record.facts.rekeyed(old.digest, now)
-                payload = self._sealed(facts, data, new_key)
-                trace = self._sealed(record.facts._replace(successor=salt), {}, old)
+                payload = sealed(facts, data, new_key, self.serializer)
+                trace = sealed(record.facts._replace(successor=salt), {}, old, self.serializer)
                 yield self.insert, new_key.digest, payload, now, expires_at
                 if (yield self.replace, old.digest, trace, expires_at, version_of(record.payload)):
                     break

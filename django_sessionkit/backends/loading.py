@@ -20,7 +20,6 @@ from django_sessionkit.backends.records import (
     Record,
     merge,
     opened,
-    sealed,
 )
 from django_sessionkit.facts import Activity, Facts
 from django_sessionkit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
@@ -207,9 +206,6 @@ class Loading(FormerKeys):
             background=self.background,
             due=self._activity_is_due,
         )
-
-    def _sealed(self, facts: Facts, data: Data, key: SessionKey) -> bytes:
-        return sealed(facts, data, key, self.serializer)
 
     def _merged(
         self, key: SessionKey, base: Record, facts: Facts, data: Data

@@ -98,13 +98,23 @@ class SessionStore(base.SessionStore):
         policies = {answer["maxmemory_policy"] for answer in answers} - {"noeviction"}
         return [("W009", {"policy": policy}) for policy in policies]
 
+    # The one verb that is not a flow: every request waits for it, and a flow costs three calls.
+
     @classmethod
     def read(cls, digest: str) -> Stored | None:
-        return run(_read(digest), ask)
+        try:
+            return _stored(ask(methodcaller("get", _key(digest))))
+        except exceptions.ResponseError as error:
+            _check_is_foreign(error)
+            return None
 
     @classmethod
     async def aread(cls, digest: str) -> Stored | None:
-        return await arun(_read(digest), aask)
+        try:
+            return _stored(await aask(methodcaller("get", _key(digest))))
+        except exceptions.ResponseError as error:
+            _check_is_foreign(error)
+            return None
 
     @classmethod
     def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
@@ -161,18 +171,18 @@ class SessionStore(base.SessionStore):
         return await arun(_peek(digests), aask)
 
 
-# The verbs as flows, once for both kinds of client. A question is a function of a client.
-
-
-def _read(digest: str) -> Flow[Stored | None]:
-    try:
-        value = yield methodcaller("get", _key(digest))
-    except exceptions.ResponseError as error:
-        if not str(error).startswith("WRONGTYPE"):
-            raise
-        logger.warning("Something that is no string lies where a session should, and was ignored")
-        return None
+def _stored(value: bytes | None) -> Stored | None:
     return None if value is None else Stored(value[STAMP:], int.from_bytes(value[:STAMP]))
+
+
+def _check_is_foreign(error: exceptions.ResponseError) -> None:
+    """Raise an error again, unless somebody else has written something that is no string."""
+    if not str(error).startswith("WRONGTYPE"):
+        raise error
+    logger.warning("Something that is no string lies where a session should, and was ignored")
+
+
+# The other verbs are flows, once for both kinds of client. A question is a function of a client.
 
 
 def _insert(digest: str, payload: bytes, now: int, expires_at: int) -> Flow[bool]:
@@ -182,7 +192,7 @@ def _insert(digest: str, payload: bytes, now: int, expires_at: int) -> Flow[bool
 
 def _replace(digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> Flow[bool]:
     until = () if expires_at is None else (expires_at,)
-    return (yield from _script(REPLACE, digest, expected, payload, *until))
+    return _script(REPLACE, digest, expected, payload, *until)
 
 
 def _move(

@@ -10,7 +10,7 @@ from django_sessionkit import clock, registry
 from django_sessionkit.accounts import policy_of, user_of
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
-from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
+from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record, sealed
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.facts import Facts, Plan
 from django_sessionkit.interruptions import Locked, Missing, OverLimit
@@ -32,7 +32,7 @@ class Writing(Loading):
         try:
             with self._transaction(facts, data, plan):
                 facts, plan = yield from self._keep_row_true(facts, data, key.digest, plan)
-                payload = self._sealed(facts, data, key)
+                payload = sealed(facts, data, key, self.serializer)
                 at = plan.active_at, plan.lifetime.expires_at
                 if not (yield self.insert, key.digest, payload, *at):
                     raise CreateError
@@ -62,7 +62,7 @@ class Writing(Loading):
                     facts, plan = yield from self._keep_row_true(
                         facts, data, new_key.digest, plan, moving
                     )
-                    payload = self._sealed(facts, data, new_key)
+                    payload = sealed(facts, data, new_key, self.serializer)
                     expires_at, expected = plan.lifetime.expires_at, version_of(record.payload)
                     if moving:
                         at = plan.active_at, expires_at, expected
