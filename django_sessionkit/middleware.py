@@ -1,4 +1,4 @@
-"""A request and its session meet, and part."""
+"""A request gets its session and, with the answer, its cookie; an interrupted one gets told."""
 
 from asyncio import shield
 from typing import TYPE_CHECKING, Any, cast
@@ -13,10 +13,10 @@ from django.utils.functional import cached_property
 from django_sessionkit import answers
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.interruptions import Locked, NoAnswer
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import client_of
 from django_sessionkit.visit.current import current_request
+from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 if TYPE_CHECKING:
     from django_sessionkit.backends.base import SessionStore
@@ -57,9 +57,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return answers.unavailable(request)
         if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
             session.ensure_loaded()  # otherwise the save would be the first to miss it
-        is_locked_out = answers.is_locked_out(session)
         response = answers.instead_of(request, response)
-        if is_locked_out:
+        if answers.is_locked_out(session):
             return response
         session.finish(answered=response.status_code < 500)
         try:
@@ -126,7 +125,10 @@ def is_to_be_saved(session: "SessionStore", response: HttpResponse) -> bool:
 
 
 def is_background(request: HttpRequest) -> bool:
-    """Tell whether a request says, or its path does, that nobody is there: ASVS 7.3.1."""
+    """
+    Tell whether a request is no activity of its user (ASVS 7.3.1): a header says so, or its path is
+    one of SESSIONKIT_BACKGROUND.
+    """
     headers = request.META  # request.headers goes through all of them, for every request
     return (
         "prefetch" in headers.get("HTTP_SEC_PURPOSE", "")

@@ -1,4 +1,4 @@
-"""To another page, and back to this one."""
+"""Redirects to another page, with the way back to this one."""
 
 from urllib.parse import urlsplit
 

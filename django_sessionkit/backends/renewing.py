@@ -1,13 +1,15 @@
-"""The end of a request: its activity is written, and a key whose time has come is changed."""
+"""
+A session key that changes by itself, at the end of a request. Under the old key lies a trace that
+leads to the new key: former_keys.py follows that.
+"""
 
 from typing import cast
 
-from django_sessionkit import clock, registry
+from django_sessionkit import registry
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
 from django_sessionkit.backends.records import Data, Record, sealed
 from django_sessionkit.clock import Lifetime
-from django_sessionkit.conf import conf
 from django_sessionkit.facts import Facts
 from django_sessionkit.sealing import SessionKey, new_salt, successor_of, version_of
 
@@ -15,73 +17,7 @@ from django_sessionkit.sealing import SessionKey, new_salt, successor_of, versio
 RECOGNISED = 24 * 60 * 60 * 1000
 
 
-class Finishing(Loading):
-    def _finish(self, answered: bool) -> Flow[None]:
-        """
-        Write the activity, and give the session a new key if it is time for one. ``answered``: the
-        visitor is going to get the cookie.
-        """
-        record = self._record
-        key, came_by = self._key, self._came_by
-        if record is None or key is None:
-            return
-        is_unseen = record.facts.previous is not None and came_by is None
-        if not (is_unseen or self._activity_is_due):
-            return
-        now = clock.now()
-        if is_unseen:
-            yield from self._new_key_arrived(record, key, now)
-        if self.background or not self._activity_is_due:
-            return
-        self._activity_is_due = False
-        if not (yield from self._touch(key, now)):
-            return
-        if answered and not came_by and self._wants_new_key(now):
-            # A request that came by a former key has no say: a parallel one has renewed that.
-            yield from self._renew(key, now)
-        else:
-            self.slid = True
-
-    def _new_key_arrived(self, record: Record, key: SessionKey, now: int) -> Flow[None]:
-        """
-        Note that the visitor has used the new key. The old key works for ``renew_grace`` seconds
-        more; for a day we still recognise it, to notice its reuse.
-        """
-        facts = record.facts
-        # The row still has the old digest if the renewal broke off.
-        yield registry.catch_up, facts.handle, facts.previous, key.digest
-        yield self.touch, facts.previous, now, min(now + RECOGNISED, facts.ends_at(now))
-        self._keep(facts.arrived(now))
-        self.modified = True
-
-    def _touch(self, key: SessionKey, now: int) -> Flow[bool]:
-        """
-        Write the activity. Return False if the session was ended or given a new key meanwhile, or
-        if its time was over before the view was done. The next request is told.
-        """
-        facts = self._facts
-        lifetime = self._lifetime(facts, self._session_cache, now)
-        if not (yield self.touch, key.digest, now, lifetime.expires_at):
-            return False
-        if self._came_by and facts.previous:  # the former key is still all that the visitor has
-            yield self.touch, self._came_by, now, lifetime.expires_at
-        if facts.handle:
-            # Last, because it is the row that knows whether this is still the key.
-            at = facts.may_have(key.digest), now, lifetime, self.client
-            if not (yield registry.touch, facts.handle, *at):
-                return False
-            facts = facts._replace(row_expires_at=lifetime.expires_at)
-            by_clock = facts.with_clock_set(now, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
-            self._keep(by_clock)
-            if by_clock is not facts:
-                self.modified = True
-        return True
-
-    def _lifetime(self, facts: Facts, data: Data, now: int) -> Lifetime:
-        """Return until when a session lives that is active now."""
-        activity = self._activity()._replace(now=now)
-        return activity.plan(facts, data.get("_session_expiry")).lifetime
-
+class Renewing(Loading):
     def _wants_new_key(self, now: int) -> bool:
         facts = self._facts
         return facts.handle is not None and (self._privileges_changed or facts.wants_new_key(now))
@@ -134,3 +70,20 @@ class Finishing(Loading):
                 return
         self._is_now_stored(new_key, payload, facts, data)
         self.has_new_key = True
+
+    def _new_key_arrived(self, record: Record, key: SessionKey, now: int) -> Flow[None]:
+        """
+        Note that the visitor has used the new key. The old key works for ``renew_grace`` seconds
+        more; for a day we still recognise it, to notice its reuse.
+        """
+        facts = record.facts
+        # The row still has the old digest if the renewal broke off.
+        yield registry.catch_up, facts.handle, facts.previous, key.digest
+        yield self.touch, facts.previous, now, min(now + RECOGNISED, facts.ends_at(now))
+        self._keep(facts.arrived(now))
+        self.modified = True
+
+    def _lifetime(self, facts: Facts, data: Data, now: int) -> Lifetime:
+        """Return until when a session lives that is active now."""
+        activity = self._activity()._replace(now=now)
+        return activity.plan(facts, data.get("_session_expiry")).lifetime
