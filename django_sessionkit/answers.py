@@ -4,7 +4,7 @@ out, that the session is locked, that the store does not answer. A page is redir
 page, a script gets JSON.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.contrib import messages
@@ -104,7 +104,7 @@ def is_locked_out(session: Any) -> bool:
 
 def instead_of(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     """Return what the visitor is told instead of the view's answer, or that answer."""
-    session = cast("Any", request.session)
+    session: Any = request.session
     interruption = session.interruption
     if is_locked_out(session):
         if not (_is_known(request) or _is_open_while_locked(request)):
@@ -126,7 +126,7 @@ def instead_of(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 def interrupted(request: HttpRequest) -> HttpResponse:
     """Answer for a session that went away while the request was under way, and could not be
     written. Raises StoreUnavailable."""
-    session = cast("Any", request.session)
+    session: Any = request.session
     row = None
     match session.interruption:
         case OverLimit(limit):
@@ -175,8 +175,9 @@ def _signed_out(
 
 def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     """Answer for a sign-in that the limit does not allow. The session that there was is kept."""
-    session = cast("Any", request.session)
-    session = request.session = type(session)(session.session_key)
+    before: Any = request.session
+    session = type(before)(before.session_key)
+    request.session = session
     session.ensure_loaded()
     # Send the cookie again: another request may have changed the key meanwhile.
     session.has_new_key = True

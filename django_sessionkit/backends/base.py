@@ -123,7 +123,7 @@ class SessionStore(Saving, Touching):
         """
         is_due = self._activity_is_due and not self.background
         is_unread = self.modified and not self.is_loaded()
-        return not (self.interruption or is_due or is_unread or self._facts.previous)
+        return not (is_due or is_unread or self.interruption or self._facts.previous)
 
     def finish(self, answered: bool) -> None:
         """
