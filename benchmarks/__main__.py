@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="take under three minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures, as SVG")
-    parser.add_argument("--write", action="store_true", help="write the documents anew")
+    parser.add_argument("--write", action="store_true", help="put the figures in the documents")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(unknown)}")
@@ -187,13 +187,22 @@ def main() -> int:
     if options.picture:
         draw(figures, options.picture)
     if options.write:
-        text = DOCUMENT.read_text()
-        before, rest = text.split(HEADING, 1)
-        after = rest[rest.index("\n## ") :]
-        written = "\n".join([about, PICTURE, *map(str, tables)])
-        DOCUMENT.write_text(before + HEADING + written + after)
-        draw(figures, DOCUMENT.with_suffix(".svg"))
+        DOCUMENT.write_text(written(DOCUMENT.read_text(), about, tables))
+        if figures.keys() >= {*IN_PICTURE}:
+            draw(figures, DOCUMENT.with_suffix(".svg"))
     return 1 if missed else 0
+
+
+def written(document: str, about: str, tables: list[Table]) -> str:
+    """Return the document with these tables. Tables of parts that were not measured stay."""
+    before, rest = document.split(HEADING, 1)
+    end = rest.index("\n## ")
+    sections = {text.partition("\n")[0]: text for text in rest[:end].split("### ")[1:]}
+    for table in tables:
+        title, text = table.title, str(table).removeprefix("### ")
+        sections[title] = f"{text}\n"
+    figures = "".join(f"### {text}" for text in sections.values()).rstrip("\n")
+    return f"{before}{HEADING}{about}\n{PICTURE}\n{figures}\n{rest[end:]}"
 
 
 def run(size: Size, parts: list[str]) -> tuple[str, list[Table]]:

@@ -4,7 +4,7 @@ out, that the session is locked, that the store does not answer. A page is redir
 page, a script gets JSON.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.contrib import messages
@@ -21,10 +21,10 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from django_sessionkit import registry
 from django_sessionkit.conf import conf
-from django_sessionkit.interruptions import Lock, Locked, Missing, OverLimit
 from django_sessionkit.models import EndReason
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import is_page
+from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
 from django_sessionkit.visit.redirects import sign_in_url, with_way_back
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ LOCKS: dict[Lock, tuple[str, "_StrPromise"]] = {
 OPEN_VIEWS = {"reauthenticate", "session_limit", "logout", "jsi18n", "javascript-catalog"}
 
 
-class Farewell(NamedTuple):
+class Notice(NamedTuple):
     """What a visitor is told."""
 
     status: int
@@ -94,7 +94,7 @@ class Farewell(NamedTuple):
     extra: dict[str, str] = {}  # what a script is told besides
 
 
-# Deciding.
+# What to tell.
 
 
 def is_locked_out(session: Any) -> bool:
@@ -104,7 +104,7 @@ def is_locked_out(session: Any) -> bool:
 
 def instead_of(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     """Return what the visitor is told instead of the view's answer, or that answer."""
-    session = cast("Any", request.session)
+    session: Any = request.session
     interruption = session.interruption
     if is_locked_out(session):
         if not (_is_known(request) or _is_open_while_locked(request)):
@@ -126,13 +126,15 @@ def instead_of(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 def interrupted(request: HttpRequest) -> HttpResponse:
     """Answer for a session that went away while the request was under way, and could not be
     written. Raises StoreUnavailable."""
-    session = cast("Any", request.session)
+    session: Any = request.session
     row = None
     match session.interruption:
         case OverLimit(limit):
             return _refuse(request, limit)
         case Locked() as lock:
             return _tell_of_lock(request, lock)
+        case NoAnswer():
+            return unavailable(request)
         case Missing(digest):
             row = session.call(registry.row_of_missing, digest)
     request.session = type(session)()
@@ -146,21 +148,21 @@ def interrupted(request: HttpRequest) -> HttpResponse:
     # with this cookie: delete the cookie.
     again = request.get_full_path() if request.method in ("GET", "HEAD") else None
     text = _("You signed in or out in another tab meanwhile, so your session was not saved.")
-    return tell(request, Farewell(409, _("Please go back and try again"), text, to=again))
+    return tell(request, Notice(409, _("Please go back and try again"), text, to=again))
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
     """Answer for a store that did not. Nobody is signed out: the cookie is left alone."""
     title = _("Please try again in a moment")
     text = _("We cannot reach your session right now. You are still signed in.")
-    response = tell(request, Farewell(503, title, text))
+    response = tell(request, Notice(503, title, text))
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 
 
 def _signed_out(
     request: HttpRequest, reason: str, instead_of: HttpResponse | None = None
-) -> Farewell:
+) -> Notice:
     text = str(FAREWELLS.get(reason, FAREWELLS[EndReason.LOST]))
     to, wanted = sign_in_url(), str(getattr(instead_of, "url", ""))
     says_next = to is not None
@@ -168,15 +170,17 @@ def _signed_out(
         to = to and wanted
     elif to is not None and request.method == "GET":
         to = with_way_back(request, to, request.get_full_path()).url
-    return Farewell(401, _("Signed out"), text, to, says_next, {"reason": reason})
+    return Notice(401, _("Signed out"), text, to, says_next, {"reason": reason})
 
 
 def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     """Answer for a sign-in that the limit does not allow. The session that there was is kept."""
-    session = cast("Any", request.session)
-    session = request.session = type(session)(session.session_key)
+    before: Any = request.session
+    session = type(before)(before.session_key)
+    request.session = session
     session.ensure_loaded()
-    session.has_new_key = True  # of another request, while this one was under way
+    # Send the cookie again: another request may have changed the key meanwhile.
+    session.has_new_key = True
     if isinstance(session.interruption, Missing):
         cookies.spare(request)
     text = ngettext(
@@ -187,11 +191,11 @@ def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
         limit,
     ) % {"limit": limit}
     more = {"reason": str(EndReason.LIMIT)}
-    return tell(request, Farewell(403, _("Not signed in"), text, sign_in_url(), True, more))
+    return tell(request, Notice(403, _("Not signed in"), text, sign_in_url(), True, more))
 
 
 def _tell_of_lock(request: HttpRequest, lock: Locked) -> HttpResponse:
-    """Answer for a session that waits to be unlocked: only the page that unlocks it does."""
+    """Send a page to the URL that unlocks the session; give a script that URL as JSON."""
     cookies.spare(request)
     page, text = LOCKS[lock.reason]
     try:
@@ -205,16 +209,17 @@ def _tell_of_lock(request: HttpRequest, lock: Locked) -> HttpResponse:
         url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
     reason = "limit" if lock.reason == Lock.LIMIT else "locked"
     more = {"reason": reason, "url": url}
-    response = tell(request, Farewell(401, _("Locked"), str(text), url, extra=more))
+    response = tell(request, Notice(401, _("Locked"), str(text), url, extra=more))
     patch_vary_headers(response, ("Cookie",))
     return response
 
 
 def _is_farewell_due(request: HttpRequest, response: HttpResponse) -> bool:
     """
-    Tell whether a visitor whose session was ended is told so instead of this answer: where the view
-    has refused a stranger, and where it has only shown a page to one. What was done is not taken
-    back, nor a redirect that has a secret in it. Whoever is known by other means is known.
+    Tell whether a notice takes the place of this answer: of a refusal (401, 403, a redirect to the
+    sign-in page) and of a page that was only shown (GET, 200). Other answers stay: a POST took
+    effect, and a redirect may hold a secret. So does the answer to a user who is signed in by other
+    means.
     """
     refused = response.status_code in (401, 403) or _is_sign_in(str(getattr(response, "url", "")))
     shown = request.method in ("GET", "HEAD") and response.status_code == 200
@@ -246,26 +251,26 @@ def _is_open_while_locked(request: HttpRequest) -> bool:
     return path != "" and f"{request.path}/".startswith(f"{path}/")
 
 
-# Telling.
+# How to tell it.
 
 
-def tell(request: HttpRequest, farewell: Farewell) -> HttpResponse:
+def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
     """Return the answer: a redirect or a page for a person, JSON for a script."""
     response: HttpResponse
     if not is_page(request):
-        if farewell.status == 401:
+        if notice.status == 401:
             cookies.spare(request)  # a page that the script belongs to is to be told itself
-        answer = {"detail": farewell.text, **farewell.extra}
-        response = JsonResponse(answer, status=farewell.status)
-    elif farewell.to is not None:
-        response = HttpResponseRedirect(farewell.to)
-        if farewell.says_next:
-            _say_on_next_page(request, response, farewell.text)
+        answer = {"detail": notice.text, **notice.extra}
+        response = JsonResponse(answer, status=notice.status)
+    elif notice.to is not None:
+        response = HttpResponseRedirect(notice.to)
+        if notice.says_next:
+            _say_on_next_page(request, response, notice.text)
     else:
         # Without the request, whose session a context processor would read.
-        context = {"title": farewell.title, "text": farewell.text}
+        context = {"title": notice.title, "text": notice.text}
         page = render_to_string("django_sessionkit/answer.html", context)
-        response = HttpResponse(page, status=farewell.status)
+        response = HttpResponse(page, status=notice.status)
     add_never_cache_headers(response)
     return response
 

@@ -1,6 +1,7 @@
 """
-What the kit keeps of a session beside its dictionary, where no view can write, and all arithmetic
-on that. Pure: no store, no request, no clock. Moments are milliseconds since the epoch.
+The facts of a session: what the kit keeps of it beside the dictionary, where no view can write (who
+signed in, when, under which policy), and the arithmetic on them: when the session expires, locks,
+gets a new key. Pure: no store, no request, no clock. Moments are milliseconds since the epoch.
 """
 
 import uuid
@@ -10,10 +11,10 @@ from typing import Any, NamedTuple, Self
 
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
-from django_sessionkit.interruptions import Lock
 from django_sessionkit.policy import Policy
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.devices import device_of
+from django_sessionkit.visit.interruptions import Lock
 
 # The last moment that a date can be.
 END_OF_TIME = 253_402_214_400_000
@@ -73,18 +74,17 @@ class Facts(NamedTuple):
         facts = zip(self, base, theirs, strict=True)
         return type(self)._make([other if own == was else own for own, was, other in facts])
 
-    # Until when.
+    # Expiry and lock.
 
     def ends_at(self, active_at: int) -> int:
         """Return when a session ends that was last active then, whatever its own expiry says."""
         ends = END_OF_TIME if self.deadline is None else self.deadline
-        if self.policy:
-            idle = self.policy.get("idle")
-            if idle is not None and not self.policy.get("lock"):
-                ends = min(ends, active_at + 1000 * idle)
+        idle = self.policy.get("idle")
+        # A session that waits for room is locked already, and ends when it is idle.
+        if idle is not None and (self.pending is not None or not self.policy.get("lock")):
+            ends = min(ends, active_at + 1000 * idle)
         if self.pending is not None:
-            choosing = min(TIME_TO_CHOOSE, 1000 * self.policy.get("idle", TIME_TO_CHOOSE))
-            ends = min(ends, active_at + choosing)
+            ends = min(ends, active_at + TIME_TO_CHOOSE)
         return ends
 
     def lock_at(self, touched_at: int, now: int) -> Lock | None:
@@ -104,10 +104,10 @@ class Facts(NamedTuple):
         age = min(age, int(self.policy.get("idle", age)))
         return min(1000.0 * conf.SESSIONKIT_TOUCH_INTERVAL, 1000.0 * age / SHARE)
 
-    # Whose key.
+    # The session key.
 
     def may_have(self, digest: str) -> list[str]:
-        """Return the digests that the row may have: it follows a renewal of the key last."""
+        """Return the digests that the row may have: a renewal writes the store first."""
         return [digest] if self.previous is None else [digest, self.previous]
 
     def wants_new_key(self, now: int) -> bool:
@@ -125,7 +125,7 @@ class Facts(NamedTuple):
         """Return the facts after the visitor has used the new key for the first time."""
         return self._replace(previous=None, seen=now)
 
-    # Who it is.
+    # The proof of identity, and what the session is bound to.
 
     def proved(self, policy: Policy, client: Client | None, now: int) -> Self:
         """Return the facts after a proof of identity that is as good as signing in."""
@@ -209,7 +209,7 @@ class Activity(NamedTuple):
         """Return what to write of a session with this ``_session_expiry``."""
         # Activity is now, except for background requests, and for saves outside of a request where
         # a session is locked for idleness: the moment in the store locks it, and a save leaves that
-        # alone. A new key counts as activity.
+        # alone, unless it gives the session a new key.
         policy, now, active_at = facts.policy, self.now, self.now
         is_still = self.background or (not self.in_request and not moving and "lock" in policy)
         if is_still and self.stored_at:

@@ -60,12 +60,13 @@ def admit(handle: uuid.UUID, limit: int) -> bool:
 def _admit(handle: uuid.UUID, limit: int) -> bool:
     rows = UserSession.objects.primary()
     row = rows.filter(pk=handle, ended_at=None)
-    for user_id in row.values_list("user_id", flat=True):
-        with transaction.atomic(rows.db):
-            # The session may count already, if its key could not be changed afterwards.
-            others = [each for each in _counted(rows, user_id) if each.pk != handle]
-            return len(others) < limit and bool(row.update(counts=True))
-    return False
+    user_id = row.values_list("user_id", flat=True).first()
+    if user_id is None:
+        return False
+    with transaction.atomic(rows.db):
+        # The session may count already, if its key could not be changed afterwards.
+        others = [each for each in _counted(rows, user_id) if each.pk != handle]
+        return len(others) < limit and bool(row.update(counts=True))
 
 
 def _counted(rows: UserSessionQuerySet, user_id: Any) -> list[UserSession]:

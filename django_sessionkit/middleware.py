@@ -1,7 +1,7 @@
-"""A request and its session meet, and part."""
+"""A request gets its session and, with the answer, its cookie; an interrupted one gets told."""
 
 from asyncio import shield
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -13,20 +13,18 @@ from django.utils.functional import cached_property
 from django_sessionkit import answers
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.interruptions import Locked, NoAnswer
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import client_of
 from django_sessionkit.visit.current import current_request
-
-if TYPE_CHECKING:
-    from django_sessionkit.backends.base import SessionStore
+from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
     """Use this in place of Django's, at the same place in MIDDLEWARE."""
 
     def process_request(self, request: HttpRequest) -> None:
-        session = request.session = cast("SessionStore", self.SessionStore(cookies.read(request)))
+        session: Any = self.SessionStore(cookies.read(request))
+        request.session = session
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
         session.background = is_background(request)
         current_request.set(request)
@@ -51,17 +49,17 @@ class SessionMiddleware(middleware.SessionMiddleware):
             current_request.set(None)
 
     def respond(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        session = cast("SessionStore", request.session)
-        if isinstance(session.interruption, NoAnswer):
-            # Whatever the view made of that, it did not know who was asking.
-            return answers.unavailable(request)
-        if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
-            session.ensure_loaded()  # otherwise the save would be the first to miss it
-        is_locked_out = answers.is_locked_out(session)
-        response = answers.instead_of(request, response)
-        if is_locked_out:
-            return response
-        session.finish(answered=response.status_code < 500)
+        session: Any = request.session
+        if not is_settled(session):
+            if isinstance(session.interruption, NoAnswer):
+                # Whatever the view made of that, it did not know who was asking.
+                return answers.unavailable(request)
+            if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
+                session.ensure_loaded()  # otherwise the save would be the first to miss it
+            response = answers.instead_of(request, response)
+            if answers.is_locked_out(session):
+                return response
+            session.finish(answered=response.status_code < 500)
         try:
             return self.save(request, response)
         except UpdateError:
@@ -77,14 +75,13 @@ class SessionMiddleware(middleware.SessionMiddleware):
         self.process_request(request)
         response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
         session: Any = getattr(request, "session", None)
-        ours = isinstance(session, self.SessionStore)
-        if not ours or settings.SESSION_SAVE_EVERY_REQUEST or not session.is_settled():
+        if not isinstance(session, self.SessionStore) or not is_settled(session):
             return await sync_to_async(self.process_response)(request, response)
         try:
             if saved := is_to_be_saved(session, response):
                 # A visitor who goes away cancels the request, but not half of what is written.
                 await shield(session.asave())
-            cookies.finish(request, session, response, saved)
+            cookies.finish(request, cast("Any", session), response, saved)
             return response
         except UpdateError:
             return await sync_to_async(self.not_saved)(request)
@@ -100,7 +97,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return any(getattr(type(self), name) != getattr(SessionMiddleware, name) for name in names)
 
     def save(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        session = cast("SessionStore", request.session)
+        session: Any = request.session
         if saved := is_to_be_saved(session, response):
             session.save()
         cookies.finish(request, session, response, saved)
@@ -108,7 +105,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def not_saved(self, request: HttpRequest) -> HttpResponse:
         """Answer for a session that was ended while the request was under way, and its cookie."""
-        session = cast("SessionStore", request.session)
+        session: Any = request.session
         try:
             response = answers.interrupted(request)
             if isinstance(session.interruption, Locked):
@@ -119,14 +116,22 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return answers.unavailable(request)
 
 
-def is_to_be_saved(session: "SessionStore", response: HttpResponse) -> bool:
+def is_settled(session: Any) -> bool:
+    """Tell whether nothing is left to do at the end of a request but to save what was modified."""
+    return session.is_settled() and not settings.SESSION_SAVE_EVERY_REQUEST
+
+
+def is_to_be_saved(session: Any, response: HttpResponse) -> bool:
     """Tell what Django's middleware tells: what a view that failed has done is not kept."""
     wanted = session.modified or settings.SESSION_SAVE_EVERY_REQUEST
     return wanted and not session.is_empty() and response.status_code < 500
 
 
 def is_background(request: HttpRequest) -> bool:
-    """Tell whether a request says, or its path does, that nobody is there: ASVS 7.3.1."""
+    """
+    Tell whether a request is no activity of its user (ASVS 7.3.1): a header says so, or its path is
+    one of SESSIONKIT_BACKGROUND.
+    """
     headers = request.META  # request.headers goes through all of them, for every request
     return (
         "prefetch" in headers.get("HTTP_SEC_PURPOSE", "")

@@ -1,6 +1,6 @@
 """
-What is over goes away, range by range: payloads that have expired, and rows whose sessions have
-ended long ago. On the way, what a lost request or a change behind Django's back has left is mended.
+The purge: it deletes stored sessions that have expired, and rows whose sessions ended long ago. On
+the way it mends what a lost request, or a change behind Django's back, has left.
 """
 
 from contextlib import suppress

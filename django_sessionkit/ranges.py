@@ -1,4 +1,4 @@
-"""A table in small parts, each for a statement that is a short transaction: how a purge walks."""
+"""Walking through a table in small ranges, one short transaction each, as a purge does."""
 
 import random
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """
-The row of one session, as engines write it and ask about it. A session is named by its handle, as
-text. All of this happens on the database that is written to.
+The registry: one row of UserSession, as engines write it and ask about it. A handle, as text, names
+the session. All of this happens on the database that is written to.
 
 A row has the digest of its session's key. A key changes in two steps, in the store and in the row,
 so for a moment the row can have the digest before, or the one after: where it may have either, a
@@ -74,16 +74,18 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
-    # Of this row only: the session may have got another key by now, by the change of a password.
-    if found and is_disabled(found.user):
-        models.mark_ended(row, EndReason.ACCOUNT_DISABLED, handles=[found.pk])
-    elif found and not has_password_of(found.user, auth_hash):
-        models.mark_ended(row, EndReason.PASSWORD_CHANGE, handles=[found.pk])
-    elif found:
-        return found
-    else:
+    if found is None:
         # A row whose user has gone is not found together with its user.
         models.mark_ended(row, EndReason.ACCOUNT_DISABLED)
+        return None
+    if is_disabled(found.user):
+        reason = EndReason.ACCOUNT_DISABLED
+    elif not has_password_of(found.user, auth_hash):
+        reason = EndReason.PASSWORD_CHANGE
+    else:
+        return found
+    # Only if it still has this digest: a change of the password may just have given it a new key.
+    models.mark_ended(row, reason, handles=[found.pk])
     return None
 
 
@@ -151,7 +153,8 @@ def sign_out(digest: str) -> None:
 
 
 def call_replaced(handle: str) -> None:
-    """Note of a row that ended by a logout that it was another account's sign-in which did that."""
+    """Change the reason of a row from LOGOUT to REPLACED: login() of another account has flushed
+    the session."""
     signed_out = UserSession.objects.primary().filter(pk=handle, end_reason=EndReason.LOGOUT)
     signed_out.update(end_reason=EndReason.REPLACED)
 

@@ -157,7 +157,7 @@ def seal(facts: bytes, body: bytes, key: SessionKey, plain: bool = False) -> byt
         packed = _compress(contents)
         if len(packed) < len(contents):
             header, contents = header | COMPRESSED, packed
-    cipher, nonce = key.prepare(), os.urandom(NONCE)
+    cipher, nonce = key.cipher or key.prepare(), os.urandom(NONCE)
     return nonce + cipher.encrypt(nonce, header.to_bytes(HEADER) + contents, key.associated)
 
 
@@ -186,11 +186,14 @@ def unseal(payload: bytes, key: SessionKey) -> Opened | None:
 
 
 def _decrypt_with_another(payload: bytes, key: SessionKey) -> bytes | None:
-    for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        cipher = key.prepare(secret)
-        with suppress(InvalidTag, ValueError):
-            return cipher.decrypt(payload[:NONCE], payload[NONCE:], key.associated)
-    return None
+    try:
+        for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+            cipher = key.prepare(secret)
+            with suppress(InvalidTag, ValueError):
+                return cipher.decrypt(payload[:NONCE], payload[NONCE:], key.associated)
+        return None
+    finally:
+        key.cipher = None  # SECRET_KEY seals what is written next
 
 
 @lru_cache(maxsize=8)

@@ -18,15 +18,23 @@ _encode = JSONEncoder(separators=(",", ":")).encode
 _decode = JSONDecoder().raw_decode
 
 
-def _read_without_orjson(data: bytes) -> Any:
-    return _decode(data.decode("ascii"))[0]
+def dump_facts_without_orjson(facts: Any) -> bytes:
+    return _encode(facts).encode("ascii")
 
 
-_read: Callable[[bytes], Any]
+def load_facts_without_orjson(data: bytes) -> Any:
+    return _decode(data.decode())[0]
+
+
+# Compact JSON and back, for what this package itself writes: text, and integers of 64 bits. Names
+# and not functions that call these: they have no Python frame.
+dump_facts: Callable[[Any], bytes]
+load_facts: Callable[[bytes], Any]
 try:
-    from orjson import loads as _read
+    from orjson import dumps as dump_facts
+    from orjson import loads as load_facts
 except ImportError:
-    _read = _read_without_orjson
+    dump_facts, load_facts = dump_facts_without_orjson, load_facts_without_orjson
 
 # orjson silently makes a float of an integer beyond 64 bits. Such a number has 19 digits or more.
 TOO_LONG = b"0" * 19
@@ -63,7 +71,7 @@ def load(body: bytes, plain: bool, serializer: type[Serializer]) -> Any:
     """
     if plain and serializer is JSONSerializer:
         try:
-            return _read(body)
+            return load_facts(body)
         except ValueError:
             pass  # orjson refuses NaN, infinity, half of a surrogate pair, a thousand levels
     return serializer().loads(body)
@@ -75,13 +83,3 @@ def is_plain(body: bytes) -> bool:
     serializer does, if orjson reads it at all.
     """
     return TOO_LONG not in body.translate(DIGITS)
-
-
-def dump_facts(facts: Any) -> bytes:
-    """Return the facts as compact JSON. They hold text and integers of 64 bits only."""
-    return _encode(facts).encode("ascii")
-
-
-def load_facts(data: bytes) -> Any:
-    """Return what was given to ``dump_facts()``."""
-    return _read(data)

@@ -1,5 +1,5 @@
 """
-What an engine is: a few verbs on sealed payloads, and what each of them means by its answer.
+What an engine implements: a few verbs on sealed payloads, and the meaning of their answers.
 
 A storage knows digests, never session keys, and payloads, never what is in them. Moments are
 milliseconds since the epoch. The verbs are class methods: to end a session takes neither its cookie
@@ -64,10 +64,10 @@ class Storage(ABC):
 
     @classmethod
     @abstractmethod
-    def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
+    def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
         """
-        Store a new session, with ``now`` as its last activity. Return False, and change nothing, if
-        the digest is taken, also by what has expired and was not removed yet.
+        Store a new session, with ``touched_at`` as its last activity. Return False, and change
+        nothing, if the digest is taken, also by what has expired and was not removed yet.
 
         One round trip.
         """
@@ -87,19 +87,19 @@ class Storage(ABC):
     @classmethod
     @abstractmethod
     def move(
-        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+        cls, old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
     ) -> bool:
         """
-        Do what replace() does, with ``now`` as the last activity, and under another digest. When
-        this returns True, the old digest is unknown. When this returns False, nothing is stored
-        under the new one.
+        Do what replace() does, under another digest, and with ``touched_at`` as the last activity.
+        When this returns True, the old digest is unknown. When this returns False, nothing is
+        stored under the new one.
 
         One round trip, or two where the digests are on two servers.
         """
 
     @classmethod
     @abstractmethod
-    def touch(cls, digest: str, now: int, expires_at: int) -> bool:
+    def touch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
         """
         Write the last activity and the expiry, and leave the payload alone. Return False, and
         change nothing, if the digest is unknown or expired.

@@ -1,9 +1,11 @@
 """
-Django's session contract, over a few storage verbs, and what this kit adds to it.
+Django's session contract, over the storage verbs that an engine implements (storage.py), and what
+this kit adds to the contract.
 
-The three moments of a session are in rooms of their own: it is loaded (loading.py), saved
-(saving.py), and, at the end of a request, finished (finishing.py). Their operations are flows,
-which are written once. Here they are driven, sync and async.
+A session has three moments, each in a module of its own: it is loaded (loading.py), saved
+(saving.py, by writing.py), and, at the end of a request, touched (touching.py) and given a new key
+when that is due (renewing.py). Their operations are flows (flows.py), which are written once. Here
+they are driven, sync and async.
 """
 
 import logging
@@ -17,23 +19,23 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
 from django_sessionkit import clock
-from django_sessionkit.backends.finishing import Finishing
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.saving import Saving
+from django_sessionkit.backends.touching import Touching
 from django_sessionkit.clock import as_datetime
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.interruptions import Locked, NoAnswer
 from django_sessionkit.policy import Policy
 from django_sessionkit.purging import purge_rows
 from django_sessionkit.ranges import Progress
 from django_sessionkit.storage import no_answer
+from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 logger = logging.getLogger("django_sessionkit")
 
 T = TypeVar("T")
 
 
-class SessionStore(Saving, Finishing):
+class SessionStore(Saving, Touching):
     # What this kit adds.
 
     @property
@@ -98,8 +100,8 @@ class SessionStore(Saving, Finishing):
 
     def has_good_cookie(self) -> bool:
         """
-        Tell whether the visitor needs no cookie, although the session was written. A key that
-        changes by itself is not sent again: it could arrive after the next key.
+        Tell whether the browser has the right cookie. With Policy.renew_after a key is never sent
+        again: an answer that arrives late would overwrite the next key.
         """
         record = self._record
         return (
@@ -121,7 +123,7 @@ class SessionStore(Saving, Finishing):
         """
         is_due = self._activity_is_due and not self.background
         is_unread = self.modified and not self.is_loaded()
-        return not (self.interruption or is_due or is_unread or self._facts.previous)
+        return not (is_due or is_unread or self.interruption or self._facts.previous)
 
     def finish(self, answered: bool) -> None:
         """
@@ -147,7 +149,7 @@ class SessionStore(Saving, Finishing):
         return await self._arun(self._unloaded()._load())
 
     def _unloaded(self) -> "SessionStore":
-        # Whoever loads once more looks at what is stored: what is not saved yet stays as it is.
+        # A session that is loaded already is read into a new one: unsaved changes stay as they are.
         return type(self)(self.session_key) if hasattr(self, "_session_cache") else self
 
     def exists(self, session_key: str | None) -> bool:

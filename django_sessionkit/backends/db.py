@@ -49,11 +49,11 @@ class SessionStore(base.SessionStore):
         return Stored(bytes(row[0]), row[1]) if row else None
 
     @classmethod
-    def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
+    def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
         ops = _connection().ops
         verb = ops.insert_statement(on_conflict=OnConflict.IGNORE)
         suffix = ops.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
-        return _execute(f"{verb} {INSERT} {suffix}", [digest, payload, now, expires_at])
+        return _execute(f"{verb} {INSERT} {suffix}", [digest, payload, touched_at, expires_at])
 
     @classmethod
     def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
@@ -63,13 +63,13 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def move(
-        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+        cls, old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
     ) -> bool:
-        return _execute(MOVE, [new, payload, now, expires_at, old, clock.now(), expected])
+        return _execute(MOVE, [new, payload, touched_at, expires_at, old, clock.now(), expected])
 
     @classmethod
-    def touch(cls, digest: str, now: int, expires_at: int) -> bool:
-        return _execute(TOUCH, [now, expires_at, digest, now])
+    def touch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
+        return _execute(TOUCH, [touched_at, expires_at, digest, clock.now()])
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:

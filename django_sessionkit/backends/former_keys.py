@@ -1,6 +1,8 @@
 """
-A key leads to its session, and so does a former key for a while: under that lies a trace, which
-leads to the next key. A former key that is used too late is a copy: somebody else has the cookie.
+A session key leads to its session, and for a while a former key does, too. A key that was changed
+by itself leaves a trace in the store, under its own digest: a salt, from which, with the former
+key, the next key follows. Whoever uses a former key too late has a copy of the cookie, or somebody
+else has one.
 """
 
 import logging
@@ -12,13 +14,13 @@ from django_sessionkit import clock
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Resolved, found
 from django_sessionkit.facts import Facts
-from django_sessionkit.interruptions import Missing
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import SessionKey, successor_of
 from django_sessionkit.signals import session_key_reused
 from django_sessionkit.storage import Storage
 from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.interruptions import Missing
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -27,11 +29,6 @@ class FormerKeys(Storage, SessionBase):
     # The middleware sets this. None where there is no request (tests, a shell, Channels): a session
     # that is used there is not touched, and what is known about its device is kept.
     client: Client | None = None
-
-    @property
-    def _key(self) -> SessionKey | None:
-        key = self._session_key
-        return key if key is None or isinstance(key, SessionKey) else SessionKey(key)
 
     def _resolve(self, key: SessionKey) -> Flow[Resolved]:
         """Return the session with this key, or the one that a former key leads to."""

@@ -1,4 +1,4 @@
-"""A session is read, if it may go on."""
+"""A session is read, and it is decided whether it may go on."""
 
 import logging
 from functools import partial
@@ -20,15 +20,14 @@ from django_sessionkit.backends.records import (
     Record,
     merge,
     opened,
-    sealed,
 )
 from django_sessionkit.facts import Activity, Facts
-from django_sessionkit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import SessionKey
 from django_sessionkit.signals import session_moved
 from django_sessionkit.visit.current import loaded_session
+from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -65,6 +64,11 @@ class Loading(FormerKeys):
         self._activity_is_due = False
         self._privileges_changed = False
         self._came_by: str | None = None  # the digest of the former key that has led here
+
+    @property
+    def _key(self) -> SessionKey | None:
+        key = self._session_key
+        return key if key is None or isinstance(key, SessionKey) else SessionKey(key)
 
     @property
     def _facts(self) -> Facts:
@@ -106,7 +110,8 @@ class Loading(FormerKeys):
             record = record._replace(facts=verdict)
         elif verdict is not None:
             return (yield from self._load_no_further(verdict, record, data, resuming))
-        loaded_session.set(ref(self))
+        if self.client is None:  # with our middleware, the request has the session
+            loaded_session.set(ref(self))
         self._record, self._came_by = record, came_by
         self.has_new_key = came_by is not None
         if record.key is not key:
@@ -160,7 +165,7 @@ class Loading(FormerKeys):
                 case "end":
                     yield UserSession.objects.filter(pk=handle).revoke, EndReason.MOVED
                     return Missing(digest)
-        # Also of a session that was signed in by code, without a client.
+        # For a session that was signed in by code, without a client, this is the first time.
         bound = facts.bound_to(self.client)
         if bound is facts:
             return None
@@ -207,9 +212,6 @@ class Loading(FormerKeys):
             background=self.background,
             due=self._activity_is_due,
         )
-
-    def _sealed(self, facts: Facts, data: Data, key: SessionKey) -> bytes:
-        return sealed(facts, data, key, self.serializer)
 
     def _merged(
         self, key: SessionKey, base: Record, facts: Facts, data: Data

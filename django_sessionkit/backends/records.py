@@ -6,10 +6,10 @@ import logging
 from typing import Any, NamedTuple
 
 from django_sessionkit.facts import Facts
-from django_sessionkit.interruptions import Missing
 from django_sessionkit.sealing import SessionKey, seal, unseal
 from django_sessionkit.serializing import Serializer, dump, dump_facts, load, load_facts
 from django_sessionkit.storage import Stored
+from django_sessionkit.visit.interruptions import Missing
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -42,8 +42,8 @@ class Found(NamedTuple):
     came_by: str | None = None  # the digest of the former key that has led there
 
 
-# What a key leads to. None: to nothing, for it is a former key that was used too late, and
-# Policy.on_reuse only reports that.
+# What a key leads to. None: it is a former key that was used too late, and Policy.on_reuse only
+# reports that. Such a visitor has an empty session.
 Resolved = Found | Missing | None
 
 

@@ -26,7 +26,7 @@ from django_sessionkit.conf import conf
 from django_sessionkit.sealing import NONCE
 from django_sessionkit.storage import Stored
 
-logger = logging.getLogger("django.security.SuspiciousSession")
+security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
 class Script(NamedTuple):
@@ -39,7 +39,7 @@ class Script(NamedTuple):
 
 
 STAMP = 8  # bytes of touched_at
-# What is no string was written by somebody else: no session is there.
+# A value that is no string was written by another program: no session is there.
 IS_THERE = "redis.call('TYPE', KEYS[1]).ok == 'string'"
 VERSION = f"redis.call('GETRANGE', KEYS[1], {STAMP}, {STAMP + NONCE - 1})"
 # ARGV: the version that is expected, the payload, when it expires, or nothing: as before.
@@ -98,21 +98,31 @@ class SessionStore(base.SessionStore):
         policies = {answer["maxmemory_policy"] for answer in answers} - {"noeviction"}
         return [("W009", {"policy": policy}) for policy in policies]
 
+    # The one verb that is not a flow: every request waits for it, and a flow costs three calls.
+
     @classmethod
     def read(cls, digest: str) -> Stored | None:
-        return run(_read(digest), ask)
+        try:
+            return _stored(ask(methodcaller("get", _key(digest))))
+        except exceptions.ResponseError as error:
+            _check_is_foreign(error)
+            return None
 
     @classmethod
     async def aread(cls, digest: str) -> Stored | None:
-        return await arun(_read(digest), aask)
+        try:
+            return _stored(await aask(methodcaller("get", _key(digest))))
+        except exceptions.ResponseError as error:
+            _check_is_foreign(error)
+            return None
 
     @classmethod
-    def insert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
-        return run(_insert(digest, payload, now, expires_at), ask)
+    def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
+        return run(_insert(digest, payload, touched_at, expires_at), ask)
 
     @classmethod
-    async def ainsert(cls, digest: str, payload: bytes, now: int, expires_at: int) -> bool:
-        return await arun(_insert(digest, payload, now, expires_at), aask)
+    async def ainsert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
+        return await arun(_insert(digest, payload, touched_at, expires_at), aask)
 
     @classmethod
     def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
@@ -126,23 +136,23 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def move(
-        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+        cls, old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
     ) -> bool:
-        return run(_move(old, new, payload, now, expires_at, expected), ask)
+        return run(_move(old, new, payload, touched_at, expires_at, expected), ask)
 
     @classmethod
     async def amove(
-        cls, old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+        cls, old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
     ) -> bool:
-        return await arun(_move(old, new, payload, now, expires_at, expected), aask)
+        return await arun(_move(old, new, payload, touched_at, expires_at, expected), aask)
 
     @classmethod
-    def touch(cls, digest: str, now: int, expires_at: int) -> bool:
-        return run(_script(TOUCH, digest, _stamp(now), expires_at), ask)
+    def touch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
+        return run(_script(TOUCH, digest, _stamp(touched_at), expires_at), ask)
 
     @classmethod
-    async def atouch(cls, digest: str, now: int, expires_at: int) -> bool:
-        return await arun(_script(TOUCH, digest, _stamp(now), expires_at), aask)
+    async def atouch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
+        return await arun(_script(TOUCH, digest, _stamp(touched_at), expires_at), aask)
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:
@@ -161,34 +171,34 @@ class SessionStore(base.SessionStore):
         return await arun(_peek(digests), aask)
 
 
-# The verbs as flows, once for both kinds of client. A question is a function of a client.
-
-
-def _read(digest: str) -> Flow[Stored | None]:
-    try:
-        value = yield methodcaller("get", _key(digest))
-    except exceptions.ResponseError as error:
-        if not str(error).startswith("WRONGTYPE"):
-            raise
-        logger.warning("Something that is no string lies where a session should, and was ignored")
-        return None
+def _stored(value: bytes | None) -> Stored | None:
     return None if value is None else Stored(value[STAMP:], int.from_bytes(value[:STAMP]))
 
 
-def _insert(digest: str, payload: bytes, now: int, expires_at: int) -> Flow[bool]:
-    value = _stamp(now) + payload
+def _check_is_foreign(error: exceptions.ResponseError) -> None:
+    """Raise an error again, unless somebody else has written something that is no string."""
+    if not str(error).startswith("WRONGTYPE"):
+        raise error
+    security_logger.warning("A value that is no string lies where a session should: ignored")
+
+
+# The other verbs are flows, once for both kinds of client. A question is a function of a client.
+
+
+def _insert(digest: str, payload: bytes, touched_at: int, expires_at: int) -> Flow[bool]:
+    value = _stamp(touched_at) + payload
     return bool((yield methodcaller("set", _key(digest), value, nx=True, pxat=expires_at)))
 
 
 def _replace(digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> Flow[bool]:
     until = () if expires_at is None else (expires_at,)
-    return (yield from _script(REPLACE, digest, expected, payload, *until))
+    return _script(REPLACE, digest, expected, payload, *until)
 
 
 def _move(
-    old: str, new: str, payload: bytes, now: int, expires_at: int, expected: bytes
+    old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
 ) -> Flow[bool]:
-    value = _stamp(now) + payload
+    value = _stamp(touched_at) + payload
 
     write = methodcaller("set", _key(new), value, pxat=expires_at)
     # The text, not its hash: a pipeline cannot answer "no such script" half-way.

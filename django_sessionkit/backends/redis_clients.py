@@ -1,6 +1,6 @@
 """
 The Redis behind SESSION_CACHE_ALIAS: its client and the async twin of that, alone, behind Sentinel
-or as a Cluster; and the line to it, which is left alone for a moment when it is dead.
+or as a Cluster; and a circuit breaker: a Redis that did not answer is left alone for a moment.
 """
 
 import asyncio
@@ -61,8 +61,8 @@ def ask(question: Question) -> Any:
         answer = question(_client or sync_client())
     except Exception as error:
         line.failed(error)
-        if _was_demoted(error):
-            sync_client().connection_pool.disconnect(inuse_connections=False)
+        if pool := _pool_to_leave(sync_client(), error):
+            pool.disconnect(inuse_connections=False)
         raise
     line.dead_until = 0.0
     return answer
@@ -78,20 +78,22 @@ async def aask(question: Question) -> Any:
             answer = await question(client)
         except Exception as error:
             line.failed(error)
-            if _was_demoted(error):
-                await client.connection_pool.disconnect(inuse_connections=False)
+            if pool := _pool_to_leave(client, error):
+                await pool.disconnect(inuse_connections=False)
             raise
         line.dead_until = 0.0
         return answer
 
 
-def _was_demoted(error: Exception) -> bool:
+def _pool_to_leave(client: Any, error: Exception) -> Any:
     """
-    Tell whether an error is the answer of a Redis that is no primary any more. Its address may lead
-    to the new primary by now, but only new connections do. Redis 6.2 hides the word in the error
-    of a script.
+    Return the connections to a Redis that says that it is no primary any more, or None. Its address
+    may lead to the new primary by now, but only new connections do. A Cluster finds its primaries
+    by itself.
     """
-    return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error)
+    # Redis 6.2 hides the word in the error of a script.
+    was_demoted = isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error)
+    return getattr(client, "connection_pool", None) if was_demoted else None
 
 
 class Line:
@@ -107,7 +109,7 @@ class Line:
         """Take a line that was dead. Raise ConnectionError if its time is not over yet."""
         if time.monotonic() < self.dead_until:
             raise exceptions.ConnectionError("Redis did not answer a moment ago")
-        self.dead_until = time.monotonic() + HOLD  # the others wait for this request
+        self.dead_until = time.monotonic() + HOLD  # until this request has an answer
 
     def failed(self, error: Exception) -> None:
         """Take note of an error: of a dead line, or the answer of a Redis that is there."""

@@ -10,9 +10,9 @@ from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.exceptions import TooManySessions
-from django_sessionkit.interruptions import Locked
 from django_sessionkit.models import EndReason
 from django_sessionkit.sealing import SessionKey, digest_of, new_session_key
+from django_sessionkit.visit.interruptions import Locked
 
 
 class Saving(Writing):
@@ -28,7 +28,7 @@ class Saving(Writing):
         data = self._data_without_loading()
         self._refuse_while_locked(data)
         self._forget()
-        # A key that is taken is as likely as a repeated SHA-1: the random source repeats itself.
+        # Random keys are never equal by chance: if one is taken, the random source repeats itself.
         for _ in range(3):
             with suppress(CreateError):
                 yield from self._insert(new_session_key(), data)
@@ -59,11 +59,12 @@ class Saving(Writing):
         """
         key = self._key
         if key is None:
-            # login() begins with this. Who signs in instead of unlocking a session gets another.
+            if proved and self.interruption:
+                raise UpdateError("The session has ended, or is locked: see unlock().")
+            # login() begins with this. If the session is locked, the save after login() makes
+            # another one and ends this.
             if self._locked_key is None:
                 yield from self._create()
-            elif proved:
-                raise UpdateError("The session is locked: see unlock().")
             return
         try:
             record = yield from self._what_is_replaced(key)
@@ -78,7 +79,7 @@ class Saving(Writing):
         except TooManySessions:
             raise
         except UpdateError:
-            if self._facts.handle:
+            if proved or self._facts.handle:
                 raise
             yield from self._create()
 
@@ -165,7 +166,8 @@ class Saving(Writing):
             self._record = record._replace(expiry=None)
             self._replaces_all = True
         if self._record is None:
-            raise UpdateError
+            self._refuse_while_locked({})
+            raise UpdateError("The session has ended.")
         return self._record
 
     def _refuse_while_locked(self, data: Data) -> None:

@@ -10,14 +10,14 @@ from django_sessionkit import clock, registry
 from django_sessionkit.accounts import policy_of, user_of
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
-from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
+from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record, sealed
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.facts import Facts, Plan
-from django_sessionkit.interruptions import Locked, Missing, OverLimit
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.sealing import SessionKey, version_of
 from django_sessionkit.visit.current import current_request
+from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 
 # Where django-hijack and django-loginas note that staff act as somebody else.
 IMPERSONATION = ("hijack_history", "loginas_from_session")
@@ -32,9 +32,9 @@ class Writing(Loading):
         try:
             with self._transaction(facts, data, plan):
                 facts, plan = yield from self._keep_row_true(facts, data, key.digest, plan)
-                payload = self._sealed(facts, data, key)
-                at = plan.active_at, plan.lifetime.expires_at
-                if not (yield self.insert, key.digest, payload, *at):
+                payload = sealed(facts, data, key, self.serializer)
+                moments = plan.active_at, plan.lifetime.expires_at
+                if not (yield self.insert, key.digest, payload, *moments):
                     raise CreateError
                 yield from self._check_not_revoked(facts, key.digest)
         except Exception:
@@ -62,11 +62,11 @@ class Writing(Loading):
                     facts, plan = yield from self._keep_row_true(
                         facts, data, new_key.digest, plan, moving
                     )
-                    payload = self._sealed(facts, data, new_key)
+                    payload = sealed(facts, data, new_key, self.serializer)
                     expires_at, expected = plan.lifetime.expires_at, version_of(record.payload)
                     if moving:
-                        at = plan.active_at, expires_at, expected
-                        done = yield self.move, key.digest, new_key.digest, payload, *at
+                        to = new_key.digest, payload, plan.active_at, expires_at, expected
+                        done = yield self.move, key.digest, *to
                     else:
                         until = None if plan.keeps_expiry else expires_at
                         done = yield self.replace, key.digest, payload, until, expected
@@ -98,7 +98,7 @@ class Writing(Loading):
             return ONE_STATEMENT
         return self.atomic()
 
-    # Its row.
+    # The row.
 
     def _keep_row_true(
         self, facts: Facts, data: Data, digest: str, plan: Plan, moving: bool = False
@@ -156,8 +156,8 @@ class Writing(Loading):
 
     def _move_row(self, key: SessionKey, new: str, facts: Facts, plan: Plan) -> Flow[SessionKey]:
         """Have the row follow to a new key; return the key that the session has until then."""
-        now = new, plan.active_at, plan.lifetime, facts.authenticated_at
-        while not (yield registry.rekey, facts.handle, facts.may_have(key.digest), *now):
+        row = new, plan.active_at, plan.lifetime, facts.authenticated_at
+        while not (yield registry.rekey, facts.handle, facts.may_have(key.digest), *row):
             found = yield from self._resolve(key)
             if not isinstance(found, Found) or found.record.key == key:
                 raise self._ended(Missing(key.digest))
@@ -178,7 +178,7 @@ class Writing(Loading):
             yield self.remove, [digest]
             raise self._ended(Missing(digest))
 
-    # Its user.
+    # The user.
 
     def _authenticated(self, facts: Facts) -> Flow[Facts]:
         """Return the facts after a new proof of identity that is as good as signing in."""

@@ -1,4 +1,4 @@
-"""The session cookie: how it is read, set, prolonged, kept and deleted."""
+"""The session cookie: read from a request, and set or deleted with the answer."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.http import http_date
 
-logger = logging.getLogger("django.security.SuspiciousSession")
+security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 # The session keys that Django's engines and ours issue: 32 lower case letters and digits.
 SESSION_KEY_PATTERN = re.compile(r"[a-z0-9]{32}", re.ASCII)
@@ -49,7 +49,9 @@ def read(request: HttpRequest) -> str | None:
             found.add(value.strip(" \t"))
     if len(found) > 1:
         spare(request)  # deleting the cookie could delete the good one
-        logger.warning("A request came with %d session cookies, and none was used", len(found))
+        security_logger.warning(
+            "A request came with %d session cookies, and none was used", len(found)
+        )
         return None
     key = next(iter(found), "")
     return key if SESSION_KEY_PATTERN.fullmatch(key) else None

@@ -1,5 +1,6 @@
 """
-The request that is being answered, for code that is not given it. The middleware sets it.
+The request that is being answered, for code that is not given a request, such as receivers of
+signals. The middleware sets it.
 """
 
 from contextvars import ContextVar

@@ -1,4 +1,4 @@
-"""Redirects to another page that lead back to this page."""
+"""Redirects to another page, with the way back to this one."""
 
 from urllib.parse import urlsplit
 

@@ -161,6 +161,7 @@ def test_a_key_that_was_prepared_notices_another_secret_key():
     key = SessionKey(KEY)
     assert key.prepare() is key.prepare()
     with override_settings(SECRET_KEY="new"):
+        key.prepare()
         payload = seal(FACTS, CART, key)
         assert opened(payload) == (FACTS, CART, False)
     assert opened(payload) is None

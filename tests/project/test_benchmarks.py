@@ -63,14 +63,17 @@ def test_a_bar_that_is_missed_fails(
 ):
     table = Table("Load", ["", "µs"], [["ours", "70"]], verdicts=[Verdict("Load", 1.0, found)])
     document = tmp_path / "performance.md"
-    document.write_text("Before.\n\n## Figures\n\nOld ones.\n\n## After\n")
+    old = "### Load\n\nOld ones.\n\n### Save\n\nOf another run.\n"
+    document.write_text(f"Before.\n\n## Figures\n\nAnother machine.\n\n{old}\n## After\n")
     monkeypatch.setattr(benchmarks, "run", lambda size, parts: ("A machine.\n", [table]))
     monkeypatch.setattr(benchmarks, "draw", lambda figures, path: path.write_text("a picture"))
     monkeypatch.setattr(benchmarks, "DOCUMENT", document)
+    monkeypatch.setattr(benchmarks, "IN_PICTURE", ["Load"])
     monkeypatch.setattr(sys, "argv", ["benchmarks", "operations", "--write"])
     assert benchmarks.main() == code
     assert ("Missed: Load: 1.10, not ≤ 1" in capsys.readouterr().out) is bool(code)
     written = "A machine.\n\n![What an operation takes, in microseconds](performance.svg)\n\n"
     written += "### Load\n\n|  | µs |\n| --- | ---: |\n| ours | 70 |\n"
+    written += "\n### Save\n\nOf another run.\n"
     assert document.read_text() == f"Before.\n\n## Figures\n\n{written}\n## After\n"
     assert (tmp_path / "performance.svg").read_text() == "a picture"

@@ -1,21 +1,25 @@
 """A session that is locked for want of activity, and what opens it again."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
+from django.db import OperationalError
 from django.http import HttpResponse
 from django.urls import path
 
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import SCRIPT
 from tests.calls import CALL, leads_to_the_lock, prove_and_go_on, use
 from tests.calls import urlpatterns as site_with_calls
+from tests.interleaving import before
 from tests.pages import PROVE
 from tests.people import CREDENTIALS, is_still_in, key_of, only_row, told
 from tests.policies import LOCK
@@ -39,7 +43,25 @@ async def alook(request):
     return HttpResponse("seen")
 
 
-urlpatterns = [*site_with_calls, path("look/", look), path("alook/", alook)]
+def no_route():
+    raise OperationalError("no route to host")
+
+
+def save_all_the_same(request):
+    """Goes on after a store that did not answer, as if it had."""
+    with suppress(StoreUnavailable):
+        request.session.unlock()
+    request.session["cart"] = "kettle"
+    request.session.save()
+    return HttpResponse("done")
+
+
+urlpatterns = [
+    *site_with_calls,
+    path("look/", look),
+    path("alook/", alook),
+    path("save_all_the_same/", save_all_the_same),
+]
 
 
 @pytest.mark.parametrize(("seconds", "open_"), [(599, True), (600, False), (601, False)])
@@ -134,6 +156,15 @@ def test_nothing_of_what_a_view_does_is_kept_while_it_is_locked(locked, act):
 def test_what_asks_for_the_lock_first_is_told(locked):
     session = SessionStore(key_of(locked))
     assert session.locked.reason == "idle"
+
+
+def test_a_store_that_fails_while_it_is_locked_takes_no_cookie_away(locked, monkeypatch):
+    before(monkeypatch, SessionStore, "read", no_route)
+    answer = locked.post("/save_all_the_same/")
+    assert answer.status_code == 503
+    assert "sessionid" not in answer.cookies
+    prove_and_go_on(locked)
+    assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
 
 
 @pytest.mark.parametrize("full", [False, True])

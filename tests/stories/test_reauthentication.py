@@ -15,6 +15,7 @@ from django.contrib.auth import authenticate
 from django.contrib.auth.backends import BaseBackend, RemoteUserBackend
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_login_failed
+from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.backends.signed_cookies import SessionStore as ForeignSession
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -27,6 +28,7 @@ from django_sessionkit.decorators import recent_authentication_required
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.proofs import LONGEST
 from django_sessionkit.views import ReauthenticateView
+from tests import store
 from tests.browsers import SCRIPT
 from tests.pages import LIST, OTHERS, PROVE, Strict, contrast, fields_of, said, style_sheet, words
 from tests.people import (
@@ -110,6 +112,20 @@ def test_whose_proof_is_too_old_is_asked_for_another_and_comes_back(stale: Clien
     assert key_of(stale) != old_key
     stale.cookies["sessionid"] = old_key
     assert not is_in(stale)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_proof_for_a_session_that_has_ended_is_refused(
+    laptop: Client, drive: Callable[..., Any], is_read: bool
+):
+    """A new session of nobody would take its place, and look as if all were well."""
+    session = store.SessionStore(key_of(laptop))
+    if is_read:
+        session.ensure_loaded()
+    UserSession.objects.revoke()
+    with pytest.raises(UpdateError, match="ended"):
+        drive(session, "reauthenticate")
+    assert store.payloads() == {}
 
 
 @pytest.mark.standard("ASVS-7.5.1", "ASVS-16.3.1")

@@ -20,12 +20,12 @@ from django.utils import timezone
 
 from django_sessionkit import models, ranges, registry
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.interruptions import NoAnswer
 from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.current import current_request
+from django_sessionkit.visit.interruptions import NoAnswer
 from tests import store
 from tests.interleaving import before, elsewhere
 from tests.people import FIREFOX

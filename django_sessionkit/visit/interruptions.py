@@ -1,4 +1,4 @@
-"""What can come between a request and its session."""
+"""Why a request does not get its session: missing, locked, over the limit, no answer."""
 
 import uuid
 from enum import StrEnum

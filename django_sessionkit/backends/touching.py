@@ -1,0 +1,58 @@
+"""The end of a request: its activity is written, in the store and in the row."""
+
+from django_sessionkit import clock, registry
+from django_sessionkit.backends.flows import Flow
+from django_sessionkit.backends.renewing import Renewing
+from django_sessionkit.conf import conf
+from django_sessionkit.sealing import SessionKey
+
+
+class Touching(Renewing):
+    def _finish(self, answered: bool) -> Flow[None]:
+        """
+        Write the activity, and give the session a new key if it is time for one. ``answered``: the
+        visitor is going to get the cookie.
+        """
+        record = self._record
+        key, came_by = self._key, self._came_by
+        if record is None or key is None:
+            return
+        is_unseen = record.facts.previous is not None and came_by is None
+        if not (is_unseen or self._activity_is_due):
+            return
+        now = clock.now()
+        if is_unseen:
+            yield from self._new_key_arrived(record, key, now)
+        if self.background or not self._activity_is_due:
+            return
+        self._activity_is_due = False
+        if not (yield from self._touch(key, now)):
+            return
+        if answered and not came_by and self._wants_new_key(now):
+            # A request that came by a former key does not: another request has changed the key.
+            yield from self._renew(key, now)
+        else:
+            self.slid = True
+
+    def _touch(self, key: SessionKey, now: int) -> Flow[bool]:
+        """
+        Write the activity. Return False if the session was ended or given a new key meanwhile, or
+        if its time was over before the view was done. The next request is told.
+        """
+        facts = self._facts
+        lifetime = self._lifetime(facts, self._session_cache, now)
+        if not (yield self.touch, key.digest, now, lifetime.expires_at):
+            return False
+        if self._came_by and facts.previous:  # the former key is still all that the visitor has
+            yield self.touch, self._came_by, now, lifetime.expires_at
+        if facts.handle:
+            # Last, because it is the row that knows whether this is still the key.
+            row = facts.handle, facts.may_have(key.digest), now, lifetime, self.client
+            if not (yield registry.touch, *row):
+                return False
+            facts = facts._replace(row_expires_at=lifetime.expires_at)
+            by_clock = facts.with_clock_set(now, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
+            self._keep(by_clock)
+            if by_clock is not facts:
+                self.modified = True
+        return True
