@@ -39,7 +39,7 @@ MESSAGES = {
         'Leave only "django_sessionkit.middleware.SessionMiddleware".',
     ),
     "E005": (
-        "{middleware} needs the session, but MIDDLEWARE lists it before {session_middleware}.",
+        "{middleware} comes before {session_middleware} in MIDDLEWARE, but needs the session.",
         'Move "{session_middleware}" up, before "{middleware}".',
     ),
     "E006": (
@@ -83,7 +83,7 @@ MESSAGES = {
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
     ),
     "W002": (
-        "MIDDLEWARE lists {middleware} after {session_middleware}, so it caches private answers.",
+        "{middleware} comes after {session_middleware} in MIDDLEWARE, so it caches private pages.",
         'Move "{middleware}" up, before "{session_middleware}".',
     ),
     "W003": (

@@ -459,7 +459,7 @@ def test_store_that_does_not_answer_is_said_and_ends_nothing_less(alice, root, s
         assert message == ("warning", f"The session store did not answer. {said}")
     with override_settings(SESSIONKIT_TOUCH_INTERVAL=1):
         assert act(desk, "delete_selected", row_of(pc)).status_code == 302
-        assert messages_of(desk.get(CHANGELIST))[0][1].endswith("ends within 1 second.")
+        assert messages_of(desk.get(CHANGELIST))[0][1].endswith("stop working within 1 second.")
     assert UserSession.objects.filter(end_reason=EndReason.REVOKED_BY_STAFF).count() == 2
     assert len(log_entries()) == 2
 
