@@ -25,9 +25,9 @@ from django_sessionkit.facts import (
     Facts,
     age_of,
 )
-from django_sessionkit.interruptions import Lock
 from django_sessionkit.policy import AAL1, AAL2, AAL3, HUNDRED_YEARS, STAFF, Policy
 from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.interruptions import Lock
 from tests.people import CHROME_ON_LINUX, FIREFOX, FIREFOX_ON_WINDOWS, IPHONE, NEW_FIREFOX
 
 pytestmark = pytest.mark.once
