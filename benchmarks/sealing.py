@@ -19,8 +19,8 @@ from django.utils.crypto import get_random_string
 
 from benchmarks.drivers import CART, Driver, cart_of
 from benchmarks.report import Ratio, Rounds, Table, Verdict
-from django_sessionkit.sealing import SessionKey, new_session_key, seal, unseal
-from django_sessionkit.serializing import dump, dump_facts, load, load_facts
+from django_sessionkit.backends.sealing import SessionKey, new_session_key, seal, unseal
+from django_sessionkit.backends.serializing import dump, dump_facts, load, load_facts
 
 FACTS = {"handle": "0" * 32, "user": "1", "authenticated_at": 10**12, "until": 10**12}
 # Bytes. This is more than the caches of a core can hold.

@@ -4,7 +4,7 @@ import re
 
 import httpx
 
-from django_sessionkit.sealing import digest_of
+from django_sessionkit.backends.sealing import digest_of
 from example_project.management.commands.demo import PASSWORD
 from tests.browsers import PAGE
 

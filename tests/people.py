@@ -6,8 +6,8 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 from django.test import Client
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import digest_of
 from tests.browsers import PAGE, SCRIPT, view
 from tests.pages import press
 from tests.store import SessionStore

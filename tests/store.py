@@ -19,9 +19,9 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.conf import conf
 from django_sessionkit.models import StoredSession, get_session_store
-from django_sessionkit.sealing import digest_of
 
 SessionStore: Any = get_session_store()
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60  # in seconds

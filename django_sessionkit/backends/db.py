@@ -15,10 +15,10 @@ from django.db.models.constants import OnConflict
 
 from django_sessionkit import clock
 from django_sessionkit.backends import base
+from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
 from django_sessionkit.purging import purge_payloads
 from django_sessionkit.ranges import Progress
-from django_sessionkit.sealing import NONCE
 from django_sessionkit.storage import Stored
 
 logger = logging.getLogger("django_sessionkit")

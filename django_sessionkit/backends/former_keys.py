@@ -11,12 +11,12 @@ from functools import partial
 from django.contrib.sessions.backends.base import SessionBase
 
 from django_sessionkit import clock
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Resolved, found
-from django_sessionkit.facts import Facts
+from django_sessionkit.backends.sealing import SessionKey, successor_of
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
-from django_sessionkit.sealing import SessionKey, successor_of
 from django_sessionkit.signals import session_key_reused
 from django_sessionkit.storage import Storage
 from django_sessionkit.visit.client import Client

@@ -11,6 +11,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from django_sessionkit import clock, registry
+from django_sessionkit.backends.facts import Activity, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.former_keys import FormerKeys
 from django_sessionkit.backends.records import (
@@ -21,10 +22,9 @@ from django_sessionkit.backends.records import (
     merge,
     opened,
 )
-from django_sessionkit.facts import Activity, Facts
+from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
-from django_sessionkit.sealing import SessionKey
 from django_sessionkit.signals import session_moved
 from django_sessionkit.visit.current import loaded_session
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer

@@ -5,9 +5,9 @@ A session as it is stored: opened, sealed, and merged with what somebody else ha
 import logging
 from typing import Any, NamedTuple
 
-from django_sessionkit.facts import Facts
-from django_sessionkit.sealing import SessionKey, seal, unseal
-from django_sessionkit.serializing import Serializer, dump, dump_facts, load, load_facts
+from django_sessionkit.backends.facts import Facts
+from django_sessionkit.backends.sealing import SessionKey, seal, unseal
+from django_sessionkit.backends.serializing import Serializer, dump, dump_facts, load, load_facts
 from django_sessionkit.storage import Stored
 from django_sessionkit.visit.interruptions import Missing
 

@@ -22,8 +22,8 @@ from redis import exceptions
 from django_sessionkit.backends import base
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import aask, ask, source, sync_client
+from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.conf import conf
-from django_sessionkit.sealing import NONCE
 from django_sessionkit.storage import Stored
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")

@@ -6,12 +6,12 @@ leads to the new key: former_keys.py follows that.
 from typing import cast
 
 from django_sessionkit import registry
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
 from django_sessionkit.backends.records import Data, Record, sealed
+from django_sessionkit.backends.sealing import SessionKey, new_salt, successor_of, version_of
 from django_sessionkit.clock import Lifetime
-from django_sessionkit.facts import Facts
-from django_sessionkit.sealing import SessionKey, new_salt, successor_of, version_of
 
 # How long the former key of a session is recognised once its new key was seen, in milliseconds.
 RECOGNISED = 24 * 60 * 60 * 1000

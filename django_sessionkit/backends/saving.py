@@ -8,10 +8,10 @@ from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django_sessionkit import clock, limits, registry
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
+from django_sessionkit.backends.sealing import SessionKey, digest_of, new_session_key
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason
-from django_sessionkit.sealing import SessionKey, digest_of, new_session_key
 from django_sessionkit.visit.interruptions import Locked
 
 

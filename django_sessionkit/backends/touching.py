@@ -3,8 +3,8 @@
 from django_sessionkit import clock, registry
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.renewing import Renewing
+from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.conf import conf
-from django_sessionkit.sealing import SessionKey
 
 
 class Touching(Renewing):

@@ -8,14 +8,14 @@ from django.contrib.sessions.backends.base import CreateError
 
 from django_sessionkit import clock, registry
 from django_sessionkit.accounts import policy_of, user_of
+from django_sessionkit.backends.facts import Facts, Plan
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record, sealed
+from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.exceptions import TooManySessions
-from django_sessionkit.facts import Facts, Plan
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
-from django_sessionkit.sealing import SessionKey, version_of
 from django_sessionkit.visit.current import current_request
 from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 

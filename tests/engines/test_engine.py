@@ -12,8 +12,8 @@ from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.views.debug import ExceptionReporter
 
 from django_sessionkit.backends import saving
+from django_sessionkit.backends.sealing import SessionKey, digest_of
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import SessionKey, digest_of
 from django_sessionkit.visit.client import Client
 from tests import store
 from tests.store import SessionStore, again, round_trips, travel

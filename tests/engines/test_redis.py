@@ -25,10 +25,10 @@ from django.test import RequestFactory
 
 from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import digest_of
 from tests.certificates import Authority
 from tests.redis_servers import FORGETFUL, Proxy, Server, sessions_in, wait_for
 from tests.servers import HOST

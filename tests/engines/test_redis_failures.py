@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 
 from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.sealing import digest_of
 from django_sessionkit.visit.interruptions import NoAnswer
 from tests.browsers import sets_no_cookie, view
 from tests.people import is_in, key_of, post_sign_in

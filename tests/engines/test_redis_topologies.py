@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 
 from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import digest_of
 from django_sessionkit.visit.client import Client
 from tests import redis_servers
 from tests.redis_servers import PATIENCE, sessions_in

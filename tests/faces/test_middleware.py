@@ -19,10 +19,10 @@ from django.utils import timezone
 from django_sessionkit import answers as kit_answers
 from django_sessionkit import middleware, registry
 from django_sessionkit.backends import base
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser, deletes_the_cookie, sets_no_cookie
 from tests.interleaving import before

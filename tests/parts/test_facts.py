@@ -15,9 +15,7 @@ from django.test import override_settings
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from django_sessionkit.clock import Lifetime, as_datetime
-from django_sessionkit.conf import conf
-from django_sessionkit.facts import (
+from django_sessionkit.backends.facts import (
     END_OF_TIME,
     KNOWN,
     TIME_TO_CHOOSE,
@@ -25,6 +23,8 @@ from django_sessionkit.facts import (
     Facts,
     age_of,
 )
+from django_sessionkit.clock import Lifetime, as_datetime
+from django_sessionkit.conf import conf
 from django_sessionkit.policy import AAL1, AAL2, AAL3, HUNDRED_YEARS, STAFF, Policy
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.interruptions import Lock

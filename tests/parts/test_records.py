@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_sessionkit.backends import records
+from django_sessionkit.backends.facts import KNOWN, Facts
 from django_sessionkit.backends.records import (
     NO_FACTS,
     Found,
@@ -21,8 +22,7 @@ from django_sessionkit.backends.records import (
     opened,
     sealed,
 )
-from django_sessionkit.facts import KNOWN, Facts
-from django_sessionkit.sealing import SessionKey, digest_of, new_session_key
+from django_sessionkit.backends.sealing import SessionKey, digest_of, new_session_key
 from django_sessionkit.storage import Stored
 
 pytestmark = pytest.mark.once

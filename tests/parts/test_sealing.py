@@ -15,8 +15,8 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_sessionkit import sealing
-from django_sessionkit.sealing import (
+from django_sessionkit.backends import sealing
+from django_sessionkit.backends.sealing import (
     COMPRESS_FROM,
     NONCE,
     SessionKey,

@@ -9,8 +9,8 @@ from django.core.signing import JSONSerializer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_sessionkit import serializing
-from django_sessionkit.serializing import dump, dump_facts, is_plain, load, load_facts
+from django_sessionkit.backends import serializing
+from django_sessionkit.backends.serializing import dump, dump_facts, is_plain, load, load_facts
 
 pytestmark = pytest.mark.once
 

@@ -16,9 +16,9 @@ from django.http import HttpResponse
 from django.urls import path
 
 from django_sessionkit import limits, registry
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sign_in_refused
 from tests import store
 from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, view

@@ -12,9 +12,9 @@ from django.db import OperationalError
 from django.http import HttpResponse
 from django.urls import path
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import SCRIPT
 from tests.calls import CALL, leads_to_the_lock, prove_and_go_on, use

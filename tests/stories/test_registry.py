@@ -19,9 +19,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_sessionkit import models, ranges, registry
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, uuid7
-from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.current import current_request

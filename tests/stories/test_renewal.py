@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.views.debug import ExceptionReporter
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import digest_of
 from django_sessionkit.visit.client import Client
 from tests import store
 from tests.browsers import browse_as, cart, given, put, read, sets_no_cookie, view

@@ -3,8 +3,8 @@
 import pytest
 from django.db import OperationalError
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import UserSession
-from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import browse_as, cart, given, put, read, sets_no_cookie, view
 from tests.people import is_in, is_told, key_of, row_of

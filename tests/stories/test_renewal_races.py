@@ -7,8 +7,8 @@ from django.db import connection
 from django.http import HttpResponse
 from django.urls import path
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.sealing import digest_of
 from tests import store
 from tests.browsers import browse_as, cart, given, put, read
 from tests.interleaving import together

@@ -6,8 +6,8 @@ import pytest
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import OperationalError
 
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.sealing import digest_of
 from django_sessionkit.signals import session_key_reused
 from tests import store
 from tests.browsers import SCRIPT, browse_as, cart, deletes_the_cookie, given, put, read, view

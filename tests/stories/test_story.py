@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 
-from django_sessionkit.sealing import digest_of
+from django_sessionkit.backends.sealing import digest_of
 from example_project.management.commands.demo import PASSWORD
 from example_project.products import PRODUCTS
 from tests import servers, store
