@@ -10,10 +10,16 @@ from urllib.parse import urlsplit
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
 from django.contrib.messages.storage import default_storage
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    JsonResponse,
+    QueryDict,
+)
 from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -115,7 +121,11 @@ def instead_of(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     elif isinstance(interruption, Missing) and SESSION_KEY not in session:
         row = session.call(registry.row_of_missing, interruption.digest)
         if row and _is_farewell_due(request, response):
-            return tell(request, _signed_out(request, row.end_reason, response))
+            farewell = tell(request, _signed_out(request, row.end_reason, response))
+            # What the view has set is not ours to drop: the state of a sign-in elsewhere, say.
+            for name, cookie in response.cookies.items():
+                farewell.cookies.setdefault(name, cookie)
+            return farewell
         if not (row and _is_sign_in_page(request)):
             # Without a row, a parallel request may just have given the session a new key: to delete
             # the cookie could hit the new one. With a row, the next page has to say why.
@@ -151,6 +161,22 @@ def interrupted(request: HttpRequest) -> HttpResponse:
     return tell(request, Notice(409, _("Please go back and try again"), text, to=again))
 
 
+def not_saved(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """
+    Answer for a session that could not be saved when its view had answered. Raises
+    StoreUnavailable.
+    """
+    session: Any = request.session
+    if session.is_new and isinstance(session.interruption, Missing):
+        row = session.call(registry.row_of_missing, session.interruption.digest)
+        if row is None:
+            # The transaction of the view was rolled back, and its new session with that.
+            request.session = type(session)()
+            cookies.spare(request)
+            return response
+    return interrupted(request)
+
+
 def unavailable(request: HttpRequest) -> HttpResponse:
     """Answer for a store that did not. Nobody is signed out: the cookie is left alone."""
     title = _("Please try again in a moment")
@@ -166,10 +192,13 @@ def _signed_out(
     text = str(FAREWELLS.get(reason, FAREWELLS[EndReason.LOST]))
     to, wanted = sign_in_url(), str(getattr(instead_of, "url", ""))
     says_next = to is not None
-    if _is_sign_in(wanted):  # the view knows its own sign-in page
+    if _is_sign_in(request, wanted):  # the view knows its own sign-in page
         to = to and wanted
     elif to is not None and request.method == "GET":
-        to = with_way_back(request, to, request.get_full_path()).url
+        # Another host learns no more than the path: the query may hold a secret.
+        is_ours = urlsplit(to).netloc in ("", request.get_host())
+        back = request.get_full_path() if is_ours else request.path
+        to = with_way_back(request, to, back).url
     return Notice(401, _("Signed out"), text, to, says_next, {"reason": reason})
 
 
@@ -221,7 +250,8 @@ def _is_farewell_due(request: HttpRequest, response: HttpResponse) -> bool:
     effect, and a redirect may hold a secret. So does the answer to a user who is signed in by other
     means.
     """
-    refused = response.status_code in (401, 403) or _is_sign_in(str(getattr(response, "url", "")))
+    to = str(getattr(response, "url", ""))
+    refused = response.status_code in (401, 403) or _is_sign_in(request, to)
     shown = request.method in ("GET", "HEAD") and response.status_code == 200
     return (refused or shown) and not _is_known(request) and not _is_sign_in_page(request)
 
@@ -230,8 +260,24 @@ def _is_known(request: HttpRequest) -> bool:
     return bool(getattr(getattr(request, "user", None), "is_authenticated", False))
 
 
-def _is_sign_in(url: str) -> bool:
-    return f"{REDIRECT_FIELD_NAME}=" in url or (url != "" and url == sign_in_url())
+def _is_sign_in(request: HttpRequest, url: str) -> bool:
+    """
+    Tell whether a redirect leads to a sign-in page: that of LOGIN_URL, one that is named "login",
+    as the admin's is, or any page that is to lead back to where the visitor is.
+    """
+    if not url:
+        return False
+    host, parts, own = request.get_host(), urlsplit(url), urlsplit(sign_in_url() or "")
+    if (parts.netloc or host, parts.path) == (own.netloc or host, own.path):
+        return True
+    back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
+    here = request.get_full_path()
+    if back in (here, request.build_absolute_uri(here)):
+        return True
+    try:
+        return (parts.netloc or host) == host and resolve(parts.path).url_name == "login"
+    except Resolver404:
+        return False
 
 
 def _is_sign_in_page(request: HttpRequest) -> bool:

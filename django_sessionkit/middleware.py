@@ -63,7 +63,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         try:
             return self.save(request, response)
         except UpdateError:
-            return self.not_saved(request)
+            return self.not_saved(request, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
         """
@@ -84,7 +84,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             cookies.finish(request, cast("Any", session), response, saved)
             return response
         except UpdateError:
-            return await sync_to_async(self.not_saved)(request)
+            return await sync_to_async(self.not_saved)(request, response)
         except StoreUnavailable:
             return await sync_to_async(answers.unavailable)(request)
         finally:
@@ -103,11 +103,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
         cookies.finish(request, session, response, saved)
         return response
 
-    def not_saved(self, request: HttpRequest) -> HttpResponse:
+    def not_saved(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Answer for a session that was ended while the request was under way, and its cookie."""
         session: Any = request.session
         try:
-            response = answers.interrupted(request)
+            response = answers.not_saved(request, response)
             if isinstance(session.interruption, Locked):
                 return response
             # What a visitor is told may be kept in the session that takes the place of this one.

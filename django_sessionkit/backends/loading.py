@@ -53,6 +53,7 @@ class Loading(FormerKeys):
         self.slid = False  # the expiry has slid, so the cookie's should too
         self.has_new_key = False  # the session has another key than the cookie
         self._given_key = self._session_key
+        self._is_new = False
         self._locked_key: SessionKey | None = None
         self._flushed: str | None = None  # the handle of a session that was flushed
         self._forget()

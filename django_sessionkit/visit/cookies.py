@@ -16,6 +16,10 @@ security_logger = logging.getLogger("django.security.SuspiciousSession")
 SESSION_KEY_PATTERN = re.compile(r"[a-z0-9]{32}", re.ASCII)
 
 
+# What a cache in front of a site goes by instead of Cache-Control (RFC 9213, and before it).
+OF_CACHES = ("CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Surrogate-Control")
+
+
 class Session(Protocol):
     """What this module needs to know of a session, at the end of a request."""
 
@@ -82,8 +86,10 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
     if cookie or session.accessed:
         patch_vary_headers(response, ("Cookie",))
     if cookie:
-        # ASVS 14.3.2: no cache on the way keeps a session key.
+        # ASVS 14.3.2: no cache on the way keeps a session key, whatever the view has told one.
         patch_cache_control(response, no_store=True, private=True)
+        for header in OF_CACHES:
+            del response.headers[header]
         if name.startswith(("__Http-", "__Host-Http-")):
             # Browsers refuse to delete the cookie without the attributes that the prefix demands.
             # Django's delete_cookie() lacks some of them for these prefixes.

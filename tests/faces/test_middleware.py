@@ -11,8 +11,8 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY, get_user_model
-from django.db import OperationalError
-from django.http import HttpResponse
+from django.db import OperationalError, transaction
+from django.http import HttpResponse, HttpResponseRedirect
 from django.test import RequestFactory
 from django.utils import timezone
 
@@ -415,6 +415,92 @@ def test_the_sign_in_page_of_the_admin_does_not_send_elsewhere(signed_in):
     assert browser.get("/admin/login/").status_code == 200
 
 
+@pytest.mark.parametrize("kind", [PAGE, SCRIPT])
+def test_a_redirect_that_has_a_next_of_its_own_is_no_refusal(answers, signed_in, kind):
+    """The next step of a wizard: what the view has done stays done."""
+    headers = {**kind, "cookie": f"sessionid={key_of(signed_in())}"}
+    UserSession.objects.revoke()
+
+    def act(request):
+        assert request.session.get("cart") is None
+        return HttpResponseRedirect("/wizard/?next=2")
+
+    response = answers(act, RequestFactory().post("/wizard/?next=1", headers=headers))
+    assert (response.status_code, response.headers["Location"]) == (302, "/wizard/?next=2")
+
+
+SIGN_IN_PAGES = ["/login/", "/login/?next=/elsewhere/", "/admin/login/", "/x/?next=/a/"]
+
+
+@pytest.mark.parametrize("to", SIGN_IN_PAGES)
+def test_a_redirect_to_a_sign_in_page_is_a_refusal(answers, signed_in, to):
+    headers = {**SCRIPT, "cookie": f"sessionid={key_of(signed_in())}"}
+    UserSession.objects.revoke()
+
+    def act(request):
+        assert request.session.get("cart") is None
+        return HttpResponseRedirect(to)
+
+    response = answers(act, RequestFactory().get("/a/", headers=headers))
+    assert response.status_code == 401
+
+
+def test_cookies_of_a_view_survive_the_farewell(answers, signed_in):
+    """The state of a sign-in at another site, without which that fails."""
+    headers = {**PAGE, "cookie": f"sessionid={key_of(signed_in())}"}
+    UserSession.objects.revoke()
+
+    def act(request):
+        assert request.session.get("cart") is None
+        response = HttpResponseRedirect("/login/?next=/a/")
+        response.set_cookie("oidc_state", "abc", httponly=True)
+        return response
+
+    response = answers(act, RequestFactory().get("/a/", headers=headers))
+    assert response.headers["Location"] == "/login/?next=/a/"
+    assert response.cookies["oidc_state"].value == "abc"
+    assert response.cookies["oidc_state"]["httponly"]
+    assert deletes_the_cookie(response)
+
+
+@pytest.mark.parametrize("header", ["CDN-Cache-Control", "Surrogate-Control"])
+@pytest.mark.standard("ASVS-14.3.2")
+def test_no_cache_in_front_of_the_site_is_told_to_keep_a_cookie(answers, header):
+    def act(request):
+        request.session["cart"] = "teapot"
+        return HttpResponse("done", headers={header: "max-age=600", "Cache-Control": "public"})
+
+    response = answers(act, RequestFactory().get("/"))
+    assert "sessionid" in response.cookies
+    assert header not in response.headers
+    assert "no-store" in response.headers["Cache-Control"]
+
+
+def test_another_host_does_not_learn_the_query(signed_in, settings):
+    browser = signed_in()
+    settings.LOGIN_URL = "https://sso.example/sign-in"
+    UserSession.objects.revoke()
+    location = browser.get("/read/?token=secret").headers["Location"]
+    assert location == "https://sso.example/sign-in?next=http%3A//testserver/read/"
+
+
+@pytest.mark.parametrize("kind", [PAGE, SCRIPT])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_new_session_that_was_rolled_back_changes_no_answer(answers, kind, method):
+    """With ATOMIC_REQUESTS, by a handler of exceptions. In Redis, the session stays."""
+
+    def act(request):
+        with transaction.atomic():
+            request.session["cart"] = "teapot"
+            request.session.create()
+            transaction.set_rollback(True)
+        return HttpResponse("not here", status=404)
+
+    response = answers(act, getattr(RequestFactory(), method)("/", headers=kind))
+    assert (response.status_code, response.content) == (404, b"not here")
+    assert ("sessionid" in response.cookies) is store.ON_REDIS
+
+
 def test_signing_in_with_the_cookie_of_an_ended_session_just_works(signed_in):
     browser = signed_in()
     old = key_of(browser)
@@ -643,16 +729,13 @@ def test_a_view_that_takes_the_session_away_gets_its_way(answers):
 
 @pytest.fixture(params=["sync", "async"])
 def answers(request):
-    """Have a view, which does not wait for anything, answer a request, with its session."""
+    """Have a view answer a request, with its session."""
 
     def answers(act, request, middleware=SessionMiddleware):
         return middleware(act)(request)
 
     def async_answers(act, request, middleware=SessionMiddleware):
-        async def view(request):
-            return act(request)
-
-        return async_to_sync(middleware(view))(request)
+        return async_to_sync(middleware(sync_to_async(act)))(request)
 
     return answers if request.param == "sync" else async_answers
 
