@@ -12,8 +12,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.test import RequestFactory
+from django.urls import path
 from django.utils import timezone
 
 from django_sessionkit import answers as kit_answers
@@ -26,8 +27,9 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser, deletes_the_cookie, sets_no_cookie
 from tests.interleaving import before
-from tests.people import key_of
+from tests.people import key_of, post_sign_in
 from tests.store import SessionStore, round_trips, travel
+from tests.urls import urlpatterns as site
 
 pytestmark = pytest.mark.django_db
 
@@ -455,6 +457,34 @@ def test_the_sign_in_page_does_not_send_to_itself(signed_in):
     response = browser.get("/login/")
     assert response.status_code == 200
     assert deletes_the_cookie(response)
+
+
+@pytest.mark.parametrize("setting", ["/schlüssel/", "keys", "/schl%C3%BCssel/"])
+def test_a_sign_in_page_with_letters_of_any_language_is_known(alice, settings, setting):
+    browser = Browser(headers=PAGE)  # AsyncClient garbles such paths
+    post_sign_in(browser)
+    settings.ROOT_URLCONF = (
+        path("schlüssel/", read_and_ask, name="keys"),
+        path("plain/", plain_redirect),
+        *site,
+    )
+    settings.LOGIN_URL = setting
+    UserSession.objects.revoke()
+    # It does not send to itself, and a redirect to it is a refusal.
+    assert browser.get("/schlüssel/").content == b"the password, please"
+    response = browser.get("/plain/")
+    assert response.headers["Location"] == "/schl%C3%BCssel/"
+    assert deletes_the_cookie(response)
+
+
+def read_and_ask(request):
+    request.session.get("cart")
+    return HttpResponse("the password, please")
+
+
+def plain_redirect(request):
+    request.session.get("cart")
+    return HttpResponseRedirect("/schlüssel/")
 
 
 def test_a_view_that_knows_its_own_sign_in_page_has_its_way(signed_in):
