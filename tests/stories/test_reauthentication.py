@@ -709,7 +709,10 @@ def test_who_has_no_password_opens_a_locked_session_where_the_site_says(
         with override_settings(ROOT_URLCONF=__name__, SESSIONKIT_REAUTHENTICATION_URL="prove"):
             assert laptop.get(f"{PROVE}?next=/pay/")["Location"] == "/prove/?next=/pay/"
             assert laptop.get("/prove/").text == "a key, AnonymousUser?"
-        elsewhere: Any = (path("schlüssel/", lambda request: HttpResponse(f"a key, {request.user}?")), *site)
+        elsewhere: Any = (
+            path("schlüssel/", lambda request: HttpResponse(f"a key, {request.user}?")),
+            *site,
+        )
         quoted = "/schl%C3%BCssel/"
         with override_settings(ROOT_URLCONF=elsewhere, SESSIONKIT_REAUTHENTICATION_URL=quoted):
             assert laptop.get("/schlüssel/").text == "a key, AnonymousUser?"
