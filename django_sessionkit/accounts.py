@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_backends, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
@@ -36,6 +37,12 @@ def user_in(data: Any, known: str | None = None) -> str | None:
     if key == known:
         return known
     return str(get_user_model()._meta.pk.to_python(key))
+
+
+def is_impersonated(data: Any) -> bool:
+    """Tell whether staff act as the user of this session, by django-hijack or django-loginas."""
+    flag = getattr(settings, "LOGINAS_FROM_USER_SESSION_FLAG", "loginas_from_user")
+    return any(data.get(name) for name in ("hijack_history", flag))
 
 
 def user_of(pk: str) -> AbstractBaseUser | None:

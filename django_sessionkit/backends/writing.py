@@ -6,7 +6,7 @@ from typing import cast
 from django.contrib.sessions.backends.base import CreateError
 
 from django_sessionkit import clock, registry
-from django_sessionkit.accounts import policy_of, user_in, user_of
+from django_sessionkit.accounts import is_impersonated, policy_of, user_in, user_of
 from django_sessionkit.backends.facts import Facts, Plan
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
@@ -18,8 +18,6 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.visit.current import current_request
 from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 
-# Where django-hijack and django-loginas note that staff act as somebody else.
-IMPERSONATION = ("hijack_history", "loginas_from_session")
 
 ONE_STATEMENT: AbstractContextManager[object] = nullcontext()
 
@@ -139,7 +137,7 @@ class Writing(Loading):
         now = activity.now
         facts = Facts(user=user).proved(policy, self.client, now)
         plan = activity.plan(facts, expiry)
-        counts = not any(data.get(name) for name in IMPERSONATION)
+        counts = not is_impersonated(data)
         row = user, digest, now, plan.lifetime, self.client, policy, counts
         try:
             handle, is_in = yield registry.enter, *row
