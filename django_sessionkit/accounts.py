@@ -1,6 +1,9 @@
 """What a site says of a user: the policy, whether the account is disabled, the password hash."""
 
-from django.contrib.auth import get_backends, get_user_model
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY, get_backends, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
@@ -18,6 +21,28 @@ def policy_of(user: AbstractBaseUser, request: HttpRequest | None = None) -> Pol
     if not isinstance(policy, Policy):
         raise TypeError(f"{conf.SESSIONKIT_POLICY} has to return a Policy, not {policy!r}.")
     return policy
+
+
+def user_in(data: Any, known: str | None = None) -> str | None:
+    """
+    Return the primary key of the user whom the dictionary of a session names, as text, or None. If
+    the dictionary says what is ``known``, this takes no time.
+
+    A dictionary that somebody has filled by hand may hold a number where login() writes text, or
+    another spelling of a UUID: that is the same user. Raises ValidationError for what is no key.
+    """
+    key = data.get(SESSION_KEY)
+    if key is None:
+        return None
+    if key == known:
+        return known
+    return str(get_user_model()._meta.pk.to_python(key))
+
+
+def is_impersonated(data: Any) -> bool:
+    """Tell whether staff act as the user of this session, by django-hijack or django-loginas."""
+    flag = getattr(settings, "LOGINAS_FROM_USER_SESSION_FLAG", "loginas_from_user")
+    return any(data.get(name) for name in ("hijack_history", flag))
 
 
 def user_of(pk: str) -> AbstractBaseUser | None:

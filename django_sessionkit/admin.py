@@ -13,10 +13,12 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import flatten_fieldsets, unquote
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.contrib.auth import get_permission_codename, get_user_model, logout
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+from django.db import DataError
 from django.db.models import Model, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -34,6 +36,12 @@ ENTRIES = 500
 
 def may_end_sessions(request: HttpRequest) -> bool:
     return request.user.has_perm("django_sessionkit.end_usersession")
+
+
+def may_view_users(request: HttpRequest) -> bool:
+    users = get_user_model()._meta
+    codes = [get_permission_codename(action, users) for action in ("view", "change")]
+    return any(request.user.has_perm(f"{users.app_label}.{code}") for code in codes)
 
 
 def current_handle(request: HttpRequest) -> Any:
@@ -92,14 +100,16 @@ class UserFilter(admin.SimpleListFilter):
         value = self.value()
         if value is None:
             return []
-        try:
-            return [(value, str(get_user_model()._base_manager.get(pk=value)))]
-        except (ObjectDoesNotExist, ValueError, ValidationError):
-            return [(value, value)]
+        name = value
+        if may_view_users(request):  # staff who may not could try keys, and learn all names
+            with suppress(ObjectDoesNotExist, ValueError, ValidationError, OverflowError):
+                name = str(get_user_model()._base_manager.get(pk=value))
+        return [(value, name)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         try:
-            return queryset.filter(user=self.value())
+            # By "pk": with "user" alone, SQLite raises an error for a number that is too large.
+            return queryset.filter(user__pk=self.value())
         except (ValueError, ValidationError) as error:
             raise IncorrectLookupParameters(error) from error
 
@@ -186,9 +196,14 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).select_related("user")
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """Return the names of the user's fields to search: user name and, if any, e-mail."""
+        """
+        Return the names of the user's fields to search: user name and, for staff who may see users,
+        e-mail, if there is any.
+        """
         user = get_user_model()
-        names = {user.USERNAME_FIELD, user.get_email_field_name()}
+        names = {user.USERNAME_FIELD}
+        if may_view_users(request):
+            names.add(user.get_email_field_name())
         return [f.name for f in user._meta.fields if f.name in names and not f.is_relation]
 
     def get_search_results(
@@ -212,6 +227,18 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         # Refuse filters by the digest in the URL. With ``digest__startswith``, staff could find out
         # a digest letter by letter.
         return not lookup.startswith("digest") and super().lookup_allowed(lookup, value, request)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().changelist_view(request, extra_context)
+        except (OverflowError, ValueError, DataError):
+            # The URL asks for a number, a date or an address that no column can hold. Do as Django
+            # does with other filters that make no sense.
+            if not request.GET or ERROR_FLAG in request.GET:
+                raise
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
 
     # Who may do what.
 

@@ -5,7 +5,6 @@ page, a script gets JSON.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
@@ -31,7 +30,7 @@ from django_sessionkit.models import EndReason
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import is_page
 from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
-from django_sessionkit.visit.redirects import sign_in_url, with_way_back
+from django_sessionkit.visit.redirects import path_of, sign_in_url, with_way_back
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -283,7 +282,7 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
 def _is_sign_in_page(request: HttpRequest) -> bool:
     # By its name, too: the admin has a page of its own.
     name = request.resolver_match and request.resolver_match.url_name
-    return name == "login" or request.path == urlsplit(sign_in_url() or "").path
+    return name == "login" or request.path == path_of(sign_in_url() or "")
 
 
 def _is_open_while_locked(request: HttpRequest) -> bool:
@@ -292,7 +291,7 @@ def _is_open_while_locked(request: HttpRequest) -> bool:
     if name in OPEN_VIEWS or _is_sign_in_page(request):
         return True
     own = conf.SESSIONKIT_REAUTHENTICATION_URL
-    path = urlsplit(resolve_url(own)).path.rstrip("/") if own else ""
+    path = path_of(resolve_url(own)).rstrip("/") if own else ""
     # With what is below it: the site's own way to prove an identity may take more than one page.
     return path != "" and f"{request.path}/".startswith(f"{path}/")
 

@@ -134,7 +134,7 @@ def is_background(request: HttpRequest) -> bool:
     """
     headers = request.META  # request.headers goes through all of them, for every request
     return (
-        "prefetch" in headers.get("HTTP_SEC_PURPOSE", "")
+        "prefetch" in (headers.get("HTTP_SEC_PURPOSE") or "")
         or headers.get("HTTP_X_BACKGROUND_REQUEST") == "1"
         or request.path.startswith(tuple(conf.SESSIONKIT_BACKGROUND))
     )

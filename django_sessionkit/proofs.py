@@ -1,6 +1,5 @@
 """A visitor is asked for a recent proof of identity: where, and how they come back."""
 
-from datetime import timedelta
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
@@ -9,7 +8,6 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render, resolve_url
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext
@@ -71,10 +69,9 @@ async def aask_for_proof(request: HttpRequest, max_age: int | None) -> HttpRespo
 def _is_recent(request: HttpRequest, max_age: int | None) -> bool:
     session: Any = request.session
     # A session of another engine does not know: that is no proof.
-    if (proved_at := getattr(session, "authenticated_at", None)) is None:
+    if (age := getattr(session, "proof_age", None)) is None:
         return False
-    seconds: int = session.policy.recent if max_age is None else max_age
-    return bool(timezone.now() - proved_at <= timedelta(seconds=seconds))
+    return bool(age <= (session.policy.recent if max_age is None else max_age))
 
 
 def is_asked_by_us(user: AbstractBaseUser) -> bool:

@@ -25,7 +25,7 @@ from django.dispatch import receiver
 from django.utils.functional import LazyObject
 
 from django_sessionkit import ranges
-from django_sessionkit.accounts import is_disabled, policy_of
+from django_sessionkit.accounts import is_disabled, policy_of, user_in
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
     EndReason,
@@ -55,13 +55,12 @@ def reauthenticated(request: Any = None, user: Any = None, **kwargs: Any) -> Non
         session.signing_in = user  # type: ignore[attr-defined]  # the engine need not fetch them
     # Only if the session is this user's. A view that gives out tokens also sends this signal, and
     # the session of its request may be another user's.
-    if getattr(session, "handle", None) and session.get(SESSION_KEY) == _key_of(user):
+    if getattr(session, "handle", None) and user_in(session) == _key_of(user):
         session.reauthenticate()
 
 
 def _key_of(user: Any) -> str | None:
-    key: str | None = user and user._meta.pk.value_to_string(user)
-    return key
+    return user and user_in({SESSION_KEY: user._meta.pk.value_to_string(user)})
 
 
 # An account is saved.

@@ -7,7 +7,6 @@ out, when there are too many.
 import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
@@ -37,7 +36,7 @@ from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.proofs import proof_url
 from django_sessionkit.visit.devices import device_of
-from django_sessionkit.visit.redirects import local_url, with_way_back
+from django_sessionkit.visit.redirects import local_url, path_of, with_way_back
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -235,7 +234,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         if account is None:
             return self.to_sign_in()
         url = proof_url(account)
-        if urlsplit(url).path != request.path:
+        if path_of(url) != request.path:
             return with_way_back(request, url, self.back)
         if "sign_out" in request.POST:
             logout(request)

@@ -61,6 +61,16 @@ class SessionStore(Saving, Touching):
         return as_datetime(at) if at else None
 
     @property
+    def proof_age(self) -> float | None:
+        """
+        How many seconds ago the user last proved who they are, or None for a visitor. Unlike the
+        date above, this knows both hours when the clocks of a site without USE_TZ repeat one.
+        """
+        self.ensure_loaded()
+        at = self._facts.authenticated_at
+        return (clock.now() - at) / 1000 if at else None
+
+    @property
     def policy(self) -> Policy:
         """What still matters of the user's Policy after the sign-in. See Policy.facts()."""
         self.ensure_loaded()

@@ -6,6 +6,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 
 from django_sessionkit import clock, limits, registry
+from django_sessionkit.accounts import user_in
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.sealing import SessionKey, digest_of, new_session_key
@@ -46,7 +47,8 @@ class Saving(Writing):
             record = yield from self._what_is_replaced(key)
             # Whoever signs out, or in as another user, without logout() or login() gets a new key
             # all the same: the old one belongs to a row that ends now.
-            facts, user = record.facts, self._session_cache.get(SESSION_KEY)
+            facts = record.facts
+            user = user_in(self._session_cache, facts.user)
             switches = facts.handle is not None and facts.user != user
             yield from self._write(record, new_session_key() if switches else record.key, facts)
 

@@ -3,11 +3,10 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
-from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError
 
 from django_sessionkit import clock, registry
-from django_sessionkit.accounts import policy_of, user_of
+from django_sessionkit.accounts import is_impersonated, policy_of, user_in, user_of
 from django_sessionkit.backends.facts import Facts, Plan
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
@@ -19,8 +18,6 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.visit.current import current_request
 from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 
-# Where django-hijack and django-loginas note that staff act as somebody else.
-IMPERSONATION = ("hijack_history", "loginas_from_session")
 
 ONE_STATEMENT: AbstractContextManager[object] = nullcontext()
 
@@ -49,7 +46,7 @@ class Writing(Loading):
         """
         data, key, moving = self._session_cache, record.key, record.key != new_key
         before = record.facts
-        moves_row = moving and before.handle is not None and before.user == data.get(SESSION_KEY)
+        moves_row = moving and before.handle is not None and before.user == user_in(data, before.user)
         touched_at = record.touched_at
         plan = self._activity(touched_at).plan(facts, data.get("_session_expiry"), moving)
         try:
@@ -93,7 +90,7 @@ class Writing(Loading):
         self, facts: Facts, data: Data, plan: Plan, moving: bool = False
     ) -> AbstractContextManager[object]:
         """One statement needs no transaction. Where the row is written too, there are two."""
-        user = data.get(SESSION_KEY)
+        user = user_in(data, facts.user)
         if user == facts.user and (user is None or not (moving or plan.row_is_behind)):
             return ONE_STATEMENT
         return self.atomic()
@@ -108,7 +105,7 @@ class Writing(Loading):
         write with it, and what else to write. Here, and not in a receiver: every way to sign in
         ends in a save.
         """
-        user = data.get(SESSION_KEY)
+        user = user_in(data, facts.user)
         if user == facts.user:
             if facts.handle and plan.row_is_behind:
                 if not moving:
@@ -140,7 +137,7 @@ class Writing(Loading):
         now = activity.now
         facts = Facts(user=user).proved(policy, self.client, now)
         plan = activity.plan(facts, expiry)
-        counts = not any(data.get(name) for name in IMPERSONATION)
+        counts = not is_impersonated(data)
         row = user, digest, now, plan.lifetime, self.client, policy, counts
         try:
             handle, is_in = yield registry.enter, *row

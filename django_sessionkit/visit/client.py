@@ -12,6 +12,9 @@ USER_AGENT_LENGTH = 512
 
 # Characters. No address is longer, even with brackets, a zone and a port.
 ADDRESS_LENGTH = 100
+# Characters. What browsers accept takes 150, and a header can have 64 KB.
+ACCEPT_LENGTH = 1000
+QUALITY = re.compile(r"[ \t]*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.ASCII)
 # Servers and proxies also write an address as [v6], [v6]:port or v4:port.
 WITH_PORT = re.compile(r"\[(?P<v6>[^][]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+", re.ASCII)
 
@@ -44,7 +47,7 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
     make up everything to the left of that entry. A request with fewer entries has not passed the
     proxies, so its own address (REMOTE_ADDR) counts.
     """
-    address = request.META.get("REMOTE_ADDR", "")
+    address = request.META.get("REMOTE_ADDR") or ""  # some servers say None
     if trusted_proxies > 0 and (forwarded := request.META.get("HTTP_X_FORWARDED_FOR")):
         # Count empty entries, too: skipping one would lead to an entry that visitors can make up.
         entries = forwarded.rsplit(",", trusted_proxies)
@@ -52,14 +55,37 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
             address = entries[-trusted_proxies]
     address = address.strip()
     known = _normalised(address) if len(address) <= ADDRESS_LENGTH else None
-    return Client(known, _printable(request.META.get("HTTP_USER_AGENT", "")))
+    return Client(known, _printable(request.META.get("HTTP_USER_AGENT") or ""))
 
 
 def is_page(request: HttpRequest) -> bool:
     """Tell whether the request is for a page in a browser, rather than for JSON in a script."""
-    if mode := request.headers.get("Sec-Fetch-Mode"):
-        return mode == "navigate"
-    return request.get_preferred_type(["text/html", "application/json"]) == "text/html"
+    if mode := request.META.get("HTTP_SEC_FETCH_MODE"):
+        return bool(mode == "navigate")
+    accept = request.META.get("HTTP_ACCEPT")
+    return _prefers_html("*/*" if accept is None else accept)
+
+
+def _prefers_html(accept: str) -> bool:
+    """
+    Tell whether an Accept header asks for HTML at least as much as for JSON. Where the qualities
+    are the same, what is named comes before "*/*", and what is named first before the rest.
+
+    Django's parser of this header raises errors for some headers, and takes seconds for others.
+    """
+    asked: dict[str, tuple[float, int]] = {}
+    for number, entry in enumerate(accept[:ACCEPT_LENGTH].lower().split(",")):
+        kind, *parameters = entry.split(";")
+        given = [match[1] for each in parameters if (match := QUALITY.fullmatch(each))]
+        kind, quality = kind.strip(" \t"), float(given[-1]) if given else 1.0
+        asked[kind] = max((quality, -number), asked.get(kind, (0.0, 0)))
+
+    def rank(*kinds: str) -> tuple[float, int, int]:
+        found = next((kind for kind in kinds if kind in asked), None)
+        return (asked[found][0], -kinds.index(found), asked[found][1]) if found else (0.0, 0, 0)
+
+    html = rank("text/html", "text/*", "*/*")
+    return html[0] > 0 and html >= rank("application/json", "application/*", "*/*")
 
 
 # Visitors come more than once, and parsing an address takes as long as opening a session.

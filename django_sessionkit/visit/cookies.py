@@ -3,12 +3,14 @@
 import logging
 import re
 import time
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.http import http_date
+from django.views.decorators.debug import sensitive_variables
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -36,6 +38,7 @@ class Session(Protocol):
     def get_expiry_age(self) -> int: ...
 
 
+@sensitive_variables()
 def read(request: HttpRequest) -> str | None:
     """
     Return the session key of a request. Return None if the cookie is missing or malformed, or if it
@@ -43,22 +46,37 @@ def read(request: HttpRequest) -> str | None:
 
     This function reads the header as it came (RFC 6265bis §5.6.3). Django's parser strips any
     Unicode white space around names and unquotes octal escapes, so a page of a sibling domain could
-    pass its own cookie off as one with the prefix __Host-.
+    pass its own cookie off as one with the prefix __Host-. Without such a cookie in the header, the
+    one counts that code of the site has put into ``request.COOKIES``.
     """
     name = settings.SESSION_COOKIE_NAME
-    found: set[str] = set()
-    for pair in request.META.get("HTTP_COOKIE", "").split(";"):
-        key, _equals, value = pair.partition("=")
-        if key.strip(" \t") == name:
-            found.add(value.strip(" \t"))
+    header = request.META.get("HTTP_COOKIE", "")
+    found = {value.strip(" \t") for value in _pairs(name).findall(header)}
     if len(found) > 1:
         spare(request)  # deleting the cookie could delete the good one
         security_logger.warning(
             "A request came with %d session cookies, and none was used", len(found)
         )
         return None
-    key = next(iter(found), "")
+    key = found.pop() if found else _set_by_code(request, name)
     return key if SESSION_KEY_PATTERN.fullmatch(key) else None
+
+
+@lru_cache(maxsize=8)
+def _pairs(name: str) -> re.Pattern[str]:
+    """Return the pattern that finds the values of a cookie, in linear time."""
+    return re.compile(rf"(?:^|;)[ \t]*{re.escape(name)}[ \t]*(?:=([^;]*))?(?=;|\Z)")
+
+
+def _set_by_code(request: HttpRequest, name: str) -> str:
+    """Return the cookie that a middleware or a test has put into request.COOKIES, or ""."""
+    # Django fills this dictionary when somebody first asks for it.
+    cookies: dict[str, str] = vars(request).get("COOKIES", {})
+    if name not in cookies:
+        return ""
+    parser: Any = getattr(type(request), "COOKIES", None)
+    came = parser.func(request).get(name) if parser else None
+    return "" if cookies[name] == came else str(cookies[name])
 
 
 def spare(request: HttpRequest) -> None:
@@ -82,10 +100,11 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
             )
     elif response.status_code < 500 and (slides or (saved and not session.has_good_cookie())):
         give(session, response, saved)
-    cookie = response.cookies.get(name)
-    if cookie or session.accessed:
+    # No variable holds the cookie: error reports show variables.
+    sets_cookie = name in response.cookies
+    if sets_cookie or session.accessed:
         patch_vary_headers(response, ("Cookie",))
-    if cookie:
+    if sets_cookie:
         # ASVS 14.3.2: no cache on the way keeps a session key, whatever the view has told one.
         patch_cache_control(response, no_store=True, private=True)
         for header in OF_CACHES:
@@ -93,7 +112,7 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
         if name.startswith(("__Http-", "__Host-Http-")):
             # Browsers refuse to delete the cookie without the attributes that the prefix demands.
             # Django's delete_cookie() lacks some of them for these prefixes.
-            cookie["httponly"] = cookie["secure"] = True
+            response.cookies[name]["httponly"] = response.cookies[name]["secure"] = True
 
 
 def give(session: Session, response: HttpResponse, saved: bool) -> None:
@@ -104,7 +123,7 @@ def give(session: Session, response: HttpResponse, saved: bool) -> None:
     age = None if at_close else session.get_expiry_age()
     response.set_cookie(
         settings.SESSION_COOKIE_NAME,
-        str(session.session_key),
+        session.session_key or "",  # not as a plain text, which error reports show
         max_age=age,
         expires=None if age is None else http_date(time.time() + age),
         domain=settings.SESSION_COOKIE_DOMAIN,

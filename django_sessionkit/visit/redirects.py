@@ -1,21 +1,27 @@
 """Redirects to another page, with the way back to this one."""
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseRedirect
 from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch
+from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
 
 def sign_in_url() -> str | None:
     """Return the URL of the sign-in page, or None if LOGIN_URL names no view."""
     try:
-        return resolve_url(settings.LOGIN_URL)
+        return iri_to_uri(resolve_url(settings.LOGIN_URL))
     except NoReverseMatch:
         return None
+
+
+def path_of(url: str) -> str:
+    """Return the path of a URL without percent signs, as ``request.path`` has that of a request."""
+    return unquote(urlsplit(url).path)
 
 
 def with_way_back(request: HttpRequest, url: str, back: str) -> HttpResponseRedirect:

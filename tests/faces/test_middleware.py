@@ -12,8 +12,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import OperationalError, transaction
-from django.http import HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.test import RequestFactory
+from django.urls import path
 from django.utils import timezone
 
 from django_sessionkit import answers as kit_answers
@@ -26,8 +27,9 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import PAGE, SCRIPT, AsgiBrowser, Browser, deletes_the_cookie, sets_no_cookie
 from tests.interleaving import before
-from tests.people import key_of
+from tests.people import key_of, post_sign_in
 from tests.store import SessionStore, round_trips, travel
+from tests.urls import urlpatterns as site
 
 pytestmark = pytest.mark.django_db
 
@@ -193,6 +195,63 @@ def test_two_session_cookies_are_none(visitor, caplog):
 def test_white_space_that_the_standard_knows_is_no_obstacle(visitor):
     header = f"theme=dark;\t sessionid={key_of(visitor)} \t; other=1"
     assert Browser().get("/read/", HTTP_COOKIE=header).json() == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize("attack", ["", "{space}sessionid={evil}"])
+def test_a_cookie_that_code_puts_on_the_request_counts(visitor, attack):
+    # As middlewares do that take the key of a session from a header.
+    header = attack.format(space="\u2000", evil="a" * 32).encode().decode("latin-1")
+    request = RequestFactory().get("/", HTTP_COOKIE=header)
+    request.COOKIES["sessionid"] = key_of(visitor)
+    SessionMiddleware(lambda request: HttpResponse()).process_request(request)
+    assert request.session["cart"] == "teapot"
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+@pytest.mark.standard("ASVS-3.3.3")
+def test_what_django_reads_into_a_header_is_not_put_there_by_code(visitor, looked_at):
+    header = f"\u2000sessionid={key_of(visitor)}".encode().decode("latin-1")
+    request = RequestFactory().get("/", HTTP_COOKIE=header)
+    if looked_at:
+        assert request.COOKIES["sessionid"] == key_of(visitor)
+    SessionMiddleware(lambda request: HttpResponse()).process_request(request)
+    assert request.session.is_empty()
+
+
+def test_the_header_counts_where_it_has_a_session_cookie(visitor):
+    request = RequestFactory().get("/", HTTP_COOKIE=f"sessionid={key_of(visitor)}")
+    request.COOKIES["sessionid"] = "a" * 32
+    SessionMiddleware(lambda request: HttpResponse()).process_request(request)
+    assert request.session["cart"] == "teapot"
+
+
+def test_a_request_that_somebody_has_made_by_hand_has_the_cookies_they_gave_it(visitor):
+    request = HttpRequest()
+    request.COOKIES["sessionid"] = key_of(visitor)
+    SessionMiddleware(lambda request: HttpResponse()).process_request(request)
+    assert request.session["cart"] == "teapot"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"REMOTE_ADDR": None},
+        {"HTTP_USER_AGENT": None, "HTTP_SEC_PURPOSE": None},
+    ],
+)
+def test_a_server_that_says_none_for_what_is_not_there_is_understood(headers):
+    request = RequestFactory().get("/")
+    request.META.update(headers)
+    response = SessionMiddleware(lambda request: HttpResponse("fine"))(request)
+    assert response.content == b"fine"
+
+
+@pytest.mark.parametrize("accept", ["text/html;a*=foo'x'%41", 'a/b;";;;' * 7000])
+def test_an_ended_session_with_a_hostile_accept_header_is_just_told(signed_in, accept):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    response = browser.get("/whoami/", headers={"accept": accept})
+    assert response.status_code == (302 if "html" in accept else 401)
 
 
 @pytest.mark.parametrize(
@@ -398,6 +457,34 @@ def test_the_sign_in_page_does_not_send_to_itself(signed_in):
     response = browser.get("/login/")
     assert response.status_code == 200
     assert deletes_the_cookie(response)
+
+
+@pytest.mark.parametrize("setting", ["/schlüssel/", "keys", "/schl%C3%BCssel/"])
+def test_a_sign_in_page_with_letters_of_any_language_is_known(alice, settings, setting):
+    browser = Browser(headers=PAGE)  # AsyncClient garbles such paths
+    post_sign_in(browser)
+    settings.ROOT_URLCONF = (
+        path("schlüssel/", read_and_ask, name="keys"),
+        path("plain/", plain_redirect),
+        *site,
+    )
+    settings.LOGIN_URL = setting
+    UserSession.objects.revoke()
+    # It does not send to itself, and a redirect to it is a refusal.
+    assert browser.get("/schlüssel/").content == b"the password, please"
+    response = browser.get("/plain/")
+    assert response.headers["Location"] == "/schl%C3%BCssel/"
+    assert deletes_the_cookie(response)
+
+
+def read_and_ask(request):
+    request.session.get("cart")
+    return HttpResponse("the password, please")
+
+
+def plain_redirect(request):
+    request.session.get("cart")
+    return HttpResponseRedirect("/schlüssel/")
 
 
 def test_a_view_that_knows_its_own_sign_in_page_has_its_way(signed_in):

@@ -1,11 +1,23 @@
 """Request -> address and user agent, whatever a request says."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import RequestFactory
+from hypothesis import given
+from hypothesis import strategies as st
 
-from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client, _normalised, client_of
+from django_sessionkit.visit import cookies
+from django_sessionkit.visit.client import (
+    USER_AGENT_LENGTH,
+    Client,
+    _normalised,
+    client_of,
+    is_page,
+)
+from django_sessionkit.visit.devices import device_of
 
 
 def client(trusted_proxies: int = 0, **meta: Any) -> Client:
@@ -95,6 +107,12 @@ def test_a_server_that_says_nothing_of_the_peer_leaves_it_unknown():
     assert client_of(request, 0) == Client(None, "")
 
 
+@pytest.mark.parametrize("trusted_proxies", [0, 1])
+def test_a_server_that_says_none_of_the_peer_leaves_it_unknown(trusted_proxies: int):
+    nothing = {"REMOTE_ADDR": None, "HTTP_USER_AGENT": None, "HTTP_X_FORWARDED_FOR": None}
+    assert client(trusted_proxies, **nothing) == Client(None, "")
+
+
 @pytest.mark.standard("ASVS-4.1.3")
 def test_x_forwarded_for_is_not_believed_without_a_proxy_of_ours():
     assert forwarded(0, "203.0.113.7") == "192.0.2.1"
@@ -173,3 +191,80 @@ def test_user_agent_is_cut():
 @pytest.mark.standard("ASVS-16.4.1")
 def test_user_agent_is_rid_of(name: str, text: str):
     assert user_agent(f"be{text}fore{text}") == "before"
+
+
+# Pages and scripts.
+
+
+def page(**meta: Any) -> bool:
+    return is_page(RequestFactory().get("/", **meta))
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+        ("TEXT/HTML ; q=0.2 , */*;q=0.1", True),
+        ("text/*", True),
+        ("application/json", False),
+        ("application/json, text/plain, */*", False),
+        ("*/*", True),
+        ("application/json, text/html", False),
+        ("application/json, */*;q=0.5", False),
+        ("application/json, text/html;q=0.5", False),
+        ("text/html;q=0.5, application/json;q=0.5", True),
+        ("text/html;q=0, */*", False),
+        ("text/html;q=0.000", False),
+        ("text/html;level=1", True),
+        ("text/html;q=0.1, text/html;q=0.9, application/json;q=0.5", True),
+        ("text/html;q=nan, application/json;q=0.9", True),
+        ("image/png", False),
+        ("", False),
+    ],
+)
+def test_what_accepts_html_and_does_not_prefer_json_is_a_page(accept: str, expected: bool):
+    assert page(HTTP_ACCEPT=accept) is expected
+
+
+def test_the_browser_says_itself_whether_it_navigates():
+    assert page(HTTP_ACCEPT="application/json", HTTP_SEC_FETCH_MODE="navigate")
+    assert not page(HTTP_ACCEPT="text/html", HTTP_SEC_FETCH_MODE="cors")
+    assert page()
+
+
+# Headers that somebody has made up.
+
+# Every function that parses a header, and that header.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "Accept": lambda text: page(HTTP_ACCEPT=text),
+    "Sec-Fetch-Mode": lambda text: page(HTTP_SEC_FETCH_MODE=text),
+    "Cookie": lambda text: cookies.read(RequestFactory().get("/", HTTP_COOKIE=text)),
+    "User-Agent": lambda text: device_of(client(HTTP_USER_AGENT=text).user_agent),
+    "X-Forwarded-For": lambda text: client(2, HTTP_X_FORWARDED_FOR=text).network,
+    "REMOTE_ADDR": lambda text: client(REMOTE_ADDR=text).network,
+}
+# What the grammars of these headers are made of.
+PIECES = [
+    *" \t;,=*/\"'%._-:[]()+\\\0\xa0\xff",
+    *["text/html", "*/*", "q=", "q=1e999", "a*=foo'x'%41", "sessionid", "Mozilla/5.0 ", "bot"],
+    *["192.0.2.1", "::ffff:", "Windows", "Chrome/", "HeadlessChrome/", "a" * 32],
+]
+
+
+@pytest.mark.parametrize("header", PARSERS)
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
+def test_no_header_is_an_error(header: str, text: str):
+    PARSERS[header](text)
+
+
+@pytest.mark.parametrize("header", PARSERS)
+@pytest.mark.parametrize("piece", [*PIECES, 'a/b;";;;', "a,", ";sessionid", "a b", "bot-", "::1%"])
+def test_no_header_takes_long(header: str, piece: str):
+    text = (piece * 20_000)[:20_000]
+    times = []
+    for number in range(5):  # the best of five, for other programs interrupt this one
+        fresh = text[:-1] + str(number)  # and no memory of the one before helps
+        before = time.perf_counter()
+        PARSERS[header](fresh)
+        times.append(time.perf_counter() - before)
+    assert min(times) < 0.002, times

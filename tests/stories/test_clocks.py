@@ -80,6 +80,23 @@ def test_an_hour_is_an_hour_when_the_clocks_change(
     assert not SessionStore().exists(key_of(third))
 
 
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("begin", ["2040-03-11T07:30:00+00:00", "2040-11-04T06:30:00+00:00"])
+@pytest.mark.standard("ASVS-7.5.3")
+def test_a_proof_is_as_old_as_it_is_when_the_clocks_change(
+    signed_in, policy, clock, settings, use_tz, begin
+):
+    settings.USE_TZ = use_tz
+    policy(recent=600)
+    clock.move(seconds=(datetime.fromisoformat(begin) - NOON).total_seconds())
+    browser = signed_in()
+    clock.move(minutes=10)
+    assert browser.get("/pay/by_policy/").status_code == 200
+    for _ in range(8):
+        clock.move(minutes=10)
+        assert browser.get("/pay/by_policy/").headers["Location"].startswith(PROVE)
+
+
 def until(holds):
     deadline = time.monotonic() + 10
     while not holds():

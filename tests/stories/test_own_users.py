@@ -69,6 +69,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from django_sessionkit.backends.db import SessionStore
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import StoredSession, UserSession
 from people.models import Employee, Guest, Person, Team
 
@@ -132,6 +134,19 @@ sign_in(Person.objects.get(telephone="3"))
 Employee.objects.get().delete()
 assert StoredSession.objects.count() == 2
 assert reason(session) == reason(other) == ""
+
+# By a key in another spelling, in a session that was made by hand.
+by_hand = SessionStore()
+by_hand["_auth_user_id"] = stranger.pk.hex.upper()
+by_hand["_auth_user_hash"] = stranger.get_session_auth_hash()
+by_hand.save()
+row = UserSession.objects.latest("pk")
+browser = Client()
+browser.cookies["sessionid"] = by_hand.session_key
+browser.force_login(stranger)
+assert reason(row) == "", reason(row)
+assert row.digest == digest_of(browser.cookies["sessionid"].value)
+row.delete()
 
 # By a proxy of their group.
 if hasattr(Person, "groups"):

@@ -21,7 +21,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
-from django.urls import path
+from django.urls import include, path
 from django.utils import translation
 
 from django_sessionkit.decorators import recent_authentication_required
@@ -495,6 +495,21 @@ def test_a_site_with_a_page_of_its_own_can_do_without_ours(stale: Client):
         assert 'href="/prove/?next=/pay/"' in page.text
 
 
+def test_the_page_may_be_below_a_path_with_letters_of_any_language(stale: Client):
+    elsewhere: Any = (
+        path("geräte für Ärzte/", include("django_sessionkit.urls")),
+        *(each for each in site if "sessions/" not in str(each)),
+    )
+    with override_settings(ROOT_URLCONF=elsewhere):
+        asked = stale.get("/pay/")["Location"]
+        assert asked == "/ger%C3%A4te%20f%C3%BCr%20%C3%84rzte/reauthenticate/?next=/pay/"
+        page = stale.get(asked)
+        assert page.status_code == 200
+        answer = stale.post(asked, {**fields_of(page), "password": "secret"})
+        assert answer["Location"] == "/pay/"
+        assert stale.get("/pay/").status_code == 200
+
+
 def fields_of_any(device: Client) -> dict[str, str]:
     return {"csrfmiddlewaretoken": device.cookies["csrftoken"].value}
 
@@ -694,6 +709,13 @@ def test_who_has_no_password_opens_a_locked_session_where_the_site_says(
         with override_settings(ROOT_URLCONF=__name__, SESSIONKIT_REAUTHENTICATION_URL="prove"):
             assert laptop.get(f"{PROVE}?next=/pay/")["Location"] == "/prove/?next=/pay/"
             assert laptop.get("/prove/").text == "a key, AnonymousUser?"
+        elsewhere: Any = (
+            path("schlüssel/", lambda request: HttpResponse(f"a key, {request.user}?")),
+            *site,
+        )
+        quoted = "/schl%C3%BCssel/"
+        with override_settings(ROOT_URLCONF=elsewhere, SESSIONKIT_REAUTHENTICATION_URL=quoted):
+            assert laptop.get("/schlüssel/").text == "a key, AnonymousUser?"
         User.objects.update(password="!")
         assert laptop.get(f"{PROVE}?next=/pay/")["Location"] == "/login/?next=/pay/"
 

@@ -11,6 +11,7 @@ from django.contrib import auth
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.http import HttpRequest
 from django.test import Client as Browser
@@ -220,6 +221,35 @@ def test_another_user_on_the_same_device_is_another_row(alice, bob, log_in):
     assert second.session.handle != hers
     assert list(UserSession.objects.active()) == [UserSession.objects.get(user=bob)]
     assert again(second.session).get(auth.SESSION_KEY) == str(bob.pk)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_a_user_whose_key_was_written_as_a_number_by_hand_is_the_same(
+    alice, log_in, drive, ended, kind
+):
+    session = SessionStore()
+    session[auth.SESSION_KEY] = kind(alice.pk)
+    session[auth.HASH_SESSION_KEY] = alice.get_session_auth_hash()
+    drive(session, "save")
+    handle, first_key = session.handle, session.session_key
+    session = again(session)
+    session[auth.SESSION_KEY] = kind(alice.pk)
+    drive(session, "save")
+    drive(session, "cycle_key")
+    for _ in range(2):
+        log_in(alice, session)
+        assert session.handle == handle
+    assert session.session_key != first_key
+    assert not ended
+    assert UserSession.objects.get().user == alice
+
+
+def test_what_is_no_key_of_a_user_is_nobody(drive):
+    session = SessionStore()
+    session[auth.SESSION_KEY] = "nonsense"
+    with pytest.raises(ValidationError):  # as Django's get_user() says
+        drive(session, "save")
+    assert not UserSession.objects.exists()
 
 
 def test_a_user_who_is_exchanged_by_hand_is_another_row(alice, bob, log_in, drive):
