@@ -161,8 +161,9 @@ def change_privileges(
     Renew or end the sessions of the users whose groups or permissions change.
 
     Django calls this after rows of ``field`` were added and before rows are removed, inside one
-    transaction. Memberships that do not change are left alone, and so are fixtures. If ``field`` belongs to a group,
-    ``groups`` is the field of the user model that says which users are in the group.
+    transaction. Memberships that do not change are left alone, and so are fixtures. If ``field``
+    belongs to a group, ``groups`` is the field of the user model that says which users are in the
+    group.
     """
     if action not in ("post_add", "pre_remove", "pre_clear"):
         return

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connection
 from django.core import serializers
 from django.core.management import call_command
+from django.db import connection
 from django.http import HttpResponse
-
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
