@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_backends, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import router
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
@@ -47,9 +48,15 @@ def is_impersonated(data: Any) -> bool:
 
 def user_of(pk: str) -> AbstractBaseUser | None:
     """Return the user whose primary key a session names, or None if there is no such user."""
-    users = get_user_model()._base_manager
+    users = get_user_model()._base_manager.using(router.db_for_write(get_user_model()))
     user: AbstractBaseUser | None = users.filter(pk=pk).first()
     return user
+
+
+def stored_policy_of(pk: str, request: HttpRequest | None) -> Policy:
+    """Return what SESSIONKIT_POLICY says of the user with this key, as the database has them."""
+    user = user_of(pk)
+    return Policy() if user is None else policy_of(user, request)
 
 
 def is_disabled(user: AbstractBaseUser) -> bool:

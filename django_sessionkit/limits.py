@@ -20,24 +20,31 @@ from django_sessionkit.signals import sign_in_refused
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
-def make_room(rows: UserSessionQuerySet, user_id: Any, policy: Policy) -> bool:
+def make_room(
+    rows: UserSessionQuerySet, user_id: Any, policy: Policy, own: uuid.UUID | None = None
+) -> bool:
     """
     End the sessions that are too many for one more to be within the limit. Return False where the
-    user is to choose them: the new session does not count until they have gone.
+    user is to choose them: the new session does not count until they have gone. ``own`` is the
+    handle of that one, where it is no new session but has got another policy.
 
     Call it in a transaction that also writes the row of the new session: of two sign-ins at the
     same time, the second one counts the first. Raises TooManySessions where the policy is to
     refuse, and StoreUnavailable.
     """
     limit = cast("int", policy.limit)
-    others = _counted(rows, user_id)
+    others = [row for row in _counted(rows, user_id) if row.pk != own]
     surplus = len(others) - limit + 1
     if surplus <= 0:
         return True
-    security_logger.warning("A user with %d sessions, the limit, signed in once more", limit)
+    if own is None:
+        security_logger.warning("A user with %d sessions, the limit, signed in once more", limit)
+    else:
+        security_logger.warning("A user has more sessions than %d, the limit from now on", limit)
     if policy.on_limit == "refuse":
-        user = get_user_model()._base_manager.filter(pk=user_id).first()
-        sign_in_refused.send_robust(UserSession, user=user, limit=limit)
+        if own is None:
+            user = get_user_model()._base_manager.filter(pk=user_id).first()
+            sign_in_refused.send_robust(UserSession, user=user, limit=limit)
         raise TooManySessions(limit)
     if policy.on_limit == "ask":
         return False

@@ -160,8 +160,8 @@ AAL1 = Policy(absolute=30 * DAY)
 AAL2 = Policy(idle=HOUR, absolute=24 * HOUR, lock=True)
 AAL3 = Policy(idle=15 * MINUTE, absolute=12 * HOUR)
 
-# For staff, whose sessions are worth stealing. Their sessions end when their permissions change.
-STAFF = Policy(idle=HOUR, absolute=12 * HOUR, recent=15 * MINUTE, on_privilege_change="end")
+# For staff, whose sessions are worth stealing.
+STAFF = Policy(idle=HOUR, absolute=12 * HOUR, recent=15 * MINUTE)
 
 
 # SESSIONKIT_POLICY names one of these functions, or a function of the site like these. In a shell,

@@ -73,6 +73,7 @@ def remember(
     Fetch the user as the database has it, if this save can end sessions, and keep it on the
     instance: act_on_changes() compares it with what was saved.
     """
+    remember_raw(instance, raw)
     user, before = get_user_model(), None
     key = getattr(instance, user._meta.pk.attname)  # a child model can have a key of its own
     if not raw and key is not None and _may_matter(update_fields):
@@ -136,6 +137,14 @@ def end_before_deletion(instance: Any, **kwargs: Any) -> None:
 # Groups and permissions.
 
 
+def remember_raw(instance: Any, raw: bool, **kwargs: Any) -> None:
+    """
+    Keep on a user or group whether it was saved as a fixture has it: what the fixture says of its
+    groups and permissions is saved next, and no signal of that has ``raw``.
+    """
+    vars(instance)["_sessionkit_raw"] = raw
+
+
 def change_privileges(
     field: Any,
     groups: Any | None,
@@ -151,10 +160,13 @@ def change_privileges(
     Renew or end the sessions of the users whose groups or permissions change.
 
     Django calls this after rows of ``field`` were added and before rows are removed, inside one
-    transaction. Memberships that do not change are left alone. If ``field`` belongs to a group,
-    ``groups`` is the field of the user model that says which users are in the group.
+    transaction. Memberships that do not change are left alone, and so are fixtures. If ``field``
+    belongs to a group, ``groups`` is the field of the user model that says which users are in the
+    group.
     """
     if action not in ("post_add", "pre_remove", "pre_clear"):
+        return
+    if vars(instance).get("_sessionkit_raw"):
         return
     near, far = field.m2m_field_name(), field.m2m_reverse_field_name()
     this, that = (far, near) if reverse else (near, far)
@@ -251,6 +263,7 @@ def connect(user: type[Model]) -> None:
             change_privileges, groups, None, action="pre_clear", reverse=True, pk_set=None
         )
         for model in _proxies(groups.related_model):
+            pre_save.connect(remember_raw, sender=model)
             pre_delete.connect(deleted, sender=model, weak=False)
 
 

@@ -8,6 +8,7 @@ function takes both.
 """
 
 import uuid
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,6 +22,8 @@ from django_sessionkit.limits import make_room
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.visit.client import Client
+
+NO_FLAGS: Mapping[str, bool] = {}
 
 
 def enter(
@@ -59,6 +62,21 @@ def enter(
         )
         row.save(using=rows.db, force_insert=True)
     return row.pk.hex, counts
+
+
+def stay_within(handle: str, policy: Policy) -> bool:
+    """
+    Make room for a session that has got another policy, as for a sign-in. Return False if its user
+    has to make some first.
+
+    Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
+    """
+    rows = UserSession.objects.primary()
+    row = rows.filter(pk=handle, ended_at=None, counts=True).first()
+    if row is None or policy.limit is None:
+        return True
+    with transaction.atomic(rows.db):
+        return make_room(rows, row.user_id, policy, own=row.pk)
 
 
 def take_back(handle: str) -> None:
@@ -114,11 +132,20 @@ def touch(
 
 
 def rekey(
-    handle: str, old: list[str], new: str, at: int, lifetime: Lifetime, authenticated_at: int
+    handle: str,
+    old: list[str],
+    new: str,
+    at: int,
+    lifetime: Lifetime,
+    authenticated_at: int,
+    flags: Mapping[str, bool] = NO_FLAGS,
 ) -> bool:
     """
     Write the digest of the session's new key into its row. Return False if the row has ended, or
     has none of the ``old`` digests.
+
+    ``flags`` are written too. Without them ``renew`` stays as it is: whoever clears it has asked
+    the policy again, and has given the session its new key already.
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=old, ended_at=None)
     return bool(
@@ -126,10 +153,15 @@ def rekey(
             digest=new,
             last_seen_at=as_datetime(at),
             authenticated_at=as_datetime(authenticated_at),
-            renew=False,
+            **flags,
             **lifetime.as_columns(),
         )
     )
+
+
+def renew_again(handle: str) -> None:
+    """Note that the session is to get another new key: privileges have changed meanwhile."""
+    UserSession.objects.primary().filter(pk=handle, ended_at=None).update(renew=True)
 
 
 def catch_up(handle: str, old: str, new: str) -> None:

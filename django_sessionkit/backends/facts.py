@@ -125,7 +125,27 @@ class Facts(NamedTuple):
         """Return the facts after the visitor has used the new key for the first time."""
         return self._replace(previous=None, seen=now)
 
-    # The proof of identity, and what the session is bound to.
+    # The policy, the proof of identity, and what the session is bound to.
+
+    @property
+    def began_at(self) -> int:
+        """When the longest lifetime began. To open a locked session does not begin it anew."""
+        absolute = self.policy.get("absolute")
+        if self.deadline is None or absolute is None:
+            return self.authenticated_at
+        return self.deadline - 1000 * int(absolute)
+
+    def under(self, policy: Policy, client: Client | None) -> Self:
+        """
+        Return the facts of a session that has another policy from now on. That proves nothing: the
+        longest lifetime goes on, and what the session is bound to stays.
+        """
+        bound, known = _traits(policy.bind, client), self.bound or {}
+        return self._replace(
+            policy=policy.facts(),
+            deadline=None if policy.absolute is None else self.began_at + 1000 * policy.absolute,
+            bound={name: known.get(name) or bound[name] for name in bound} or None,
+        )
 
     def proved(self, policy: Policy, client: Client | None, now: int) -> Self:
         """Return the facts after a proof of identity that is as good as signing in."""

@@ -3,15 +3,21 @@ A session key that changes by itself, at the end of a request. Under the old key
 leads to the new key: former_keys.py follows that.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 from django_sessionkit import registry
+from django_sessionkit.accounts import stored_policy_of
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
 from django_sessionkit.backends.records import Data, Record, sealed
 from django_sessionkit.backends.sealing import SessionKey, new_salt, successor_of, version_of
 from django_sessionkit.clock import Lifetime
+from django_sessionkit.exceptions import TooManySessions
+from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.policy import Policy
+from django_sessionkit.visit.current import current_request
 
 # How long the former key of a session is recognised once its new key was seen, in milliseconds.
 RECOGNISED = 24 * 60 * 60 * 1000
@@ -22,7 +28,9 @@ class Renewing(Loading):
         facts = self._facts
         return facts.handle is not None and (self._privileges_changed or facts.wants_new_key(now))
 
-    def _renew(self, old: SessionKey, now: int) -> Flow[None]:
+    def _renew(
+        self, old: SessionKey, now: int, flags: Mapping[str, bool] = registry.NO_FLAGS
+    ) -> Flow[None]:
         """
         Give the session a new key, and leave a trace under the old one: requests that are under way
         come with that key, and so does the next one if this answer is lost.
@@ -34,8 +42,9 @@ class Renewing(Loading):
            here on, the old key leads to the new one. Otherwise a parallel request has written, or
            has renewed the key itself: remove the new key, and begin again with what it has written,
            or leave it at that.
-        4. Have the row follow. A row that has ended meanwhile takes both keys with it. If the row
-           has followed another key already, a parallel request goes on with the renewal.
+        4. Have the row follow, with its new ``flags``. A row that has ended meanwhile takes both
+           keys with it. If the row has followed another key already, a parallel request goes on
+           with the renewal.
 
         The trace is a salt, from which, with the old key, the new one follows (successor_of()). It
         is sealed for the holder of the old key, and is not itself the new key: a dump of the store
@@ -63,13 +72,51 @@ class Renewing(Loading):
                 if theirs.key != old:
                     return
                 record = cast("Record", self._record)
-            follows = new_key.digest, now, lifetime, facts.authenticated_at
+            follows = new_key.digest, now, lifetime, facts.authenticated_at, flags
             if not (yield registry.rekey, handle, [old.digest], *follows):
                 if not (yield registry.is_open, handle):
                     yield self.remove, [old.digest, new_key.digest]
                 return
         self._is_now_stored(new_key, payload, facts, data)
         self.has_new_key = True
+
+    def _renew_for_privileges(self, old: SessionKey, now: int) -> Flow[None]:
+        """Give the session a new key, and the policy that its user has under their privileges."""
+        policy = yield from self._stored_policy()
+        if not (yield from self._put_under(policy, now)):
+            return
+        waits = self._facts.pending is not None
+        flags = {"renew": False, "counts": False} if waits else {"renew": False}
+        yield from self._renew(old, now, flags)
+        # What has changed since the policy was asked has found the flag that is cleared now.
+        if policy != (yield from self._stored_policy()):
+            yield registry.renew_again, self._facts.handle
+
+    def _stored_policy(self) -> Flow[Policy]:
+        user = cast("str", self._facts.user)
+        policy: Policy = yield stored_policy_of, user, current_request.get()
+        return policy
+
+    def _put_under(self, policy: Policy, now: int) -> Flow[bool]:
+        """
+        Put the session under the policy that its user has since their privileges changed. Return
+        False, and end the session, where its time is over by that, or where that policy refuses a
+        sign-in over the limit.
+        """
+        facts, reason = self._facts.under(policy, self.client), None
+        if facts.ends_at(now) <= now:
+            reason = EndReason.EXPIRED
+        else:
+            try:
+                if not (yield registry.stay_within, facts.handle, policy):
+                    facts = facts._replace(pending=policy.limit)
+            except TooManySessions:
+                reason = EndReason.LIMIT
+        if reason is not None:
+            yield UserSession.objects.filter(pk=facts.row).revoke, reason
+            return False
+        self._keep(facts)
+        return True
 
     def _new_key_arrived(self, record: Record, key: SessionKey, now: int) -> Flow[None]:
         """

@@ -30,7 +30,8 @@ class Touching(Renewing):
             return
         if answered and not came_by and self._wants_new_key(now):
             # A request that came by a former key does not: another request has changed the key.
-            yield from self._renew(key, now)
+            renew = self._renew_for_privileges if self._privileges_changed else self._renew
+            yield from renew(key, now)
         else:
             self.slid = True
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import Group, Permission, User
+from django.core import serializers
+from django.core.management import call_command
 from django.db import connection
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
@@ -171,16 +173,70 @@ def test_who_gets_into_a_group_stays_with_a_new_key(place, settings, ended):
 
 
 @pytest.mark.parametrize("is_staff", [False, True], ids=["leaves", "joins"])
-def test_who_joins_or_leaves_the_staff_signs_in_again(alice, ended, is_staff):
-    """Their sessions are those of somebody else: what holds for staff is stricter."""
+def test_who_joins_or_leaves_the_staff_stays_signed_in(alice, ended, is_staff):
     alice.is_staff = not is_staff
     alice.save()
     laptop = sign_in(alice)
-    gone = handle(laptop)
+    key = key_of(laptop)
     alice.is_staff = is_staff
     alice.save()
+    with travel(timedelta(seconds=61)):
+        assert is_in(laptop, alice)
+    assert key_of(laptop) != key
+    assert not ended
+
+
+def test_who_is_made_staff_in_a_test_sees_the_admin(alice, client):
+    client.force_login(alice)
+    alice.is_staff = True
+    alice.save()
+    assert client.get("/admin/").status_code == 200
+
+
+# Fixtures.
+
+
+@pytest.fixture
+def fixture(tmp_path):
+    """A function that writes these objects to a fixture, as they are now. Return its path."""
+
+    def fixture(*objects):
+        path = tmp_path / "fixture.json"
+        path.write_text(serializers.serialize("json", objects))
+        return str(path)
+
+    return fixture
+
+
+@pytest.mark.parametrize("policy", [ends, renews])
+def test_a_fixture_of_groups_that_is_loaded_ends_nothing(place, settings, ended, fixture, policy):
+    settings.SESSIONKIT_POLICY = f"{__name__}.{policy.__name__}"
+    place.editors.permissions.set([place.may_add])
+    place.alice.groups.set([place.others])
+    place.alice.user_permissions.clear()
+    path = fixture(place.editors, place.others, place.alice)
+    place.editors.permissions.set([place.may_delete])
+    place.alice.groups.set([place.editors])
+    place.alice.user_permissions.set([place.may_view])
+    laptop = sign_in(place.alice)
+    call_command("loaddata", path, verbosity=0)
+    assert [*place.alice.groups.all()] == [place.others]
+    assert [*place.editors.permissions.all()] == [place.may_add]
+    assert not ended
+    assert not UserSession.objects.get().renew
+    assert is_in(laptop, place.alice)
+
+
+def test_what_is_saved_after_a_fixture_counts(place, settings, ended, fixture):
+    """The same object, saved by code: it is no fixture any more."""
+    settings.SESSIONKIT_POLICY = f"{__name__}.ends"
+    gone = handle(sign_in(place.alice))
+    (found,) = serializers.deserialize("json", serializers.serialize("json", [place.editors]))
+    found.save()
+    assert not ended
+    found.object.save()
+    found.object.permissions.add(place.may_add)
     assert ended == [({gone}, EndReason.PRIVILEGE_CHANGE, None)]
-    assert is_out(laptop, PRIVILEGES)
 
 
 def test_the_password_and_what_they_may_do_change_at_once(alice, ended):

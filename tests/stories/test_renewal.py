@@ -337,17 +337,19 @@ def test_new_privileges_are_not_forgotten_when_there_is_no_answer(shopper, polic
     assert not UserSession.objects.get().renew
 
 
-def test_another_new_key_will_do(shopper, policy, drive):
+def test_another_new_key_will_not_do(shopper, policy, drive):
+    """The policy was not asked for it."""
     policy()
     browser = shopper()
     UserSession.objects.update(renew=True)
     session = SessionStore(key_of(browser))
     drive(session, "cycle_key")
-    assert not UserSession.objects.get().renew
+    assert UserSession.objects.get().renew
     browser.cookies["sessionid"] = session.session_key
     with later(61):
         assert is_in(browser)
-    assert key_of(browser) == session.session_key
+    assert key_of(browser) != session.session_key
+    assert not UserSession.objects.get().renew
 
 
 # What is left of it.

@@ -128,8 +128,9 @@ def _introduction(named: bool) -> Iterator[str]:
     path = conf.SESSIONKIT_POLICY
     text = (
         f"The sessions of this site follow SESSIONKIT_POLICY, {path}. It is asked when somebody "
-        "signs in or proves again who they are, and a change of it holds from then on. The times "
-        "are kept by the server, whatever a cookie says."
+        "signs in or proves again who they are, and when a session gets a new key because groups, "
+        "permissions or staff flags have changed. A change of it holds from then on. The times are "
+        "kept by the server, whatever a cookie says."
     )
     if not path.startswith("django_sessionkit."):
         text += " Here, it was asked without a request"
