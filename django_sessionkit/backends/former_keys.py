@@ -34,7 +34,7 @@ class FormerKeys(Storage, SessionBase):
         """Return the session with this key, or the one that a former key leads to."""
         came_by: str | None = None
         trace: Facts | None = None
-        reused = False
+        reused = is_delivered = False
         while True:
             key.prepare()  # before the wait for the store: after it, everything takes longer
             stored = yield self.read, key.digest
@@ -43,6 +43,7 @@ class FormerKeys(Storage, SessionBase):
                 return Missing(key.digest)
             facts: Facts = here.record.facts
             if trace is not None and facts.seen is not None:
+                is_delivered = True
                 grace = Policy.of(trace.policy).renew_grace
                 reused = reused or facts.seen + 1000 * grace <= clock.now()
             if facts.successor is None:
@@ -50,7 +51,7 @@ class FormerKeys(Storage, SessionBase):
             came_by = came_by or key.digest
             trace, key = facts, successor_of(key, facts.successor)
         if not reused:
-            return here._replace(came_by=came_by) if came_by else here
+            return here._replace(came_by=came_by, is_delivered=is_delivered) if came_by else here
         return (yield from self._reused(facts, key.digest))
 
     def _reused(self, facts: Facts, digest: str) -> Flow[Missing | None]:

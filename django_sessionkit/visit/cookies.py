@@ -23,6 +23,8 @@ class Session(Protocol):
     has_new_key: bool
 
     @property
+    def withholds_key(self) -> bool: ...
+    @property
     def accessed(self) -> bool: ...
     @property
     def session_key(self) -> str | None: ...
@@ -76,7 +78,11 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
                 domain=settings.SESSION_COOKIE_DOMAIN,
                 samesite=settings.SESSION_COOKIE_SAMESITE,
             )
-    elif response.status_code < 500 and (slides or (saved and not session.has_good_cookie())):
+    elif (
+        response.status_code < 500
+        and (slides or (saved and not session.has_good_cookie()))
+        and not session.withholds_key
+    ):
         give(session, response, saved)
     cookie = response.cookies.get(name)
     if cookie or session.accessed:

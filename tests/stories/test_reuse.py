@@ -30,7 +30,8 @@ def test_the_key_before_the_key_before(generations, reused):
         for number, key in enumerate(keys):
             tab = browse_as(browser, key)
             response = put(tab, **{f"tab{number}": "here"})
-            assert (response.status_code, given(response)) == (200, new)
+            # The keys in between have reached the browser, the last one may have got lost.
+            assert (response.status_code, given(response)) == (200, new if number == 2 else None)
         assert read(browser).json() == {"cart": "teapot", "tab0": "here", "tab1": "here"} | {
             "tab2": "here"
         }
