@@ -208,7 +208,7 @@ def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     request.session = session
     session.ensure_loaded()
     # Send the cookie again: another request may have changed the key meanwhile.
-    session.has_new_key = True
+    session.has_new_key = not before.withholds_key
     if isinstance(session.interruption, Missing):
         cookies.spare(request)
     text = ngettext(

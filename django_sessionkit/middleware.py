@@ -18,6 +18,9 @@ from django_sessionkit.visit.client import client_of
 from django_sessionkit.visit.current import current_request
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
+# The methods that only ask for something (RFC 9110 §9.2.1).
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+
 
 class SessionMiddleware(middleware.SessionMiddleware):
     """Use this in place of Django's, at the same place in MIDDLEWARE."""
@@ -130,10 +133,10 @@ def is_to_be_saved(session: Any, response: HttpResponse) -> bool:
 def is_background(request: HttpRequest) -> bool:
     """
     Tell whether a request is no activity of its user (ASVS 7.3.1): a header says so, or its path is
-    one of SESSIONKIT_BACKGROUND.
+    one of SESSIONKIT_BACKGROUND. A request that is to change something is always activity.
     """
     headers = request.META  # request.headers goes through all of them, for every request
-    return (
+    return request.method in SAFE_METHODS and (
         "prefetch" in (headers.get("HTTP_SEC_PURPOSE") or "")
         or headers.get("HTTP_X_BACKGROUND_REQUEST") == "1"
         or request.path.startswith(tuple(conf.SESSIONKIT_BACKGROUND))

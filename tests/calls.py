@@ -51,6 +51,17 @@ async def aoverwrite(request):
     return overwrite(request)
 
 
+def count(request):
+    """Writes into the session, although it is only asked for something."""
+    request.session.update(request.GET.dict())
+    return HttpResponse("counted")
+
+
+async def acount(request):
+    await request.session.aupdate(request.GET.dict())
+    return HttpResponse("counted")
+
+
 urlpatterns = [
     *site,
     path("call/", call),
@@ -59,6 +70,8 @@ urlpatterns = [
     path("acall_blindly/", acall_blindly),
     path("overwrite/", overwrite),
     path("aoverwrite/", aoverwrite),
+    path("count/", count),
+    path("acount/", acount),
 ]
 
 

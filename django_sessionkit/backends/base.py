@@ -122,6 +122,15 @@ class SessionStore(Saving, Touching):
         )
 
     @property
+    def withholds_key(self) -> bool:
+        """
+        Whether the session has another key than the request came with, and the visitor does not get
+        it: a former key has led here, and nobody is there (background), or the new key has reached
+        the browser already. Somebody who copied the former key would get every later key as well.
+        """
+        return self.session_key == self._led_to and (self.background or self._is_delivered)
+
+    @property
     def is_known(self) -> bool:
         """Whether what is stored under the key has been read, or written."""
         return self._record is not None

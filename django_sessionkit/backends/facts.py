@@ -23,6 +23,8 @@ TIME_TO_CHOOSE = 15 * 60 * 1000
 # The activity of a short session is written this many times in its life without activity, so that
 # use keeps the session alive.
 SHARE = 10
+# What a former key keeps of the policy.
+ON_REUSE = ("renew_grace", "on_reuse")
 
 
 class Facts(NamedTuple):
@@ -120,6 +122,17 @@ class Facts(NamedTuple):
     def rekeyed(self, old: str, now: int) -> Self:
         """Return the facts under a key that has just taken the place of the ``old`` digest's."""
         return self._replace(keyed_at=now, previous=old, seen=None)
+
+    def left_behind(self, salt: str) -> Self:
+        """Return what stays under this key when another one takes its place: no more than it takes
+        to follow the salt to the next key, and to notice a use that is too late."""
+        policy = {name: self.policy[name] for name in ON_REUSE if name in self.policy}
+        at = self.authenticated_at
+        return type(self)(self.handle, None, at, policy=policy, seen=self.seen, successor=salt)
+
+    def is_late(self, seen: int, now: int) -> bool:
+        """Tell whether the grace of this former key is over. Its successor was first used then."""
+        return seen + 1000 * Policy.of(self.policy).renew_grace <= now
 
     def arrived(self, now: int) -> Self:
         """Return the facts after the visitor has used the new key for the first time."""

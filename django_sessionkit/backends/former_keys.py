@@ -6,15 +6,17 @@ else has one.
 """
 
 import logging
-from functools import partial
+import uuid
 
 from django.contrib.sessions.backends.base import SessionBase
 
 from django_sessionkit import clock
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
-from django_sessionkit.backends.records import Resolved, found
-from django_sessionkit.backends.sealing import SessionKey, successor_of
+from django_sessionkit.backends.records import Record, Resolved, found
+from django_sessionkit.backends.sealing import SessionKey, successor_of, version_of
+from django_sessionkit.clock import as_datetime
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_key_reused
@@ -24,6 +26,11 @@ from django_sessionkit.visit.interruptions import Missing
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
+# How often a request reads the store at most, until it has its session.
+READS = 3
+# A moment that every store takes for an expiry, and that is over.
+LONG_AGO = 1
+
 
 class FormerKeys(Storage, SessionBase):
     # The middleware sets this. None where there is no request (tests, a shell, Channels): a session
@@ -31,36 +38,68 @@ class FormerKeys(Storage, SessionBase):
     client: Client | None = None
 
     def _resolve(self, key: SessionKey) -> Flow[Resolved]:
-        """Return the session with this key, or the one that a former key leads to."""
-        came_by: str | None = None
-        trace: Facts | None = None
-        reused = False
+        """
+        Return the session with this key, or the one that a former key leads to.
+
+        Each key on the way but the last one has reached the browser. So the first step already
+        tells whether a former key comes too late, however many keys there were since. A key that is
+        not late, but takes more than three reads, leads nowhere.
+        """
+        former: Record | None = None  # what lies under the key, if that is a former one
+        is_delivered, reads = False, 0
         while True:
+            reads += 1
             key.prepare()  # before the wait for the store: after it, everything takes longer
             stored = yield self.read, key.digest
             here = stored and found(stored, key, self.serializer)
             if here is None:
                 return Missing(key.digest)
             facts: Facts = here.record.facts
-            if trace is not None and facts.seen is not None:
-                grace = Policy.of(trace.policy).renew_grace
-                reused = reused or facts.seen + 1000 * grace <= clock.now()
+            if former is not None and facts.seen is not None:
+                is_delivered = True
+                if former.facts.is_late(facts.seen, clock.now()):
+                    return (yield from self._reused(former))
             if facts.successor is None:
                 break
-            came_by = came_by or key.digest
-            trace, key = facts, successor_of(key, facts.successor)
-        if not reused:
-            return here._replace(came_by=came_by) if came_by else here
-        return (yield from self._reused(facts, key.digest))
+            if reads == READS:
+                return None
+            former = former or here.record
+            key = successor_of(key, facts.successor)
+        if former is None:
+            return here
+        return here._replace(came_by=former.digest, is_delivered=is_delivered)
 
-    def _reused(self, facts: Facts, digest: str) -> Flow[Missing | None]:
+    def _reused(self, former: Record) -> Flow[Missing | None]:
         """Report that a former key was used after its grace, and end the session if the policy says
         so."""
-        handle = facts.row
-        security_logger.warning("A former key of session %s was used again", handle)
-        send = session_key_reused.send_robust
-        yield (partial(send, UserSession, handle=handle, client=self.client),)
-        if Policy.of(facts.policy).on_reuse != "end":
-            return None
-        yield UserSession.objects.filter(pk=handle).revoke, EndReason.REUSED
-        return Missing(digest)
+        handle, digest = former.facts.row, former.digest
+        if Policy.of(former.facts.policy).on_reuse == "end":
+            ended = yield end_and_report, handle, former.facts.authenticated_at, self.client
+            return Missing(ended or digest)
+        # Of all requests that come by this key, one removes the trace, and reports it.
+        if (yield self.replace, digest, b"", LONG_AGO, version_of(former.payload)):
+            yield report, handle, self.client
+        return None
+
+
+def end_and_report(handle: uuid.UUID, authenticated_at: int, client: Client | None) -> str | None:
+    """
+    End a session whose former key was used too late, and report that, unless the session has ended
+    already. Return the digest that it had last. Return None, and do nothing, if its user has proved
+    since ``authenticated_at`` who they are: the former keys from before lead nowhere.
+    """
+    proved_at = as_datetime(authenticated_at)
+    sessions = UserSession.objects.primary().filter(pk=handle, authenticated_at__lte=proved_at)
+    try:
+        is_news = sessions.revoke(EndReason.REUSED) > 0
+    except StoreUnavailable:  # the row was marked before
+        report(handle, client)
+        raise
+    if is_news:
+        report(handle, client)
+    return sessions.values_list("digest", flat=True).first()
+
+
+def report(handle: uuid.UUID, client: Client | None) -> None:
+    security_logger.warning("A former key of session %s was used again", handle)
+    session_key_reused.send_robust(UserSession, handle=handle, client=client)

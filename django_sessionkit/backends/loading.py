@@ -65,6 +65,8 @@ class Loading(FormerKeys):
         self._activity_is_due = False
         self._privileges_changed = False
         self._came_by: str | None = None  # the digest of the former key that has led here
+        self._led_to: SessionKey | None = None  # the key that it has led to
+        self._is_delivered = False  # the browser has used the key after that former key
 
     @property
     def _key(self) -> SessionKey | None:
@@ -99,7 +101,7 @@ class Loading(FormerKeys):
         found = yield from self._resolve(key)
         if not isinstance(found, Found):
             return self._load_nothing(found)
-        record, data, came_by = found
+        record, data = found.record, found.data
         facts, touched_at, now = record.facts, record.touched_at, clock.now()
         verdict: Verdict = None if resuming else facts.lock_at(touched_at, now)
         if verdict is None and self.client is not None:
@@ -113,11 +115,18 @@ class Loading(FormerKeys):
             return (yield from self._load_no_further(verdict, record, data, resuming))
         if self.client is None:  # with our middleware, the request has the session
             loaded_session.set(ref(self))
-        self._record, self._came_by = record, came_by
-        self.has_new_key = came_by is not None
+        self._record = record
+        self._note_the_way(found)
+        self.has_new_key = found.came_by is not None
         if record.key is not key:
             self._session_key = record.key
         return data
+
+    def _note_the_way(self, found: Found) -> None:
+        """Note which former key has led to a session, if one has."""
+        self._came_by = found.came_by
+        if found.came_by is not None:
+            self._led_to, self._is_delivered = found.record.key, found.is_delivered
 
     def _load_nothing(self, missing: Missing | None) -> Data:
         self._forget()
@@ -231,7 +240,9 @@ class Loading(FormerKeys):
             # As the serializer says it, and as the others were read.
             mine = self.serializer().loads(self.serializer().dumps(data))
             data = merge(was, mine, found.data)
-        self.has_new_key = self.has_new_key or theirs.key != key
+        if theirs.key != key:
+            self._note_the_way(found)
+            self.has_new_key = True
         return theirs, facts.merged(was_facts, theirs.facts), data
 
     def _is_now_stored(self, key: SessionKey, payload: bytes, facts: Facts, data: Data) -> None:
@@ -240,7 +251,9 @@ class Loading(FormerKeys):
         if before is not None:
             touched_at, expiry = before.touched_at, before.expiry
         if key != self._session_key:
-            self._activity_is_due, self._came_by, touched_at = False, None, 0
+            self._activity_is_due, touched_at = False, 0
+            if key != self._led_to:
+                self._came_by = None
             self._session_key = key
         self._session_cache = data
         self._record = Record(key, payload, facts, touched_at, expiry)

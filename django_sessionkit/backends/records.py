@@ -40,6 +40,7 @@ class Found(NamedTuple):
     record: Record
     data: Data
     came_by: str | None = None  # the digest of the former key that has led there
+    is_delivered: bool = False  # the browser has used the key after that former key
 
 
 # What a key leads to. None: it is a former key that was used too late, and Policy.on_reuse only

@@ -62,7 +62,7 @@ class Renewing(Loading):
             while True:
                 facts = record.facts.rekeyed(old.digest, now)
                 payload = sealed(facts, data, new_key, self.serializer)
-                trace = sealed(record.facts._replace(successor=salt), {}, old, self.serializer)
+                trace = sealed(record.facts.left_behind(salt), {}, old, self.serializer)
                 yield self.insert, new_key.digest, payload, now, expires_at
                 if (yield self.replace, old.digest, trace, expires_at, version_of(record.payload)):
                     break

@@ -164,7 +164,8 @@ class Saving(Writing):
             if lock := record.facts.lock_at(record.touched_at, clock.now()):
                 self._lock_up(lock, record, found.data)
                 self._refuse_while_locked({})
-            self._session_key, self._came_by = record.key, found.came_by
+            self._session_key = record.key
+            self._note_the_way(found)
             self._record = record._replace(expiry=None)
             self._replaces_all = True
         if self._record is None:

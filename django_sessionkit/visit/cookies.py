@@ -29,6 +29,8 @@ class Session(Protocol):
     has_new_key: bool
 
     @property
+    def withholds_key(self) -> bool: ...
+    @property
     def accessed(self) -> bool: ...
     @property
     def session_key(self) -> str | None: ...
@@ -98,7 +100,11 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
                 domain=settings.SESSION_COOKIE_DOMAIN,
                 samesite=settings.SESSION_COOKIE_SAMESITE,
             )
-    elif response.status_code < 500 and (slides or (saved and not session.has_good_cookie())):
+    elif (
+        response.status_code < 500
+        and (slides or (saved and not session.has_good_cookie()))
+        and not session.withholds_key
+    ):
         give(session, response, saved)
     # No variable holds the cookie: error reports show variables.
     sets_cookie = name in response.cookies

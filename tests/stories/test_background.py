@@ -93,6 +93,21 @@ def test_what_only_looks_like_it_is_activity(signed_in, policy, clock, settings,
     assert is_still_in(browser)
 
 
+@pytest.mark.parametrize("how", ["script", "prefetch", "path"])
+def test_a_form_that_somebody_sends_is_activity_whatever_it_says(
+    signed_in, policy, clock, settings, how
+):
+    headers = {"script": BACKGROUND, "prefetch": {"sec-purpose": "prefetch"}}.get(how, {})
+    settings.SESSIONKIT_BACKGROUND = ["/write/", "/awrite/"] if how == "path" else []
+    policy(idle=600)
+    browser = signed_in()
+    clock.move(seconds=500)
+    browser.post(f"/{browser.a}write/", {"news": "read"}, headers=headers)
+    assert only_row().last_seen_at == datetime.now(UTC)
+    clock.move(seconds=500)
+    assert is_still_in(browser)
+
+
 @pytest.mark.parametrize("every_request", [False, True])
 @pytest.mark.parametrize(
     ("rules", "cookie_age"), [({"idle": 600}, DAY), ({"idle": 600, "lock": True}, DAY), ({}, 600)]
@@ -107,7 +122,7 @@ def test_what_it_writes_is_kept_and_is_no_activity_either(
     browser = signed_in()
     for number in range(5):
         clock.move(seconds=100)
-        browser.post(f"/{browser.a}write/", {"news": number}, headers=BACKGROUND)
+        browser.get(f"/{browser.a}count/?news={number}", headers=BACKGROUND)
         assert browser.get(f"/{browser.a}read/", headers=BACKGROUND).json() == {"news": str(number)}
     assert only_row().last_seen_at == only_row().started_at
     clock.move(seconds=100)

@@ -27,13 +27,12 @@ def test_the_key_before_the_key_before(generations, reused):
     new = key_of(browser)
     assert len({*keys, new}) == 4
     with later(220):
-        for number, key in enumerate(keys):
+        for number, key in enumerate(keys[1:]):
             tab = browse_as(browser, key)
             response = put(tab, **{f"tab{number}": "here"})
-            assert (response.status_code, given(response)) == (200, new)
-        assert read(browser).json() == {"cart": "teapot", "tab0": "here", "tab1": "here"} | {
-            "tab2": "here"
-        }
+            # The keys in between have reached the browser, the last one may have got lost.
+            assert (response.status_code, given(response)) == (200, new if number == 1 else None)
+        assert read(browser).json() == {"cart": "teapot", "tab0": "here", "tab1": "here"}
     assert len(store.payloads()) == 4
     assert not reused
 
@@ -90,8 +89,10 @@ def test_keys_before_lead_nowhere_when_the_last_is_gone(generations, reused, how
             put(tab, cart="kettle")
             assert key_of(tab) not in [*keys, key_of(browser)]
             assert read(tab).json() in ({"cart": "kettle"}, {})
-    alive = UserSession.objects.filter(ended_at=None).count()
-    assert alive == (1 if how in ("other key", "proved") else 0)
+    # The first key comes too late for the second, whatever became of the last one. Only a new proof
+    # of identity makes that nobody's business.
+    goes_on = how == "proved" or (how == "other key" and seconds == 240)
+    assert UserSession.objects.filter(ended_at=None).count() == goes_on
 
 
 # An old key is used again, after its grace.

@@ -1,0 +1,255 @@
+"""What a former key of a session is still good for, and to whom."""
+
+import pytest
+from django.db import OperationalError
+from django.http import HttpResponse
+from django.urls import path
+
+from django_sessionkit.backends.sealing import digest_of
+from django_sessionkit.models import EndReason, UserSession
+from tests import store
+from tests.browsers import browse_as, given, put, read, sets_no_cookie, view
+from tests.calls import BACKGROUND
+from tests.calls import urlpatterns as site_with_calls
+from tests.people import is_in, is_told, key_of, only_row, row_of
+from tests.renewals import AFTER, DUE, GRACE, REUSED, renewed, seen
+from tests.store import HOUR, SessionStore, later, round_trips
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.usefixtures("keys_change"),
+]
+
+
+def save(request):
+    request.session["news"] = "1"
+    request.session.save()
+    return HttpResponse("saved")
+
+
+async def asave(request):
+    await request.session.aset("news", "1")
+    await request.session.asave()
+    return HttpResponse("saved")
+
+
+urlpatterns = [*site_with_calls, path("save/", save), path("asave/", asave)]
+
+
+# A thief who polls.
+
+
+@pytest.mark.parametrize("how", ["header", "prefetch", "view", "path", "saves", "slides"])
+def test_a_thief_who_polls_gets_no_new_key_and_is_noticed(shopper, settings, reused, how):
+    browser = shopper()
+    thief = browse_as(browser, renewed(browser))
+    settings.SESSIONKIT_BACKGROUND = ["/read/", "/aread/"] if how in ("path", "slides") else []
+    settings.SESSION_SAVE_EVERY_REQUEST = how == "saves"
+    headers = {"prefetch": {"Sec-Purpose": "prefetch"}, "path": {}, "view": {}}
+    url = view(thief, "poll" if how == "view" else "read")
+    old = key_of(thief)
+    for seconds in (DUE + 5, DUE + 70, 2 * DUE + 70):
+        with later(seconds):
+            response = thief.get(url, headers=headers.get(how, BACKGROUND))
+            assert response.status_code == 200
+            assert sets_no_cookie(response)
+    assert key_of(thief) == old
+    assert not reused
+    with later(2 * DUE + 80):
+        assert is_in(browser)  # and gets another key
+    with later(2 * DUE + 90 + GRACE):
+        thief.get(url, headers=headers.get(how, BACKGROUND))
+        assert len(reused) == 1
+
+
+def test_a_key_that_changes_while_a_request_in_the_background_writes(shopper, at):
+    browser = shopper()
+    poll = browse_as(browser, key_of(browser))
+    with later(DUE):
+        pending = at("replace", lambda: read(browser))
+        response = poll.get(f"{view(poll, 'count')}?news=1", headers=BACKGROUND)
+        assert not pending
+        assert response.status_code == 200
+        assert sets_no_cookie(response)
+        assert read(browser).json() == {"cart": "teapot", "news": "1"}
+
+
+@pytest.mark.parametrize("headers", [{}, BACKGROUND], ids=["", "called background"])
+def test_a_person_gets_the_key_that_got_lost(shopper, headers):
+    """A form is a person's, whatever the request says."""
+    browser = shopper()
+    lost = browse_as(browser, renewed(browser))
+    with later(DUE + 5):
+        response = lost.post(view(lost, "write"), {"cart": "kettle"}, headers=headers)
+        assert given(response) == key_of(browser)
+
+
+def test_a_thief_who_sends_forms_is_seen_in_the_row(shopper):
+    browser = shopper()
+    thief = browse_as(browser, key_of(browser))
+    with later(AFTER - 100):
+        thief.post(view(thief, "write"), headers=BACKGROUND | {"User-Agent": "thief"})
+    assert row_of(browser).user_agent == "thief"
+
+
+def test_a_key_that_has_reached_the_browser_is_not_given_again(shopper):
+    browser = shopper()
+    old = renewed(browser)
+    seen(browser)
+    with later(DUE + 9 + GRACE - 10):
+        for tab in (browse_as(browser, old), browse_as(browser, old)):
+            assert read(tab).json()["cart"] == "teapot"
+            response = put(tab, cart="teapot", more="more")
+            assert response.status_code == 200
+            assert sets_no_cookie(response)
+        assert read(browser).json() == {"cart": "teapot", "more": "more"}
+
+
+def test_a_new_key_arrives_with_the_request_that_brings_it(shopper, at):
+    """Not with one that has written to it, and came with the key before."""
+    browser = shopper()
+    tab, old = (browse_as(browser, key_of(browser)) for _ in range(2))
+    with later(DUE):
+        pending = at("replace", lambda: read(browser))
+        response = tab.get(view(tab, "save"))
+        assert not pending
+        assert given(response) == key_of(browser)
+    with later(DUE + 2 * GRACE):  # both answers have got lost
+        assert given(read(old)) == key_of(browser)
+
+
+# Many former keys.
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The digests that are read from the store."""
+    made = []
+    for name in ["read", "aread"] if SessionStore.native_async else ["read"]:
+        original = getattr(SessionStore, name)
+
+        def note(digest, original=original):
+            made.append(digest)
+            return original(digest)
+
+        monkeypatch.setattr(SessionStore, name, staticmethod(note))
+    return made
+
+
+def read_for(reads, browser):
+    """Have a browser read its session; return the answer, and how many reads that took."""
+    reads.clear()
+    return read(browser), len(reads)
+
+
+@pytest.mark.parametrize("on_reuse", ["end", "report"])
+def test_the_oldest_of_many_keys_takes_no_more_than_three_reads(
+    shopper, policy, reads, reused, on_reuse
+):
+    policy(renew_after=900, renew_grace=30, on_reuse=on_reuse)
+    browser = shopper()
+    keys = [renewed(browser, after=910 * number) for number in range(1, 13)]
+    with later(3 * HOUR + 910):
+        for _ in range(3):
+            _response, made = read_for(reads, browse_as(browser, keys[0]))
+            assert made <= 3
+        assert len(reused) == 1
+        assert is_in(browser) is (on_reuse == "report")
+
+
+def test_a_key_within_a_long_grace_leads_on_for_two_more_keys(generations, reads, reused):
+    browser, keys = generations
+    with later(220):
+        answers = [read_for(reads, browse_as(browser, key)) for key in keys]
+        assert [made for _, made in answers] == [3, 3, 2]
+        assert [response.json() for response, _ in answers] == [
+            {},
+            {"cart": "teapot"},
+            {"cart": "teapot"},
+        ]
+        with round_trips(3):
+            read(browse_as(browser, keys[0]))
+        assert is_in(browser)
+    assert not reused
+
+
+def test_a_former_key_keeps_little_of_its_session(shopper, policy):
+    policy(renew_after=AFTER, renew_grace=GRACE, on_reuse="report", idle=HOUR, bind=("network",))
+    browser = shopper()
+    old = renewed(browser)
+    trace = store.payloads()[digest_of(old)]
+    assert len(trace) < 140
+
+
+# A former key comes too late, again and again.
+
+
+@pytest.fixture
+def late(shopper):
+    """A function that opens a browser with the former key of Alice's, and Alice's browser."""
+    browser = shopper()
+    old = renewed(browser)
+    seen(browser)
+    with later(DUE + 9 + GRACE + 10):
+        yield browser, lambda: browse_as(browser, old)
+
+
+@pytest.fixture
+def reports(policy, alice):
+    policy(renew_after=AFTER, renew_grace=GRACE, on_reuse="report")
+
+
+def test_fifty_requests_with_a_former_key_are_reported_once(reports, late, reused, caplog):
+    browser, thief = late
+    caplog.clear()
+    for _ in range(50):
+        assert read(thief()).json() == {}
+    assert len(reused) == 1
+    (record,) = caplog.records
+    assert str(row_of(browser).pk) in record.getMessage()
+    assert is_in(browser)
+
+
+def test_two_requests_with_a_former_key_at_once_are_reported_once(reports, late, reused, at):
+    _browser, thief = late
+    pending = at("replace", lambda: read(thief()))
+    assert read(thief()).json() == {}
+    assert not pending
+    assert len(reused) == 1
+
+
+def test_fifty_requests_with_a_former_key_end_the_session_once(late, reused, ended, caplog):
+    browser, thief = late
+    caplog.clear()
+    for _ in range(50):
+        assert not is_in(thief())
+    assert len(reused) == len(ended) == 1
+    assert len([line for line in caplog.records if line.name.startswith("django.sec")]) == 1
+    assert is_told(browser, REUSED)
+
+
+def test_the_store_that_is_down_then_costs_no_report(late, reused, at):
+    def fail():
+        raise OperationalError("no route to host")
+
+    _browser, thief = late
+    pending = at("remove", fail)
+    assert read(thief()).status_code == 503
+    assert not pending
+    assert only_row().end_reason == EndReason.REUSED
+    assert len(reused) == 1
+
+
+def test_a_former_key_from_before_a_proof_ends_nothing(generations, reused):
+    browser, keys = generations
+    with later(220):
+        session = SessionStore(key_of(browser))
+        session.reauthenticate()
+    browser.cookies["sessionid"] = session.session_key
+    with later(2 * HOUR):
+        for key in keys:
+            assert read(browse_as(browser, key)).status_code in (200, 302)
+        assert is_in(browser)
+    assert not reused
+    assert UserSession.objects.get().ended_at is None
