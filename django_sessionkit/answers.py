@@ -5,6 +5,7 @@ page, a script gets JSON.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
@@ -266,15 +267,15 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     """
     if not url:
         return False
-    host, parts, own = request.get_host(), urlsplit(url), urlsplit(sign_in_url() or "")
-    if (parts.netloc or host, parts.path) == (own.netloc or host, own.path):
+    host, parts, own = request.get_host(), urlsplit(url), sign_in_url() or ""
+    if (parts.netloc or host, path_of(url)) == (urlsplit(own).netloc or host, path_of(own)):
         return True
     back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
     here = request.get_full_path()
     if back in (here, request.build_absolute_uri(here)):
         return True
     try:
-        return (parts.netloc or host) == host and resolve(parts.path).url_name == "login"
+        return (parts.netloc or host) == host and resolve(path_of(url)).url_name == "login"
     except Resolver404:
         return False
 

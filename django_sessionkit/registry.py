@@ -12,18 +12,22 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
+from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from django_sessionkit import models
 from django_sessionkit.accounts import has_password_of, is_disabled
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.limits import make_room
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.policy import Policy
 from django_sessionkit.visit.client import Client
 
 NO_FLAGS: Mapping[str, bool] = {}
+FREE = f"""
+SELECT id FROM {UserSession._meta.db_table} WHERE id = %s FOR UPDATE SKIP LOCKED
+"""  # noqa: S608 (a constant)
 
 
 def enter(
@@ -92,9 +96,12 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
+    # Only if it still has this digest: a change of the password may just have given it a new key.
+    free = _free(handle).filter(digest__in=digests)
     if found is None:
         # A row whose user has gone is not found together with its user.
-        models.mark_ended(row, EndReason.ACCOUNT_DISABLED)
+        orphans = list(row.values_list("pk", flat=True))
+        models.mark_ended(free, EndReason.ACCOUNT_DISABLED, handles=orphans)
         return None
     if is_disabled(found.user):
         reason = EndReason.ACCOUNT_DISABLED
@@ -102,8 +109,7 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
         reason = EndReason.PASSWORD_CHANGE
     else:
         return found
-    # Only if it still has this digest: a change of the password may just have given it a new key.
-    models.mark_ended(row, reason, handles=[found.pk])
+    models.mark_ended(free, reason, handles=[found.pk])
     return None
 
 
@@ -118,7 +124,8 @@ def touch(
 ) -> bool:
     """
     Write when a session expires and, as far as its client is known, its last activity. The row gets
-    the first of ``digests``. Return False if the row has ended, or has none of them.
+    the first of ``digests``. Return False if the row has ended, has none of them, or is held by
+    another transaction.
     """
     known: dict[str, Any] = {}
     if client:
@@ -127,8 +134,19 @@ def touch(
             known["ip"] = client.address
         if client.user_agent:
             known["user_agent"] = client.user_agent
-    row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
+    row = _free(handle).filter(digest__in=digests, ended_at=None)
     return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
+
+
+def _free(handle: str) -> UserSessionQuerySet:
+    """
+    Return the row with this handle, to be written by a request that does not wait: on PostgreSQL, a
+    row that another transaction holds is left alone.
+    """
+    rows, pk = UserSession.objects.primary(), uuid.UUID(handle)
+    if connections[rows.db].vendor == "postgresql":
+        return rows.filter(pk=RawSQL(FREE, [pk]))  # noqa: S611 (a constant)
+    return rows.filter(pk=pk)
 
 
 def rekey(
@@ -166,7 +184,7 @@ def renew_again(handle: str) -> None:
 
 def catch_up(handle: str, old: str, new: str) -> None:
     """Write the digest of a new key into a row that still has the old one: a renewal broke off."""
-    UserSession.objects.primary().filter(pk=handle, digest=old).update(digest=new)
+    _free(handle).filter(digest=old).update(digest=new)
 
 
 def digests_of(handle: str) -> list[str]:
@@ -200,6 +218,9 @@ def row_of_missing(digest: str) -> UserSession | None:
     row = rows.filter(digest=digest).first()
     if row and row.ended_at is None:
         has_expired = row.expires_at <= timezone.now()
-        mark_ended(row.pk.hex, row.expiry_reason if has_expired else EndReason.LOST)
+        reason = row.expiry_reason if has_expired else EndReason.LOST
+        models.mark_ended(_free(row.pk.hex), reason, handles=[row.pk])
         row = rows.filter(pk=row.pk).first()
+        if row and row.ended_at is None:  # held by somebody who has not said the reason yet
+            row.end_reason = reason
     return row

@@ -99,10 +99,14 @@ class Storage(ABC):
 
     @classmethod
     @abstractmethod
-    def touch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
+    def touch(
+        cls, digest: str, touched_at: int, expires_at: int, expected: bytes | None = None
+    ) -> bool:
         """
         Write the last activity and the expiry, and leave the payload alone. Return False, and
-        change nothing, if the digest is unknown or expired.
+        change nothing, if the digest is unknown or expired, stores another version by now than the
+        one that is expected, if one is, or is held by another transaction: a touch waits for
+        nobody.
 
         One round trip.
         """

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from tests.store import SessionStore
 
@@ -102,3 +102,32 @@ def elsewhere(act: Act) -> Any:
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(run).result(60)
+
+
+@contextmanager
+def held_open(act: Act) -> Iterator[None]:
+    """
+    Do something in a transaction of somebody else, which is open as long as the block runs. SQLite
+    has one writer at a time, who is not held up for the length of a test: it commits at once.
+    """
+    done, go_on = threading.Event(), threading.Event()
+
+    def job() -> None:
+        try:
+            with transaction.atomic():
+                act()
+                if connection.vendor != "sqlite":
+                    done.set()
+                    go_on.wait(60)
+        finally:
+            done.set()
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(job)
+        try:
+            assert done.wait(60)
+            yield
+        finally:
+            go_on.set()
+        running.result(60)

@@ -34,7 +34,7 @@ MOVE = (
     f"UPDATE {TABLE} SET digest = %s, payload = %s, touched_at = %s, expires_at = %s"
     f" WHERE {ALIVE} AND {VERSION}"
 )
-TOUCH = f"UPDATE {TABLE} SET touched_at = %s, expires_at = %s WHERE {ALIVE}"
+TOUCH = f"UPDATE {TABLE} SET touched_at = %s, expires_at = %s WHERE"
 REMOVE = f"DELETE FROM {TABLE} WHERE digest IN"
 PEEK = f"SELECT digest FROM {TABLE} WHERE expires_at > %s AND digest IN"
 
@@ -68,8 +68,15 @@ class SessionStore(base.SessionStore):
         return _execute(MOVE, [new, payload, touched_at, expires_at, old, clock.now(), expected])
 
     @classmethod
-    def touch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
-        return _execute(TOUCH, [touched_at, expires_at, digest, clock.now()])
+    def touch(
+        cls, digest: str, touched_at: int, expires_at: int, expected: bytes | None = None
+    ) -> bool:
+        where, params = ALIVE, [touched_at, expires_at, digest, clock.now()]
+        if expected is not None:
+            where, params = f"{ALIVE} AND {VERSION}", [*params, expected]
+        if _connection().vendor == "postgresql":
+            where = f"id = (SELECT id FROM {TABLE} WHERE {where} FOR UPDATE SKIP LOCKED)"
+        return _execute(f"{TOUCH} {where}", params)
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:

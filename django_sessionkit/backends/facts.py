@@ -97,6 +97,10 @@ class Facts(NamedTuple):
             return Lock.IDLE
         return None
 
+    def is_over(self, touched_at: int, now: int) -> bool:
+        """Tell whether a session has ended by now that was last active then."""
+        return self.ends_at(touched_at) <= now
+
     def touch_interval(self, expiry: object, cookie_age: int) -> float:
         """
         Return how many milliseconds lie between two writes of activity, for a session with this
@@ -242,9 +246,11 @@ class Activity(NamedTuple):
         """Return what to write of a session with this ``_session_expiry``."""
         # Activity is now, except for background requests, and for saves outside of a request where
         # a session is locked for idleness: the moment in the store locks it, and a save leaves that
-        # alone, unless it gives the session a new key.
+        # alone, unless it gives the session a new key. Nor does a save open what was locked while
+        # its request was under way.
         policy, now, active_at = facts.policy, self.now, self.now
         is_still = self.background or (not self.in_request and not moving and "lock" in policy)
+        is_still = is_still or facts.lock_at(self.stored_at, now) is not None
         if is_still and self.stored_at:
             active_at = min(self.stored_at, now)
         keeps_expiry = self.background and expiry == self.expiry

@@ -61,10 +61,11 @@ redis.call('APPEND', KEYS[1], '')
 redis.call('DEL', KEYS[1])
 return 1
 """)
-# ARGV: touched_at, when it expires. SETRANGE alone would make a key that is gone. A Redis that is
-# full refuses it, and nobody should be kept from reading by that: the session just stays due.
+# ARGV: touched_at, when it expires, the version that is expected, or nothing: any. SETRANGE alone
+# would make a key that is gone. A Redis that is full refuses it, and nobody should be kept from
+# reading by that: the session just stays due.
 TOUCH = Script.of(f"""
-if not ({IS_THERE}) then return 0 end
+if not ({IS_THERE}) or (ARGV[3] and {VERSION} ~= ARGV[3]) then return 0 end
 redis.pcall('SETRANGE', KEYS[1], 0, ARGV[1])
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 return 1
@@ -147,12 +148,16 @@ class SessionStore(base.SessionStore):
         return await arun(_move(old, new, payload, touched_at, expires_at, expected), aask)
 
     @classmethod
-    def touch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
-        return run(_script(TOUCH, digest, _stamp(touched_at), expires_at), ask)
+    def touch(
+        cls, digest: str, touched_at: int, expires_at: int, expected: bytes | None = None
+    ) -> bool:
+        return run(_touch(digest, touched_at, expires_at, expected), ask)
 
     @classmethod
-    async def atouch(cls, digest: str, touched_at: int, expires_at: int) -> bool:
-        return await arun(_script(TOUCH, digest, _stamp(touched_at), expires_at), aask)
+    async def atouch(
+        cls, digest: str, touched_at: int, expires_at: int, expected: bytes | None = None
+    ) -> bool:
+        return await arun(_touch(digest, touched_at, expires_at, expected), aask)
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:
@@ -193,6 +198,11 @@ def _insert(digest: str, payload: bytes, touched_at: int, expires_at: int) -> Fl
 def _replace(digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> Flow[bool]:
     until = () if expires_at is None else (expires_at,)
     return _script(REPLACE, digest, expected, payload, *until)
+
+
+def _touch(digest: str, touched_at: int, expires_at: int, expected: bytes | None) -> Flow[bool]:
+    version = () if expected is None else (expected,)
+    return _script(TOUCH, digest, _stamp(touched_at), expires_at, *version)
 
 
 def _move(

@@ -1,9 +1,12 @@
 """The end of a request: its activity is written, in the store and in the row."""
 
+from typing import cast
+
 from django_sessionkit import clock, registry
 from django_sessionkit.backends.flows import Flow
+from django_sessionkit.backends.records import Record
 from django_sessionkit.backends.renewing import Renewing
-from django_sessionkit.backends.sealing import SessionKey
+from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.conf import conf
 
 
@@ -18,15 +21,20 @@ class Touching(Renewing):
         if record is None or key is None:
             return
         is_unseen = record.facts.previous is not None and came_by is None
-        if not (is_unseen or self._activity_is_due):
+        is_due = self._activity_is_due and not self.background
+        if not (is_unseen or is_due):
             return
         now = clock.now()
+        if is_due:
+            self._activity_is_due = False
+            touched_at = record.touched_at
+            if record.facts.is_over(touched_at, now) or record.facts.lock_at(touched_at, now):
+                return
+            if not (yield from self._touch(key, now)):
+                return
         if is_unseen:
-            yield from self._new_key_arrived(record, key, now)
-        if self.background or not self._activity_is_due:
-            return
-        self._activity_is_due = False
-        if not (yield from self._touch(key, now)):
+            yield from self._new_key_arrived(self._record or record, key, now)
+        if not is_due:
             return
         if answered and not came_by and self._wants_new_key(now):
             # A request that came by a former key does not: another request has changed the key.
@@ -38,19 +46,26 @@ class Touching(Renewing):
     def _touch(self, key: SessionKey, now: int) -> Flow[bool]:
         """
         Write the activity. Return False if the session was ended or given a new key meanwhile, or
-        if its time was over before the view was done. The next request is told.
+        if its time was over before the view was done: the next request is told. Return False, too,
+        if another transaction holds the session or its row: it stays due.
         """
-        facts = self._facts
+        record = cast("Record", self._record)
+        facts = record.facts
         lifetime = self._lifetime(facts, self._session_cache, now)
-        if not (yield self.touch, key.digest, now, lifetime.expires_at):
+        if facts.handle:
+            # First, because the store must never say later than the row, which also knows whether
+            # the session has ended, and whether this is still the key.
+            row = facts.handle, facts.may_have(key.digest), now, lifetime, self.client
+            if not (yield registry.touch, *row):
+                return False
+        # Under another version may lie a trace: of two tabs, the other one has the new key. If it
+        # is only another request's save, that one writes the activity.
+        expected = version_of(record.payload) if facts.handle else None
+        if not (yield self.touch, key.digest, now, lifetime.expires_at, expected):
             return False
         if self._came_by and facts.previous:  # the former key is still all that the visitor has
             yield self.touch, self._came_by, now, lifetime.expires_at
         if facts.handle:
-            # Last, because it is the row that knows whether this is still the key.
-            row = facts.handle, facts.may_have(key.digest), now, lifetime, self.client
-            if not (yield registry.touch, *row):
-                return False
             facts = facts._replace(row_expires_at=lifetime.expires_at)
             by_clock = facts.with_clock_set(now, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
             self._keep(by_clock)

@@ -793,11 +793,11 @@ def test_a_registry_that_is_down_is_503(signed_in, monkeypatch):
 
     monkeypatch.setattr("django_sessionkit.registry.row_of_missing", fail)
     assert browser.get("/whoami/").status_code == 503
-    for path in ("/end_here/", "/end_here_and_save/"):
+    for url in ("/end_here/", "/end_here_and_save/"):
         monkeypatch.undo()
         browser = signed_in()
         monkeypatch.setattr("django_sessionkit.registry.row_of_missing", fail)
-        assert browser.get(path).status_code == 503
+        assert browser.get(url).status_code == 503
 
 
 # Beside others.

@@ -655,7 +655,9 @@ def test_activity_makes_a_session_last_until_the_first_of_its_ends(
     ("activity", "policy", "moving", "active_at"),
     [
         pytest.param(write(stored_at=NOW - HOUR), {}, False, NOW, id="a request"),
-        pytest.param(write(stored_at=NOW - HOUR), LOCK, False, NOW, id="a request, with a lock"),
+        pytest.param(write(stored_at=NOW - MINUTE), LOCK, False, NOW, id="a request, with a lock"),
+        pytest.param(write(stored_at=NOW - HOUR), LOCK, False, NOW - HOUR, id="locked meanwhile"),
+        pytest.param(write(stored_at=NOW - HOUR), LOCK, True, NOW - HOUR, id="and a new key"),
         pytest.param(in_background(), {}, False, NOW - MINUTE, id="the background"),
         pytest.param(in_background(), LOCK, False, NOW - MINUTE, id="the background, with a lock"),
         pytest.param(in_background(), {}, True, NOW - MINUTE, id="a new key in the background"),
@@ -754,6 +756,21 @@ def test_row_that_is_behind_an_idle_session_is_told_by_its_idle_time():
     assert not write(due=True).plan(facts._replace(row_expires_at=NOW + 45_001), None).row_is_behind
 
 
+@pytest.mark.parametrize(
+    ("facts", "is_over"),
+    [
+        (Facts(), False),
+        (Facts(policy={"idle": 60}), True),
+        (Facts(policy={"idle": 61}), False),
+        (Facts(policy={"idle": 60, "lock": True}), False),
+        (Facts(deadline=NOW), True),
+        (Facts(deadline=NOW + 1), False),
+    ],
+)
+def test_session_is_over_when_it_was_idle_or_at_its_deadline(facts: Facts, is_over: bool):
+    assert facts.is_over(NOW - MINUTE, NOW) is is_over
+
+
 @given(writes())
 def test_no_write_outlives_what_the_facts_and_the_age_allow(
     known: tuple[Activity, Facts, Any, bool],
@@ -792,7 +809,9 @@ def test_background_request_never_prolongs_more_than_a_person_would(
     by_itself = activity._replace(background=True).plan(facts, expiry, moving)
     by_a_person = activity._replace(background=False, in_request=True).plan(facts, expiry, moving)
     assert by_itself.lifetime.expires_at <= by_a_person.lifetime.expires_at
-    assert by_itself.active_at <= by_a_person.active_at == activity.now
+    was_locked = activity.stored_at and facts.lock_at(activity.stored_at, activity.now)
+    assert by_itself.active_at <= by_a_person.active_at
+    assert by_a_person.active_at == (activity.stored_at if was_locked else activity.now)
     assert by_itself.keeps_expiry is (expiry == activity.expiry)
     assert not by_a_person.keeps_expiry
 
