@@ -18,7 +18,6 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.visit.current import current_request
 from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 
-
 ONE_STATEMENT: AbstractContextManager[object] = nullcontext()
 
 
@@ -46,7 +45,9 @@ class Writing(Loading):
         """
         data, key, moving = self._session_cache, record.key, record.key != new_key
         before = record.facts
-        moves_row = moving and before.handle is not None and before.user == user_in(data, before.user)
+        moves_row = (
+            moving and before.handle is not None and before.user == user_in(data, before.user)
+        )
         touched_at = record.touched_at
         plan = self._activity(touched_at).plan(facts, data.get("_session_expiry"), moving)
         try:
