@@ -14,7 +14,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.test import RequestFactory
-from django.urls import path
+from django.urls import path as route
 from django.utils import timezone
 
 from django_sessionkit import answers as kit_answers
@@ -464,8 +464,8 @@ def test_a_sign_in_page_with_letters_of_any_language_is_known(alice, settings, s
     browser = Browser(headers=PAGE)  # AsyncClient garbles such paths
     post_sign_in(browser)
     settings.ROOT_URLCONF = (
-        path("schlüssel/", read_and_ask, name="keys"),
-        path("plain/", plain_redirect),
+        route("schlüssel/", read_and_ask, name="keys"),
+        route("plain/", plain_redirect),
         *site,
     )
     settings.LOGIN_URL = setting
