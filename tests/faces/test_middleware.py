@@ -255,6 +255,20 @@ def test_an_ended_session_with_a_hostile_accept_header_is_just_told(signed_in, a
 
 
 @pytest.mark.parametrize(
+    ("url", "back"),
+    [
+        ("/whoami/?q=" + "&" * 900, "/whoami/%3Fq%3D" + "%26" * 900),
+        ("/whoami/?q=" + "&" * 8000, "/whoami/"),
+        ("/whoami/?q=" + "x" * 60_000, "/whoami/"),
+    ],
+)
+def test_the_way_back_is_no_longer_than_a_redirect_may_be(signed_in, url, back):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    assert browser.get(url).headers["Location"] == f"/login/?next={back}"
+
+
+@pytest.mark.parametrize(
     ("name", "httponly"), [("__Http-sid", True), ("__Host-Http-sid", True), ("__Host-sid", "")]
 )
 @pytest.mark.standard("ASVS-3.3.3", "WSTG-SESS-02")
