@@ -31,7 +31,7 @@ from django_sessionkit.models import EndReason
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import is_page
 from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
-from django_sessionkit.visit.redirects import path_of, sign_in_url, with_way_back
+from django_sessionkit.visit.redirects import path_of, sign_in_url, way_back, with_way_back
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -234,7 +234,7 @@ def _tell_of_lock(request: HttpRequest, lock: Locked) -> HttpResponse:
     # A form that was sent is not kept: back to its page. The page that unlocks looks where that is.
     is_get = request.method in ("GET", "HEAD")
     back = request.get_full_path() if is_get else request.headers.get("Referer")
-    if back:
+    if back and (back := way_back(back)):
         url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
     reason = "limit" if lock.reason == Lock.LIMIT else "locked"
     more = {"reason": reason, "url": url}

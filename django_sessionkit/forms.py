@@ -6,6 +6,14 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
+
+
+class Hidden(str):
+    """A text that a form has sent. Error reports show variables by repr(), which hides it."""
+
+    def __repr__(self) -> str:
+        return "Hidden('…')"
 
 
 class PasswordForm(forms.Form):
@@ -23,6 +31,7 @@ class PasswordForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.request, self.user = request, user
 
+    @sensitive_variables()
     def clean_password(self) -> str:
         password: str = self.cleaned_data["password"]
         # By authenticate(), like Django's sign-in form: what protects that form against guessing

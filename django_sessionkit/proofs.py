@@ -14,9 +14,10 @@ from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from django_sessionkit.conf import conf
-from django_sessionkit.forms import PasswordForm
+from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.visit.client import is_page
 from django_sessionkit.visit.redirects import local_url, with_way_back
 
@@ -89,6 +90,7 @@ def proof_url(user: AbstractBaseUser) -> str:
 # A form that was sent to a page which asks for a proof first.
 
 
+@sensitive_variables()
 def posted_by(request: HttpRequest) -> dict[str, str]:
     """
     Return the path ``to`` which a form was sent and its ``fields``, for the sender to send it
@@ -103,11 +105,12 @@ def posted_by(request: HttpRequest) -> dict[str, str]:
     text = urlencode(fields, doseq=True)
     if len(text) > LONGEST:
         return {"obstacle": "length"}
-    return {"to": request.get_full_path(), "fields": text}
+    return {"to": request.get_full_path(), "fields": Hidden(text)}
 
 
 # The token is looked at here, whatever the view does about it. Otherwise somebody else's form could
 # be sent again from a page of ours, which has a good token.
+@sensitive_post_parameters()
 @never_cache
 @csrf_protect
 @xframe_options_deny

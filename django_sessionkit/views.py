@@ -25,13 +25,13 @@ from django.utils.translation import gettext, ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
-from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import DetailView, FormView, ListView, TemplateView
 
 from django_sessionkit.accounts import policy_of
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
-from django_sessionkit.forms import PasswordForm
+from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.proofs import proof_url
@@ -265,7 +265,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         return {"request": self.request, "user": self.account, **super().get_form_kwargs()}
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        carried = {name: self.request.POST.get(name, "") for name in ("to", "fields", "obstacle")}
+        posted, names = self.request.POST, ("to", "fields", "obstacle")
+        carried = {name: Hidden(posted.get(name, "")) for name in names}
         return super().get_context_data(
             account=self.account,
             reason=self.locked.reason if self.locked else "",
@@ -275,6 +276,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             **kwargs,
         )
 
+    @sensitive_variables()
     def form_valid(self, form: Any) -> HttpResponse:
         if self.locked:
             self.session.unlock()
@@ -286,7 +288,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         if not to:
             return HttpResponseRedirect(self.back)
         fields = QueryDict(self.request.POST.get("fields", ""), encoding="utf-8")
-        context = {"to": to, "fields": list(fields.lists()), "next": self.back}
+        hidden = [(name, [Hidden(value) for value in values]) for name, values in fields.lists()]
+        context = {"to": to, "fields": hidden, "next": self.back}
         return render(self.request, "django_sessionkit/reauthenticate_send.html", context)
 
 

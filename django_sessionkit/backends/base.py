@@ -21,6 +21,7 @@ from django.utils import timezone
 from django_sessionkit import clock
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.saving import Saving
+from django_sessionkit.backends.sealing import as_key
 from django_sessionkit.backends.touching import Touching
 from django_sessionkit.clock import as_datetime
 from django_sessionkit.exceptions import StoreUnavailable
@@ -177,9 +178,11 @@ class SessionStore(Saving, Touching):
         return type(self)(self.session_key) if hasattr(self, "_session_cache") else self
 
     def exists(self, session_key: str | None) -> bool:
+        session_key = as_key(session_key)
         return self._run(self._exists(session_key))
 
     async def aexists(self, session_key: str | None) -> bool:
+        session_key = as_key(session_key)
         return await self._arun(self._exists(session_key))
 
     def create(self) -> None:
@@ -195,9 +198,11 @@ class SessionStore(Saving, Touching):
         await self._arun(self._save(must_create))
 
     def delete(self, session_key: str | None = None) -> None:
+        session_key = as_key(session_key)
         self._run(self._delete(session_key))
 
     async def adelete(self, session_key: str | None = None) -> None:
+        session_key = as_key(session_key)
         await self._arun(self._delete(session_key))
 
     def cycle_key(self) -> None:

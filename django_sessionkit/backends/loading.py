@@ -22,7 +22,7 @@ from django_sessionkit.backends.records import (
     merge,
     opened,
 )
-from django_sessionkit.backends.sealing import SessionKey
+from django_sessionkit.backends.sealing import SessionKey, as_key
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
@@ -47,7 +47,7 @@ class Loading(FormerKeys):
     signing_in: AbstractBaseUser | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
-        super().__init__(session_key and SessionKey(session_key))
+        super().__init__(as_key(session_key))
         # What the middleware asks afterwards.
         self.interruption: Interruption | None = None
         self.slid = False  # the expiry has slid, so the cookie's should too
@@ -70,8 +70,7 @@ class Loading(FormerKeys):
 
     @property
     def _key(self) -> SessionKey | None:
-        key = self._session_key
-        return key if key is None or isinstance(key, SessionKey) else SessionKey(key)
+        return as_key(self._session_key)
 
     @property
     def _facts(self) -> Facts:

@@ -9,7 +9,7 @@ from django_sessionkit import clock, limits, registry
 from django_sessionkit.accounts import user_in
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
-from django_sessionkit.backends.sealing import SessionKey, digest_of, new_session_key
+from django_sessionkit.backends.sealing import SessionKey, new_session_key
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason
@@ -19,11 +19,10 @@ from django_sessionkit.visit.interruptions import Locked
 class Saving(Writing):
     # The operations of Django's contract.
 
-    def _exists(self, session_key: str | None) -> Flow[bool]:
-        if not session_key:
+    def _exists(self, key: SessionKey | None) -> Flow[bool]:
+        if key is None:
             return False
-        digest = digest_of(session_key)
-        return digest in (yield self.peek, [digest])
+        return key.digest in (yield self.peek, [key.digest])
 
     def _create(self) -> Flow[None]:
         data = self._data_without_loading()
@@ -85,12 +84,11 @@ class Saving(Writing):
                 raise
             yield from self._create()
 
-    def _delete(self, session_key: str | None) -> Flow[None]:
-        known = session_key in (None, self._session_key) and self._record is not None
-        given = session_key or self._session_key or self._locked_key
-        if given is None:
+    def _delete(self, given: SessionKey | None) -> Flow[None]:
+        known = given in (None, self._session_key) and self._record is not None
+        key = given or self._key or self._locked_key
+        if key is None:
             return
-        key = given if isinstance(given, SessionKey) else SessionKey(given)
         digests, facts = [key.digest], self._facts
         if not known:
             found = yield from self._resolve(key)

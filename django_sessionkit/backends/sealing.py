@@ -96,11 +96,14 @@ class SessionKey(str):
         secret = settings.SECRET_KEY if secret is None else secret
         if self.cipher is None or secret is not self._secret:
             # No helper functions: after a wait, or in a new request, each call takes noticeable
-            # time.
-            key = self.encode("utf-8", "surrogatepass")
-            self.digest = sha256(key).hexdigest()
+            # time. And no variable with the bytes of the key: error reports would show them.
+            self.digest = sha256(self.encode("utf-8", "surrogatepass")).hexdigest()
             self.associated = FORMAT + self.digest.encode("ascii")
-            self.cipher = AESGCM(sha256(COUNTER + _root(secret) + key + FORMAT).digest())
+            self.cipher = AESGCM(
+                sha256(
+                    COUNTER + _root(secret) + self.encode("utf-8", "surrogatepass") + FORMAT
+                ).digest()
+            )
             self._secret = secret
         return self.cipher
 
@@ -110,6 +113,13 @@ class SessionKey(str):
     def __reduce__(self) -> tuple[type["SessionKey"], tuple[str]]:
         # A copy makes its own cipher: AESGCM cannot be copied or pickled.
         return SessionKey, (str(self),)
+
+
+def as_key(session_key: str | None) -> SessionKey | None:
+    """Return a key that somebody has given to the engine as one that error reports do not show."""
+    if isinstance(session_key, SessionKey):
+        return session_key
+    return SessionKey(session_key) if session_key else None
 
 
 def new_session_key() -> SessionKey:

@@ -14,7 +14,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import OperationalError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.test import RequestFactory
-from django.urls import path
+from django.urls import path as route
 from django.utils import timezone
 
 from django_sessionkit import answers as kit_answers
@@ -255,6 +255,20 @@ def test_an_ended_session_with_a_hostile_accept_header_is_just_told(signed_in, a
 
 
 @pytest.mark.parametrize(
+    ("url", "back"),
+    [
+        ("/whoami/?q=" + "&" * 900, "/whoami/%3Fq%3D" + "%26" * 900),
+        ("/whoami/?q=" + "&" * 8000, "/whoami/"),
+        ("/whoami/?q=" + "x" * 60_000, "/whoami/"),
+    ],
+)
+def test_the_way_back_is_no_longer_than_a_redirect_may_be(signed_in, url, back):
+    browser = signed_in()
+    UserSession.objects.revoke()
+    assert browser.get(url).headers["Location"] == f"/login/?next={back}"
+
+
+@pytest.mark.parametrize(
     ("name", "httponly"), [("__Http-sid", True), ("__Host-Http-sid", True), ("__Host-sid", "")]
 )
 @pytest.mark.standard("ASVS-3.3.3", "WSTG-SESS-02")
@@ -464,8 +478,8 @@ def test_a_sign_in_page_with_letters_of_any_language_is_known(alice, settings, s
     browser = Browser(headers=PAGE)  # AsyncClient garbles such paths
     post_sign_in(browser)
     settings.ROOT_URLCONF = (
-        path("schlüssel/", read_and_ask, name="keys"),
-        path("plain/", plain_redirect),
+        route("schlüssel/", read_and_ask, name="keys"),
+        route("plain/", plain_redirect),
         *site,
     )
     settings.LOGIN_URL = setting

@@ -90,6 +90,16 @@ def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
     assert (store.payloads(), key_of(locked)) == (before, key)
 
 
+def test_the_way_to_the_lock_is_no_longer_than_a_redirect_may_be(locked):
+    page = f"/{locked.a}look/"
+    long = f"{page}?q=" + "&" * 8000
+    quoted = page.replace("/", "%2F")
+    assert leads_to_the_lock(locked.get(long), f"?next={quoted}")
+    assert leads_to_the_lock(locked.post(page, headers={"referer": long}), f"?next={quoted}")
+    longer = f"{page}{'x' * 20_000}"
+    assert leads_to_the_lock(locked.post(page, headers={"referer": longer}))
+
+
 def test_a_script_is_told_that_it_is_locked(locked):
     for _ in range(2):
         response = locked.get(f"/{locked.a}look/", headers=SCRIPT)

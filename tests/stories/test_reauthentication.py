@@ -4,6 +4,7 @@ Told as stories of people with browsers.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,16 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.backends.signed_cookies import SessionStore as ForeignSession
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
+from django.template.base import Template
 from django.test import Client, RequestFactory, override_settings
 from django.urls import include, path
 from django.utils import translation
+from django.views.debug import ExceptionReporter
+from django.views.decorators.debug import sensitive_variables
 
+from django_sessionkit import proofs, views
 from django_sessionkit.decorators import recent_authentication_required
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.proofs import LONGEST
@@ -53,6 +59,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 SECRET = "secret"
+# What somebody types, and what is in a form that they have sent before. Far from the functions that
+# raise errors: reports have the lines around those, too.
+TYPED, SENT = "correct horse", "battery staple"
 LATER = timedelta(minutes=6)  # than the five minutes that the views of the tests ask for
 VIEWS = ["/pay/", "/apay/", "/pay/class/", "/apay/class/"]
 
@@ -552,6 +561,105 @@ def test_backends_of_the_site_are_asked_and_only_the_same_user_is_taken(
     assert page.status_code == 200
     assert "That is not the password of this account." in words(page)
     assert stale.get("/pay/").status_code == 302
+
+
+# What goes wrong on the way.
+
+
+class Broken(BaseBackend):
+    """Cannot reach the directory with the passwords."""
+
+    @sensitive_variables()
+    def authenticate(self, request: Any, **credentials: Any) -> None:
+        raise RuntimeError("out of order")
+
+
+@pytest.fixture
+def reports() -> Iterator[list[str]]:
+    """The error reports that Django mails to the administrators."""
+    sent: list[str] = []
+
+    def report(request: HttpRequest, **kwargs: Any) -> None:
+        reporter = ExceptionReporter(request, *sys.exc_info())
+        sent.append(reporter.get_traceback_html() + reporter.get_traceback_text())
+
+    got_request_exception.connect(report)
+    yield sent
+    got_request_exception.disconnect(report)
+
+
+def fail(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError("out of order")
+
+
+def broken_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends = [f"{__name__}.Broken", *settings.AUTHENTICATION_BACKENDS]
+    monkeypatch.setattr(settings, "AUTHENTICATION_BACKENDS", backends)
+
+
+def broken_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_once(template: Template, context: Any) -> None:
+        monkeypatch.undo()  # there is a page that says so, too
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(Template, "render", fail_once)
+
+
+def broken_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.SessionStore, "reauthenticate", fail)
+
+
+def broken_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "QueryDict", fail)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize(
+    "broken", [broken_backend, broken_template, broken_session, broken_redirect]
+)
+@pytest.mark.standard("ASVS-16.2.5")
+def test_no_error_report_shows_the_password_or_the_form(
+    alice: User,
+    reports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[pytest.MonkeyPatch], None],
+    is_right: bool,
+):
+    alice.set_password(TYPED if is_right else "another")
+    alice.save()
+    laptop = sign_in(alice, password=TYPED if is_right else "another")
+    with travel(LATER):
+        page = send(laptop, "/pay/", {"new_password": SENT})
+        laptop.raise_request_exception = False
+        broken(monkeypatch)
+        answer = prove(laptop, page, TYPED)
+    # A wrong password gets no further than the form.
+    if not is_right and broken in (broken_session, broken_redirect):
+        assert answer.status_code == 200
+        assert not reports
+        return
+    (report,) = reports
+    assert "out of order" in report
+    assert TYPED not in report
+    assert SENT not in report.replace("+", " ")
+
+
+@pytest.mark.parametrize("step", ["render", "urlencode", "local_url"])
+@pytest.mark.standard("ASVS-16.2.5")
+def test_no_error_report_shows_a_form_that_has_to_wait_for_a_proof(
+    stale: Client, reports: list[str], monkeypatch: pytest.MonkeyPatch, step: str
+):
+    stale.raise_request_exception = False
+    stale.get("/pay/")
+    stale.get(PROVE)
+    if step == "render":
+        broken_template(monkeypatch)
+    else:
+        monkeypatch.setattr(proofs, step, fail)
+    assert send(stale, "/pay/", {"new_password": SENT}).status_code == 500
+    (report,) = reports
+    assert "out of order" in report
+    assert SENT not in report.replace("+", " ")
 
 
 # The kit's own pages.
