@@ -265,8 +265,9 @@ CATALOGUE = {
             "2",
             KIT,
             "an end after a longest time",
-            "By `absolute` of the policy: 30 days, or the longer age that the site asks for, unless "
-            "you say otherwise; 12 hours for staff. Only proving again who one is begins it anew.",
+            "By `absolute` of the policy: 30 days, or the longer age that the site asks for, "
+            "unless you say otherwise; 12 hours for staff. Only proving again who one is begins it "
+            "anew.",
         ),
         Requirement(
             "ASVS-7.4.1",
