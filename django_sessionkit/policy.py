@@ -33,12 +33,19 @@ WORDS: dict[str, tuple[str, ...]] = {
     "on_change": get_args(OnChange),
 }
 
+# The fields that are True or False, the field that each of them needs, and what that is.
+FLAGS = {
+    "extendable": ("absolute", "the time that it extends"),
+    "lock": ("idle", "the time after which it locks"),
+}
+
 TRAITS: tuple[str, ...] = get_args(Trait)
 
 # The fields that a session keeps after the sign-in.
 FACTS = (
     "idle",
     "absolute",
+    "extendable",
     "lock",
     "renew_after",
     "renew_grace",
@@ -63,6 +70,8 @@ class Policy:
         SESSION_COOKIE_AGE holds alone.
     absolute: seconds after authentication at which a session ends, however active it is (ASVS
         7.3.2; NIST 5.2, overall timeout). Only another authentication begins this time anew.
+    extendable: whether a longer age that the site asks for, by SESSION_COOKIE_AGE or set_expiry(),
+        takes the place of ``absolute``. It counts from authentication, too. Needs ``absolute``.
     lock: whether ``idle`` locks a session instead of ending it. A locked session loses nothing. The
         password alone opens it again, on the same device (NIST 2.2.3, for AAL2). Needs ``idle``.
 
@@ -92,6 +101,7 @@ class Policy:
 
     idle: int | None = None
     absolute: int | None = None
+    extendable: bool = False
     lock: bool = False
     limit: int | None = None
     on_limit: OnLimit = "end_oldest"
@@ -116,15 +126,19 @@ class Policy:
                 raise ValueError(_not(name, value, " or ".join(map(repr, words))))
         if type(self.bind) is not tuple or not all(trait in TRAITS for trait in self.bind):
             raise ValueError(_not("bind", self.bind, f"a tuple of some of {TRAITS}"))
-        if type(self.lock) is not bool:
-            raise ValueError(_not("lock", self.lock, "True or False"))
-        if self.lock and self.idle is None:
-            raise ValueError("A policy with lock = True needs idle, the time after which it locks.")
+        self._check_flags()
         if self.idle and self.absolute and self.idle > self.absolute:
             raise ValueError(
                 f"A policy with idle = {self.idle} and absolute = {self.absolute} never reaches "
                 f"its idle timeout."
             )
+
+    def _check_flags(self) -> None:
+        for name, (needed, what) in FLAGS.items():
+            if type(value := getattr(self, name)) is not bool:
+                raise ValueError(_not(name, value, "True or False"))
+            if value and getattr(self, needed) is None:
+                raise ValueError(f"A policy with {name} = True needs {needed}, {what}.")
 
     def facts(self) -> dict[str, Any]:
         """
@@ -160,6 +174,9 @@ AAL1 = Policy(absolute=30 * DAY)
 AAL2 = Policy(idle=HOUR, absolute=24 * HOUR, lock=True)
 AAL3 = Policy(idle=15 * MINUTE, absolute=12 * HOUR)
 
+# For everybody else who has no other policy. A site that asks for longer sessions gets them.
+ORDINARY = Policy(absolute=30 * DAY, extendable=True)
+
 # For staff, whose sessions are worth stealing.
 STAFF = Policy(idle=HOUR, absolute=12 * HOUR, recent=15 * MINUTE)
 
@@ -185,5 +202,5 @@ def staff(user: "AbstractBaseUser", request: "HttpRequest | None" = None) -> Pol
 
 
 def default(user: "AbstractBaseUser", request: "HttpRequest | None" = None) -> Policy:
-    """Return STAFF for those who may enter the admin, AAL1 for all others."""
-    return STAFF if getattr(user, "is_staff", False) else AAL1
+    """Return STAFF for those who may enter the admin, ORDINARY for all others."""
+    return STAFF if getattr(user, "is_staff", False) else ORDINARY

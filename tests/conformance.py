@@ -265,8 +265,9 @@ CATALOGUE = {
             "2",
             KIT,
             "an end after a longest time",
-            "By `absolute` of the policy: 30 days unless you say otherwise, 12 hours for staff. "
-            "Only proving again who one is begins it anew.",
+            "By `absolute` of the policy: 30 days, or the longer age that the site asks for, "
+            "unless you say otherwise; 12 hours for staff. Only proving again who one is begins it "
+            "anew.",
         ),
         Requirement(
             "ASVS-7.4.1",
@@ -575,7 +576,8 @@ CATALOGUE = {
             "AAL1",
             KIT,
             "a limit of the whole time shall be; 30 days at most are advised",
-            "`policy.AAL1`, and what holds for everybody unless you say otherwise.",
+            "`policy.AAL1`, and what holds for everybody unless you say otherwise, or ask for a "
+            "longer age by `SESSION_COOKIE_AGE` or `set_expiry()`.",
         ),
         Requirement(
             "NIST-2.2.3",

@@ -33,6 +33,9 @@ from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 logger = logging.getLogger("django_sessionkit")
 
+# Where set_expiry() keeps what it was given.
+EXPIRY = "_session_expiry"
+
 T = TypeVar("T")
 
 
@@ -224,27 +227,31 @@ class SessionStore(Saving, Touching):
         await self._arun(self._flush())
 
     def get_expiry_age(self, **kwargs: Any) -> int:
-        return self._capped(super().get_expiry_age(**kwargs))
+        return self._capped(super().get_expiry_age(**kwargs), kwargs)
 
     async def aget_expiry_age(self, **kwargs: Any) -> int:
-        return self._capped(await super().aget_expiry_age(**kwargs))
+        return self._capped(await super().aget_expiry_age(**kwargs), kwargs)
 
     def get_expiry_date(self, **kwargs: Any) -> datetime:
-        return self._capped_date(super().get_expiry_date(**kwargs))
+        return self._capped_date(super().get_expiry_date(**kwargs), kwargs)
 
     async def aget_expiry_date(self, **kwargs: Any) -> datetime:
-        return self._capped_date(await super().aget_expiry_date(**kwargs))
+        return self._capped_date(await super().aget_expiry_date(**kwargs), kwargs)
 
-    def _capped(self, age: int) -> int:
+    def _capped(self, age: int, asked: dict[str, Any]) -> int:
         now = clock.now()
-        age = min(age, max(0, (self._facts.ends_at(now) - now) // 1000))
+        age = min(age, max(0, (self._ends_at(now, asked) - now) // 1000))
         return max(age, -now // 1000)  # after 1970, as in Activity.lifetime()
 
-    def _capped_date(self, date: datetime) -> datetime:
-        end = self._facts.ends_at(clock.now())
+    def _capped_date(self, date: datetime, asked: dict[str, Any]) -> datetime:
+        end = self._ends_at(clock.now(), asked)
         at = datetime.fromtimestamp(end / 1000, UTC)
         at = at if timezone.is_aware(date) else timezone.make_naive(at)
         return min(date, at)
+
+    def _ends_at(self, now: int, asked: dict[str, Any]) -> int:
+        known = asked if "expiry" in asked else {"expiry": self._session_cache.get(EXPIRY)}
+        return self._facts.ends_at(now, known["expiry"], self.get_session_cookie_age())
 
     @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:

@@ -78,9 +78,14 @@ class Facts(NamedTuple):
 
     # Expiry and lock.
 
-    def ends_at(self, active_at: int) -> int:
-        """Return when a session ends that was last active then, whatever its own expiry says."""
+    def ends_at(self, active_at: int, expiry: object, cookie_age: int) -> int:
+        """
+        Return when a session ends that was last active then, at the latest. Its own expiry,
+        ``_session_expiry`` or else an age of ``cookie_age`` seconds, may end it earlier.
+        """
         ends = END_OF_TIME if self.deadline is None else self.deadline
+        if self.policy.get("extendable"):
+            ends = max(ends, min(END_OF_TIME, self._asked_for(active_at, expiry, cookie_age)))
         idle = self.policy.get("idle")
         # A session that waits for room is locked already, and ends when it is idle.
         if idle is not None and (self.pending is not None or not self.policy.get("lock")):
@@ -88,6 +93,12 @@ class Facts(NamedTuple):
         if self.pending is not None:
             ends = min(ends, active_at + TIME_TO_CHOOSE)
         return ends
+
+    def _asked_for(self, active_at: int, expiry: object, cookie_age: int) -> int:
+        """Return the end of the age that the site has asked for, or the date."""
+        if isinstance(expiry, (str, datetime)):  # in whole seconds, so one more
+            return active_at + 1000 * (int(age_of(expiry, active_at)) + 1)
+        return self.began_at + int(1000 * (age_of(expiry, active_at) if expiry else cookie_age))
 
     def lock_at(self, touched_at: int, now: int) -> Lock | None:
         """Return what the session is locked for, as far as time alone can tell."""
@@ -259,7 +270,8 @@ class Activity(NamedTuple):
         age = self.cookie_age if not expiry else age_of(expiry, now)
         ends = (active_at if keeps_expiry else now) + int(age * 1000)
         # After 1970: not every store takes a date before that.
-        expires_at = max(1, min(ends, facts.ends_at(active_at)))
+        ends = min(ends, facts.ends_at(active_at, expiry, self.cookie_age))
+        expires_at = max(1, ends)  # every store takes that
         idle = policy.get("idle")
         lifetime = Lifetime(expires_at, None if idle is None else active_at + 1000 * idle)
 

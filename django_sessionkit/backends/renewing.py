@@ -104,7 +104,7 @@ class Renewing(Loading):
         sign-in over the limit.
         """
         facts, reason = self._facts.under(policy, self.client), None
-        if facts.ends_at(now) <= now:
+        if self._lifetime(facts, self._session_cache, now).expires_at <= now:
             reason = EndReason.EXPIRED
         else:
             try:
@@ -126,7 +126,9 @@ class Renewing(Loading):
         facts = record.facts
         # The row still has the old digest if the renewal broke off.
         yield registry.catch_up, facts.handle, facts.previous, key.digest
-        yield self.touch, facts.previous, now, min(now + RECOGNISED, facts.ends_at(now))
+        expiry = self._session_cache.get("_session_expiry")
+        ends_at = facts.ends_at(now, expiry, self.get_session_cookie_age())
+        yield self.touch, facts.previous, now, min(now + RECOGNISED, ends_at)
         self._keep(facts.arrived(now))
         self.modified = True
 

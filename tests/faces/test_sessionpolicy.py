@@ -16,7 +16,7 @@ from django.test import override_settings
 from django.test.utils import isolate_apps
 
 from django_sessionkit.management.commands import sessionpolicy
-from django_sessionkit.policy import AAL1, AAL2, AAL3, OnLimit, Policy
+from django_sessionkit.policy import AAL1, AAL2, AAL3, ORDINARY, OnLimit, Policy
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -223,6 +223,7 @@ LOCKED = (
 COOKIE_AGE = "A session ends after 14 days without activity (SESSION_COOKIE_AGE)"
 PROVED = "after its user has proved who they are, however active it is."
 ANEW = "Only another proof begins this time anew."
+LONGER = "An age longer than that, for which a view asks by set_expiry(), is its longest time."
 FOR_EVER = "There is no longest time: a session that is in use goes on for ever."
 NEVER_LATE = (
     "Activity is written down at most once in 1 minute, so inactivity can be found up to 1 minute "
@@ -236,6 +237,7 @@ HOUR, DAY = 3600, 24 * 3600
     [
         (Policy(), [f"{COOKIE_AGE}.", FOR_EVER, NEVER_LATE]),
         (AAL1, [f"{COOKIE_AGE}, and 30 days {PROVED}", ANEW, NEVER_LATE]),
+        (ORDINARY, [f"{COOKIE_AGE}, and 30 days {PROVED}", ANEW, LONGER, NEVER_LATE]),
         (AAL2, [LOCKED, f"A session ends 24 hours {PROVED}", ANEW, NEVER_LATE]),
         (
             AAL3,
@@ -406,6 +408,24 @@ def levels(text: str) -> list[str]:
 @pytest.mark.parametrize("policy", [AAL3, Policy(absolute=900)])
 def test_policy_that_meets_all_levels(say: Callable[[Policy], str], policy: Policy):
     assert levels(say(policy)) == ["(2.1.3): met.", "(2.2.3): met.", "(2.3.3): met."]
+
+
+def test_a_cookie_for_a_year_is_the_longest_time_where_the_policy_can_be_extended(
+    say: Callable[[Policy], str], settings: Any
+):
+    settings.SESSION_COOKIE_AGE = 365 * DAY
+    text = say(ORDINARY)
+    assert f"A session ends 365 days (SESSION_COOKIE_AGE) {PROVED} {ANEW} {LONGER}" in text
+    assert levels(text)[0] == (
+        "(2.1.3): what it demands is met, what it recommends is not: 365 days after a proof of "
+        "identity is longer than the 30 days that it recommends."
+    )
+    assert f"A session ends 30 days {PROVED} {ANEW} Inactivity does" in say(AAL1)
+
+
+def test_policy_that_a_view_can_extend_meets_what_it_says_until_then(say: Callable[[Policy], str]):
+    assert levels(say(ORDINARY))[0] == "(2.1.3): met, unless a view asks for a longer age."
+    assert levels(say(AAL1))[0] == "(2.1.3): met."
 
 
 def test_policy_without_a_longest_time_meets_none(say: Callable[[Policy], str]):

@@ -314,13 +314,13 @@ def test_last_moment_is_a_date_in_every_time_zone():
     ],
 )
 def test_session_ends_at_the_first_of_its_ends(facts: Facts, ends_at: int):
-    assert facts.ends_at(NOW) == ends_at
+    assert facts.ends_at(NOW, None, 1) == ends_at
 
 
 @given(SOME_FACTS, MOMENTS, MILLISECONDS)
 def test_later_activity_never_ends_a_session_earlier(facts: Facts, active_at: int, later: int):
-    ends_at = facts.ends_at(active_at)
-    assert facts.ends_at(active_at + later) >= ends_at
+    ends_at = facts.ends_at(active_at, None, 1)
+    assert facts.ends_at(active_at + later, None, 1) >= ends_at
     assert ends_at <= (END_OF_TIME if facts.deadline is None else facts.deadline)
     if facts.pending is not None:
         assert ends_at <= active_at + TIME_TO_CHOOSE
@@ -779,12 +779,12 @@ def test_no_write_outlives_what_the_facts_and_the_age_allow(
     plan = activity.plan(facts, expiry, moving)
     expires_at = plan.lifetime.expires_at
     assert expires_at >= 1
-    assert expires_at <= max(1, facts.ends_at(plan.active_at))
+    assert expires_at <= max(1, facts.ends_at(plan.active_at, expiry, activity.cookie_age))
     age = age_of(expiry, activity.now) if expiry else activity.cookie_age
     assert expires_at <= max(1, activity.now + int(1000 * age))
     assert expires_at in (
         1,
-        facts.ends_at(plan.active_at),
+        facts.ends_at(plan.active_at, expiry, activity.cookie_age),
         (plan.active_at if plan.keeps_expiry else activity.now) + int(1000 * age),
     )
 

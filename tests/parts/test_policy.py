@@ -14,7 +14,7 @@ from django.test import RequestFactory
 from django.utils.module_loading import import_string
 
 from django_sessionkit import policy
-from django_sessionkit.policy import AAL1, AAL2, AAL3, FACTS, STAFF, Policy
+from django_sessionkit.policy import AAL1, AAL2, AAL3, FACTS, ORDINARY, STAFF, Policy
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.once
 FULL = Policy(
     idle=600,
     absolute=3600,
+    extendable=True,
     lock=True,
     limit=3,
     on_limit="ask",
@@ -109,15 +110,18 @@ def test_binding_that_nobody_knows_is_refused(value: Any):
         Policy(bind=value)
 
 
+@pytest.mark.parametrize("name", ["extendable", "lock"])
 @pytest.mark.parametrize("value", [1, None, "yes"])
-def test_lock_is_yes_or_no(value: Any):
-    with pytest.raises(ValueError, match=r"lock = .*True or False"):
-        Policy(idle=60, lock=value)
+def test_flag_is_yes_or_no(name: str, value: Any):
+    with pytest.raises(ValueError, match=rf"{name} = .*True or False"):
+        policy_with(idle=60, absolute=60, **{name: value})
 
 
 def test_rules_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="lock = True needs idle"):
         Policy(lock=True, absolute=60)
+    with pytest.raises(ValueError, match="extendable = True needs absolute"):
+        Policy(extendable=True, idle=60)
     with pytest.raises(ValueError, match="idle = 61 and absolute = 60"):
         Policy(idle=61, absolute=60)
     assert Policy(idle=60, absolute=60).idle == 60
@@ -133,7 +137,7 @@ def test_session_keeps_of_its_policy_what_it_needs_and_what_is_not_the_default()
     assert list(FULL.facts()) == list(FACTS)
 
 
-@pytest.mark.parametrize("each", [Policy(), AAL1, AAL2, AAL3, STAFF, FULL])
+@pytest.mark.parametrize("each", [Policy(), AAL1, AAL2, AAL3, ORDINARY, STAFF, FULL])
 def test_what_a_session_keeps_is_the_policy_again(each: Policy):
     stored = json.loads(json.dumps(each.facts()))
     assert stored == each.facts()
@@ -172,7 +176,7 @@ def test_presets_are_those_of_nist():
         ("aal2", AAL2, AAL2),
         ("aal3", AAL3, AAL3),
         ("staff", STAFF, STAFF),
-        ("default", AAL1, STAFF),
+        ("default", ORDINARY, STAFF),
     ],
 )
 def test_preset_is_a_function_of_the_user(name: str, of_a_user: Policy, of_staff: Policy):
@@ -182,7 +186,7 @@ def test_preset_is_a_function_of_the_user(name: str, of_a_user: Policy, of_staff
 
 
 def test_user_model_need_not_know_of_staff():
-    assert policy.default(SimpleNamespace()) == AAL1
+    assert policy.default(SimpleNamespace()) == ORDINARY
 
 
 def test_policy_needs_no_django():

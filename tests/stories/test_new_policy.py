@@ -132,6 +132,20 @@ def test_a_session_that_was_opened_by_the_password_is_no_longer_for_that(
     assert told(browser) == "expired"
 
 
+def test_a_longest_time_that_there_was_not_counts_from_the_sign_in_too(
+    signed_in, staff_have, alice, clock
+):
+    staff_have(absolute=HOUR)
+    browser = signed_in()
+    clock.move(seconds=1800)
+    promote(alice)
+    assert is_still_in(browser)
+    clock.move(seconds=1799)
+    assert is_still_in(browser)
+    clock.move(seconds=1)
+    assert told(browser) == "expired"
+
+
 def test_what_counts_as_recent_is_asked_again(signed_in, staff_have, alice, clock):
     staff_have(recent=900)
     browser = signed_in()

@@ -185,7 +185,8 @@ def _describe(policy: Policy) -> Iterator[str]:
 
 def _timeouts(policy: Policy) -> Iterator[str]:
     locked, end = _inactivity(policy)
-    ends = policy.absolute is None or end < policy.absolute
+    absolute = _longest(policy)
+    ends = absolute is None or end < absolute
     if locked:
         proof = "a proof of identity" if conf.SESSIONKIT_REAUTHENTICATION_URL else "the password"
         yield (
@@ -196,15 +197,18 @@ def _timeouts(policy: Policy) -> Iterator[str]:
     if ends:
         source = "" if end == policy.idle else " (SESSION_COOKIE_AGE)"
         whens.append(f"after {_age(end)} without activity{source}")
-    if policy.absolute is not None:
+    if absolute is not None:
+        source = "" if absolute == policy.absolute else " (SESSION_COOKIE_AGE)"
         whens.append(
-            f"{_age(policy.absolute)} after its user has proved who they are, however active it is"
+            f"{_age(absolute)}{source} after its user has proved who they are, however active it is"
         )
     yield f"A session ends {', and '.join(whens)}."
-    if policy.absolute is None:
+    if absolute is None:
         yield "There is no longest time: a session that is in use goes on for ever."
     else:
         yield "Only another proof begins this time anew."
+    if policy.extendable:
+        yield "An age longer than that, for which a view asks by set_expiry(), is its longest time."
     if policy.idle and not locked and policy.idle > end:
         yield f"The policy would allow {_age(policy.idle)} without activity."
     if ends or locked:
@@ -228,6 +232,13 @@ def _inactivity(policy: Policy) -> tuple[int | None, int]:
     return (policy.idle, age) if policy.lock else (None, policy.idle)
 
 
+def _longest(policy: Policy) -> int | None:
+    """Return the seconds after a proof of identity at which a session ends, or None."""
+    if policy.absolute is None or not policy.extendable:
+        return policy.absolute
+    return max(policy.absolute, settings.SESSION_COOKIE_AGE)
+
+
 def _touch_interval(*ages: int | None) -> int:
     """
     Return the seconds between two writes of activity. They are at most a tenth of the shortest age,
@@ -238,18 +249,19 @@ def _touch_interval(*ages: int | None) -> int:
 
 def _compared(policy: Policy, level: Level) -> str:
     locked, end = _inactivity(policy)
+    absolute = _longest(policy)
     broken: list[str] = []
     longer: list[str] = []
-    if policy.absolute is None:
+    if absolute is None:
         broken.append("there is no longest time after a proof of identity, and there has to be one")
-    elif policy.absolute > level.absolute:
+    elif absolute > level.absolute:
         verb = "allows" if level.demanded else "recommends"
         deviations = broken if level.demanded else longer
         deviations.append(
-            f"{_age(policy.absolute)} after a proof of identity is longer than the "
+            f"{_age(absolute)} after a proof of identity is longer than the "
             f"{_age(level.absolute)} that it {verb}"
         )
-    inactivity = min(filter(None, (locked, end, policy.absolute)))
+    inactivity = min(filter(None, (locked, end, absolute)))
     if level.idle and inactivity > level.idle:
         longer.append(
             f"{_age(inactivity)} without activity is longer than the {_age(level.idle)} that it "
@@ -258,7 +270,7 @@ def _compared(policy: Policy, level: Level) -> str:
     if locked and not level.by_password and not conf.SESSIONKIT_REAUTHENTICATION_URL:
         broken.append("a password alone opens a locked session, and it demands every factor")
     if not broken and not longer:
-        return "met."
+        return "met, unless a view asks for a longer age." if policy.extendable else "met."
     verdict = "not met" if broken else "what it demands is met, what it recommends is not"
     return f"{verdict}: {'; '.join(broken + longer)}."
 
@@ -268,8 +280,8 @@ def _conclusion() -> Iterator[str]:
     if paths := conf.SESSIONKIT_BACKGROUND:
         text += f", such as those whose path begins with {_list(paths)}"
     text += (
-        ". A view that calls set_expiry() replaces SESSION_COOKIE_AGE for its session, and never "
-        "the policy. Browsers "
+        ". A view that calls set_expiry() replaces SESSION_COOKIE_AGE for its session, and nothing "
+        "of the policy but what is named above. Browsers "
     )
     if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE:
         text += (
