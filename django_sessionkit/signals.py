@@ -15,7 +15,7 @@ sessions_ended = Signal()
 #
 #   sender   UserSession
 #   handle   uuid.UUID
-#   client   Client of the request, or None
+#   client   Client of the request
 session_key_reused = Signal()
 
 # Sent when a session is used with another browser, system or network than before, if Policy.bind

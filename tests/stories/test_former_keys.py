@@ -1,8 +1,9 @@
 """What a former key of a session is still good for, and to whom."""
 
 import pytest
+from django.contrib.auth import aget_user, get_user
 from django.db import OperationalError
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from django_sessionkit.backends.sealing import digest_of
@@ -253,3 +254,79 @@ def test_a_former_key_from_before_a_proof_ends_nothing(generations, reused):
         assert is_in(browser)
     assert not reused
     assert UserSession.objects.get().ended_at is None
+
+
+# A package that has stored the keys of sessions, and looks at them later.
+
+
+def listed(request):
+    """Answers with the user of each stored key, as a list of a user's sessions does."""
+    names = []
+    for key in request.GET.getlist("key"):
+        stored = HttpRequest()
+        stored.session = SessionStore(key)
+        names.append(str(get_user(stored)) if SessionStore().exists(key) else "")
+    return JsonResponse([str(request.user), *names], safe=False)
+
+
+async def alisted(request):
+    names = []
+    for key in request.GET.getlist("key"):
+        stored = HttpRequest()
+        stored.session = SessionStore(key)
+        names.append(str(await aget_user(stored)) if await SessionStore().aexists(key) else "")
+    return JsonResponse([str(await request.auser()), *names], safe=False)
+
+
+urlpatterns += [path("listed/", listed), path("alisted/", alisted)]
+
+
+@pytest.fixture
+def stored(shopper):
+    """A browser whose key has changed four times since somebody stored it, and what they stored."""
+    browser = shopper()
+    return browser, [renewed(browser, after=number * (DUE + 5)) for number in (1, 2, 3, 4)]
+
+
+def test_the_list_of_a_package_signs_nobody_out(stored, reused, ended, caplog):
+    browser, keys = stored
+    with later(5 * DUE):
+        response = browser.get(view(browser, "listed"), {"key": keys})
+        assert response.json() == ["alice"] * 5
+        assert is_in(browser)
+    assert not reused
+    assert not ended
+    assert "former key" not in caplog.text
+
+
+def test_the_list_of_a_package_is_no_use_of_a_new_key(shopper, reused, drive):
+    """The answer that had the new key is lost, and its owner comes by the key before."""
+    browser = shopper()
+    old = renewed(browser)
+    with later(DUE + 9):
+        for key in (old, key_of(browser)):
+            assert drive(SessionStore(key), "get", "cart") == "teapot"
+    with later(DUE + 9 + 2 * GRACE):
+        assert given(read(browse_as(browser, old))) == key_of(browser)
+    assert not reused
+
+
+@pytest.mark.parametrize("verb", ["delete", "flush"])
+def test_who_is_signed_out_by_a_stored_key_is_signed_out(stored, reused, drive, verb):
+    browser, keys = stored
+    with later(5 * DUE):
+        if verb == "delete":
+            drive(SessionStore(), "delete", keys[0])
+        else:
+            drive(SessionStore(keys[0]), "flush")
+        assert not is_in(browser)
+    assert only_row().end_reason == EndReason.LOGOUT
+    assert not reused
+
+
+def test_who_comes_by_a_stored_key_is_noticed_nevertheless(stored, reused):
+    browser, keys = stored
+    with later(5 * DUE):
+        browser.get(view(browser, "listed"), {"key": keys})
+        assert not is_in(browse_as(browser, keys[0]))
+        assert len(reused) == 1
