@@ -131,8 +131,14 @@ class Facts(NamedTuple):
         return type(self)(self.handle, None, at, policy=policy, seen=self.seen, successor=salt)
 
     def is_late(self, seen: int, now: int) -> bool:
-        """Tell whether the grace of this former key is over. Its successor was first used then."""
-        return seen + 1000 * Policy.of(self.policy).renew_grace <= now
+        """
+        Tell whether the grace of this former key is over. Its successor was first used at the
+        moment ``seen``. A moment that is ahead is long ago, by a clock that was put back: nobody
+        knows then for how much longer the key was good. A little ahead is another server's clock.
+        """
+        grace = 1000 * Policy.of(self.policy).renew_grace
+        ahead = max(grace, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
+        return now - seen >= grace or seen - now >= ahead
 
     def arrived(self, now: int) -> Self:
         """Return the facts after the visitor has used the new key for the first time."""
@@ -151,12 +157,18 @@ class Facts(NamedTuple):
         )
 
     def with_clock_set(self, now: int, tolerance: int) -> Self:
-        """Return the facts for a clock that was put back: it must not make the session longer."""
+        """
+        Return the facts for a clock that was put back: it must make neither the session longer nor
+        the time for which the key before this one is good.
+        """
+        facts = self
+        if self.seen is not None and self.seen - now > tolerance:
+            facts = facts._replace(seen=now)
         ahead = self.authenticated_at - now
         if ahead <= tolerance:
-            return self
+            return facts
         deadline = None if self.deadline is None else self.deadline - ahead
-        return self._replace(authenticated_at=now, deadline=deadline)
+        return facts._replace(authenticated_at=now, deadline=deadline)
 
     def changed(self, client: Client | None) -> list[str]:
         """

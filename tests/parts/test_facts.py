@@ -487,6 +487,38 @@ def test_clock_that_was_put_back_takes_the_longest_time_back_with_it(ahead: int)
     assert endless.with_clock_set(NOW, MINUTE) == set_back._replace(deadline=None)
 
 
+def test_clock_that_was_put_back_begins_the_grace_anew():
+    facts = FULL._replace(authenticated_at=NOW, seen=NOW + HOUR)
+    assert facts.with_clock_set(NOW, MINUTE) == facts._replace(seen=NOW)
+
+
+@pytest.mark.parametrize(
+    ("seen", "late"),
+    [
+        (NOW, False),
+        (NOW - 10_000 + 1, False),
+        (NOW - 10_000, True),
+        (NOW - DAY, True),
+        (NOW + MINUTE - 1, False),
+        (NOW + MINUTE, True),
+    ],
+)
+def test_former_key_is_late_after_its_grace_or_long_before(seen: int, late: bool):
+    assert Facts(policy={"renew_grace": 10}).is_late(seen, NOW) is late
+
+
+def test_former_key_keeps_no_more_than_it_takes_to_judge_its_use():
+    policy = {"idle": 600, "renew_grace": 10, "on_reuse": "report"}
+    kept = FULL._replace(policy=policy).left_behind("cd" * 20)
+    assert kept == Facts(
+        handle=FULL.handle,
+        authenticated_at=FULL.authenticated_at,
+        policy={"renew_grace": 10, "on_reuse": "report"},
+        seen=FULL.seen,
+        successor="cd" * 20,
+    )
+
+
 @given(SOME_FACTS, MOMENTS, st.integers(0, HOUR))
 def test_clock_that_was_put_back_makes_no_session_longer(facts: Facts, now: int, tolerance: int):
     by_clock = facts.with_clock_set(now, tolerance)

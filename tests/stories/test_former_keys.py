@@ -330,3 +330,46 @@ def test_who_comes_by_a_stored_key_is_noticed_nevertheless(stored, reused):
         browser.get(view(browser, "listed"), {"key": keys})
         assert not is_in(browse_as(browser, keys[0]))
         assert len(reused) == 1
+
+
+# The clock is put back.
+
+
+def stolen(clock, shopper):
+    """Alice's browser, which has just used a new key, and one that has a copy of the key before."""
+    browser = shopper()
+    old = key_of(browser)
+    clock.move(seconds=DUE)
+    assert is_in(browser)
+    clock.move(seconds=5)
+    assert is_in(browser)
+    return browser, browse_as(browser, old)
+
+
+@pytest.mark.parametrize("is_active", [False, True], ids=["", "active"])
+def test_a_reuse_is_noticed_although_the_clock_was_put_back(clock, shopper, reused, is_active):
+    browser, thief = stolen(clock, shopper)
+    clock.move(hours=-1)
+    if is_active:
+        assert is_in(browser)
+    clock.move(minutes=10)
+    assert not is_in(thief)
+    assert len(reused) == 1
+
+
+def test_a_reuse_is_noticed_when_the_clock_is_where_it_was(clock, shopper, reused):
+    browser, thief = stolen(clock, shopper)
+    clock.move(hours=-1)
+    assert is_in(browser)
+    clock.move(hours=1)
+    assert not is_in(thief)
+    assert len(reused) == 1
+
+
+@pytest.mark.parametrize("back", [10, 59])
+def test_a_clock_that_is_a_little_behind_is_no_reuse(clock, shopper, reused, back):
+    """Another server's, for a request that was under way."""
+    _browser, tab = stolen(clock, shopper)
+    clock.move(seconds=-back)
+    assert is_in(tab)
+    assert not reused
