@@ -23,6 +23,10 @@ TIME_TO_CHOOSE = 15 * 60 * 1000
 # The activity of a short session is written this many times in its life without activity, so that
 # use keeps the session alive.
 SHARE = 10
+# What facts know of a browser or system that was known and then did not say what it is.
+HIDDEN = "?"
+# What has changed, if a session has its first address of IPv4 or of IPv6.
+FAMILY = "address family"
 # What a former key keeps of the policy.
 ON_REUSE = ("renew_grace", "on_reuse")
 
@@ -173,18 +177,22 @@ class Facts(NamedTuple):
     def changed(self, client: Client | None) -> list[str]:
         """
         Return what has changed of the browser, system and network to which the session is bound.
-        What is not known, then or now, has not changed.
+        What was not known then has not changed, and neither has a network that is not known now.
+        FAMILY stands for the first network of another address family.
         """
+        if client is None:
+            return []
         then = self.bound or {}
         now = _traits(then, client)
-        return [name for name in then if then[name] and now[name] and then[name] != now[name]]
+        changes = [_change(name, then[name], now[name]) for name in then]
+        return [change for change in changes if change]
 
     def bound_to(self, client: Client | None) -> Self:
         """Return the facts of a session that is bound to what is known of this client."""
-        if self.bound is None:
+        if self.bound is None or client is None:
             return self
         now = _traits(self.bound, client)
-        bound = {name: now[name] or then for name, then in self.bound.items()}
+        bound = {name: _known(name, then, now[name]) for name, then in self.bound.items()}
         return self if bound == self.bound else self._replace(bound=bound)
 
     def rebound(self, client: Client | None) -> Self:
@@ -202,6 +210,33 @@ def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
     device = device_of(client.user_agent)
     known = {"browser": device.browser, "system": device.system, "network": client.network}
     return {name: known[name] for name in names}
+
+
+def _change(name: str, then: str, now: str) -> str:
+    """Return what has changed of a trait: nothing, its name, or FAMILY."""
+    if not then or (name == "network" and not now):
+        return ""
+    if name != "network":
+        return "" if then == (now or HIDDEN) else name
+    known = _by_family(then).get(":" in now)
+    if known is None:
+        return FAMILY
+    return "" if known == now else name
+
+
+def _known(name: str, then: str, now: str) -> str:
+    """Return what is known of a trait after a request."""
+    if name == "network":
+        return " ".join((_by_family(then) | {":" in now: now}).values()) if now else then
+    return now or (HIDDEN if then else "")
+
+
+def _by_family(networks: str) -> dict[bool, str]:
+    """
+    Return the networks of one trait by whether they are of IPv6. A browser with both kinds of
+    address uses now this one, now that.
+    """
+    return {":" in network: network for network in networks.split()}
 
 
 class Plan(NamedTuple):
