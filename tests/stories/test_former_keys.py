@@ -1,18 +1,23 @@
 """What a former key of a session is still good for, and to whom."""
 
+import threading
+from functools import partial
+
 import pytest
 from django.contrib.auth import aget_user, get_user
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
+from django_sessionkit.accounts import has_hash_of_former_secret
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import browse_as, given, put, read, sets_no_cookie, view
 from tests.calls import BACKGROUND
 from tests.calls import urlpatterns as site_with_calls
-from tests.people import is_in, is_told, key_of, only_row, row_of
+from tests.interleaving import together
+from tests.people import is_in, is_told, key_of, only_row, post_sign_in, row_of
 from tests.renewals import AFTER, DUE, GRACE, REUSED, renewed, seen
 from tests.store import HOUR, SessionStore, later, round_trips
 
@@ -373,3 +378,96 @@ def test_a_clock_that_is_a_little_behind_is_no_reuse(clock, shopper, reused, bac
     clock.move(seconds=-back)
     assert is_in(tab)
     assert not reused
+
+
+# The site has a new SECRET_KEY.
+
+
+@pytest.fixture
+def new_secret(settings, shopper):
+    """A browser that has signed in before the site got a new SECRET_KEY."""
+    browser = shopper()
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "new"
+    return browser
+
+
+@pytest.mark.django_db(transaction=True)
+def test_four_requests_after_a_new_secret_key_are_all_answered(new_secret, reused):
+    browser = new_secret
+    tabs = [browse_as(browser, key_of(browser)) for _ in range(4)]
+    started, answers = threading.Barrier(4), []
+
+    def request(tab):
+        started.wait(10)
+        answers.append(tab.get(view(tab, "whoami")))
+
+    together(*[partial(request, tab) for tab in tabs])
+    assert [(answer.status_code, answer.content) for answer in answers] == [(200, b"alice")] * 4
+    assert all(is_in(tab) for tab in tabs)
+    assert only_row().ended_at is None
+    assert not reused
+
+
+@pytest.mark.parametrize("step", ["read", "note", "insert", "replace", "follow"])
+def test_another_request_after_a_new_secret_key_has_changed_it_already(new_secret, at, step):
+    browser = new_secret
+    tab = browse_as(browser, key_of(browser))
+    pending = at(step, lambda: is_in(browser))
+    if store.ON_REDIS or step in ("read", "note"):  # else both are in one transaction
+        assert is_in(tab)
+        assert not pending
+    assert is_in(browser)
+    assert is_in(tab)
+
+
+def test_a_new_secret_key_takes_a_new_key_and_leaves_a_trace(new_secret, settings, reused):
+    browser = new_secret
+    old = browse_as(browser, key_of(browser))
+    assert is_in(browser)
+    assert key_of(browser) != key_of(old)
+    lost = browse_as(browser, key_of(old))
+    assert given(lost.get("/whoami/")) == key_of(browser)
+    settings.SECRET_KEY_FALLBACKS = []  # what the view has written is by the new SECRET_KEY
+    assert is_in(browser)
+    with later(GRACE + 5):
+        assert not is_in(old)
+    assert len(reused) == 1
+
+
+def test_a_request_in_the_background_takes_no_new_key_after_a_new_secret_key(new_secret, settings):
+    browser = new_secret
+    response = browser.get("/whoami/", headers=BACKGROUND)
+    assert response.content == b"alice"
+    assert sets_no_cookie(response)
+    assert len(store.payloads()) == 1
+    settings.SECRET_KEY_FALLBACKS = []
+    assert is_in(browser)
+
+
+def test_a_new_key_that_was_asked_for_kills_the_old_one_after_a_new_secret_key(new_secret, drive):
+    browser = new_secret
+    old = key_of(browser)
+    assert is_in(browser)
+    session = SessionStore(key_of(browser))
+    drive(session, "cycle_key")
+    assert not is_in(browse_as(browser, key_of(browser)))
+    assert not is_in(browse_as(browser, old))
+    assert is_in(browse_as(browser, session.session_key))
+
+
+def test_the_list_of_a_package_changes_no_key_twice_after_a_new_secret_key(new_secret):
+    """Another browser of Alice's opens the list."""
+    phone = new_secret
+    laptop = browse_as(phone, "")
+    post_sign_in(laptop)
+    for _ in range(2):
+        response = laptop.get(view(laptop, "listed"), {"key": [key_of(phone)]})
+        assert response.json() == ["alice", "alice"]
+    assert len(store.payloads()) == 3
+    assert is_in(phone)
+    assert is_in(laptop)
+
+
+def test_nobody_asks_for_the_hash_of_a_user_who_is_gone(new_secret):
+    assert not has_hash_of_former_secret("0", "hash")
