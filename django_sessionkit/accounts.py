@@ -79,3 +79,15 @@ def has_password_of(user: AbstractBaseUser, auth_hash: str) -> bool:
         return True
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
     return any(constant_time_compare(auth_hash, each) for each in hashes)
+
+
+def has_hash_of_former_secret(pk: str, auth_hash: str) -> bool:
+    """
+    Tell whether the hash that a sign-in has left is right, but made with a former SECRET_KEY. Then
+    django.contrib.auth.get_user() gives the session a new key.
+    """
+    user = user_of(pk)
+    if user is None or not hasattr(user, "get_session_auth_fallback_hash"):
+        return False
+    hashes = user.get_session_auth_fallback_hash()
+    return any(constant_time_compare(auth_hash, each) for each in hashes)

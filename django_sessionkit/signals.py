@@ -15,7 +15,7 @@ sessions_ended = Signal()
 #
 #   sender   UserSession
 #   handle   uuid.UUID
-#   client   Client of the request, or None
+#   client   Client of the request
 session_key_reused = Signal()
 
 # Sent when a session is used with another browser, system or network than before, if Policy.bind
@@ -23,7 +23,8 @@ session_key_reused = Signal()
 #
 #   sender   UserSession
 #   handle   uuid.UUID
-#   changed  list[str], out of "browser", "system" and "network"
+#   changed  list[str], out of "browser", "system", "network" and "address family". The last is
+#            the first address of IPv6 in a session that had one of IPv4, or the other way round.
 #   client   Client of the request
 session_moved = Signal()
 

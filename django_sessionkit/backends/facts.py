@@ -23,6 +23,10 @@ TIME_TO_CHOOSE = 15 * 60 * 1000
 # The activity of a short session is written this many times in its life without activity, so that
 # use keeps the session alive.
 SHARE = 10
+# What facts know of a browser or system that was known and then did not say what it is.
+HIDDEN = "?"
+# What has changed, if a session has its first address of IPv4 or of IPv6.
+FAMILY = "address family"
 # What a former key keeps of the policy.
 ON_REUSE = ("renew_grace", "on_reuse")
 
@@ -146,8 +150,14 @@ class Facts(NamedTuple):
         return type(self)(self.handle, None, at, policy=policy, seen=self.seen, successor=salt)
 
     def is_late(self, seen: int, now: int) -> bool:
-        """Tell whether the grace of this former key is over. Its successor was first used then."""
-        return seen + 1000 * Policy.of(self.policy).renew_grace <= now
+        """
+        Tell whether the grace of this former key is over. Its successor was first used at the
+        moment ``seen``. A moment that is ahead is long ago, by a clock that was put back: nobody
+        knows then for how much longer the key was good. A little ahead is another server's clock.
+        """
+        grace = 1000 * Policy.of(self.policy).renew_grace
+        ahead = max(grace, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
+        return now - seen >= grace or seen - now >= ahead
 
     def arrived(self, now: int) -> Self:
         """Return the facts after the visitor has used the new key for the first time."""
@@ -186,28 +196,38 @@ class Facts(NamedTuple):
         )
 
     def with_clock_set(self, now: int, tolerance: int) -> Self:
-        """Return the facts for a clock that was put back: it must not make the session longer."""
+        """
+        Return the facts for a clock that was put back: it must make neither the session longer nor
+        the time for which the key before this one is good.
+        """
+        facts = self
+        if self.seen is not None and self.seen - now > tolerance:
+            facts = facts._replace(seen=now)
         ahead = self.authenticated_at - now
         if ahead <= tolerance:
-            return self
+            return facts
         deadline = None if self.deadline is None else self.deadline - ahead
-        return self._replace(authenticated_at=now, deadline=deadline)
+        return facts._replace(authenticated_at=now, deadline=deadline)
 
     def changed(self, client: Client | None) -> list[str]:
         """
         Return what has changed of the browser, system and network to which the session is bound.
-        What is not known, then or now, has not changed.
+        What was not known then has not changed, and neither has a network that is not known now.
+        FAMILY stands for the first network of another address family.
         """
+        if client is None:
+            return []
         then = self.bound or {}
         now = _traits(then, client)
-        return [name for name in then if then[name] and now[name] and then[name] != now[name]]
+        changes = [_change(name, then[name], now[name]) for name in then]
+        return [change for change in changes if change]
 
     def bound_to(self, client: Client | None) -> Self:
         """Return the facts of a session that is bound to what is known of this client."""
-        if self.bound is None:
+        if self.bound is None or client is None:
             return self
         now = _traits(self.bound, client)
-        bound = {name: now[name] or then for name, then in self.bound.items()}
+        bound = {name: _known(name, then, now[name]) for name, then in self.bound.items()}
         return self if bound == self.bound else self._replace(bound=bound)
 
     def rebound(self, client: Client | None) -> Self:
@@ -225,6 +245,33 @@ def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
     device = device_of(client.user_agent)
     known = {"browser": device.browser, "system": device.system, "network": client.network}
     return {name: known[name] for name in names}
+
+
+def _change(name: str, then: str, now: str) -> str:
+    """Return what has changed of a trait: nothing, its name, or FAMILY."""
+    if not then or (name == "network" and not now):
+        return ""
+    if name != "network":
+        return "" if then == (now or HIDDEN) else name
+    known = _by_family(then).get(":" in now)
+    if known is None:
+        return FAMILY
+    return "" if known == now else name
+
+
+def _known(name: str, then: str, now: str) -> str:
+    """Return what is known of a trait after a request."""
+    if name == "network":
+        return " ".join((_by_family(then) | {":" in now: now}).values()) if now else then
+    return now or (HIDDEN if then else "")
+
+
+def _by_family(networks: str) -> dict[bool, str]:
+    """
+    Return the networks of one trait by whether they are of IPv6. A browser with both kinds of
+    address uses now this one, now that.
+    """
+    return {":" in network: network for network in networks.split()}
 
 
 class Plan(NamedTuple):

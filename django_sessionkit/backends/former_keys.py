@@ -44,7 +44,11 @@ class FormerKeys(Storage, SessionBase):
         Each key on the way but the last one has reached the browser. So the first step already
         tells whether a former key comes too late, however many keys there were since. A key that is
         not late, but takes more than three reads, leads nowhere.
+
+        Only a visitor is judged, who is known by the client. A former key that a package has stored
+        leads to its session for as long as there is a trace.
         """
+        is_visitor = self.client is not None
         former: Record | None = None  # what lies under the key, if that is a former one
         is_delivered, reads = False, 0
         while True:
@@ -57,11 +61,11 @@ class FormerKeys(Storage, SessionBase):
             facts: Facts = here.record.facts
             if former is not None and facts.seen is not None:
                 is_delivered = True
-                if former.facts.is_late(facts.seen, clock.now()):
+                if is_visitor and former.facts.is_late(facts.seen, clock.now()):
                     return (yield from self._reused(former))
             if facts.successor is None:
                 break
-            if reads == READS:
+            if is_visitor and reads == READS:
                 return None
             former = former or here.record
             key = successor_of(key, facts.successor)

@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from django_sessionkit import clock, registry
-from django_sessionkit.backends.facts import Activity, Facts
+from django_sessionkit.backends.facts import FAMILY, Activity, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.former_keys import FormerKeys
 from django_sessionkit.backends.records import (
@@ -168,7 +168,9 @@ class Loading(FormerKeys):
             security_logger.warning("Session %s is used with another %s", handle, names)
             send = partial(session_moved.send_robust, UserSession, handle=handle)
             yield (partial(send, changed=changed, client=self.client),)
-            match Policy.of(facts.policy).on_change:
+            # Nobody can tell whether the first address of another family is somewhere else.
+            on_change = "report" if changed == [FAMILY] else Policy.of(facts.policy).on_change
+            match on_change:
                 case "ask":
                     return Lock.MOVED
                 case "end":

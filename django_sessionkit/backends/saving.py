@@ -2,13 +2,15 @@
 
 from contextlib import suppress
 
-from django.contrib.auth import SESSION_KEY
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 
 from django_sessionkit import clock, limits, registry
-from django_sessionkit.accounts import user_in
+from django_sessionkit.accounts import has_hash_of_former_secret, user_in
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
+from django_sessionkit.backends.renewing import Renewing
 from django_sessionkit.backends.sealing import SessionKey, new_session_key
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.exceptions import TooManySessions
@@ -16,7 +18,7 @@ from django_sessionkit.models import EndReason
 from django_sessionkit.visit.interruptions import Locked
 
 
-class Saving(Writing):
+class Saving(Writing, Renewing):
     # The operations of Django's contract.
 
     def _exists(self, key: SessionKey | None) -> Flow[bool]:
@@ -70,6 +72,8 @@ class Saving(Writing):
         try:
             record = yield from self._what_is_replaced(key)
             facts = record.facts
+            if not proved and (yield from self._renew_for_new_secret(record)):
+                return
             if proved and facts.handle:
                 record = record._replace(touched_at=0)
                 facts = yield from self._authenticated(facts)
@@ -83,6 +87,22 @@ class Saving(Writing):
             if proved or self._facts.handle:
                 raise
             yield from self._create()
+
+    def _renew_for_new_secret(self, record: Record) -> Flow[bool]:
+        """
+        Tell whether it is because of a new SECRET_KEY that Django's get_user() changes the key.
+        Nobody has asked for that: the key is renewed, so that requests under way keep their
+        session. A key that is new already, or that the visitor would not get, stays.
+        """
+        facts, auth_hash = record.facts, self._session_cache.get(HASH_SESSION_KEY)
+        if not (settings.SECRET_KEY_FALLBACKS and facts.handle and auth_hash):
+            return False
+        if not (yield has_hash_of_former_secret, facts.user, auth_hash):
+            return False
+        if not (self.background or self._came_by or facts.previous):
+            yield from self._renew(record.key, clock.now())
+        self.modified = True
+        return True
 
     def _delete(self, given: SessionKey | None) -> Flow[None]:
         known = given in (None, self._session_key) and self._record is not None

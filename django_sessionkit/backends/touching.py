@@ -20,7 +20,8 @@ class Touching(Renewing):
         key, came_by = self._key, self._came_by
         if record is None or key is None:
             return
-        is_unseen = record.facts.previous is not None and came_by is None
+        # A key that this request has given the session has not reached the browser yet.
+        is_unseen = record.facts.previous is not None and key == self._given_key
         is_due = self._activity_is_due and not self.background
         if not (is_unseen or is_due):
             return

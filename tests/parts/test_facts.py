@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from django_sessionkit.backends.facts import (
     END_OF_TIME,
+    FAMILY,
+    HIDDEN,
     KNOWN,
     TIME_TO_CHOOSE,
     Activity,
@@ -487,6 +489,38 @@ def test_clock_that_was_put_back_takes_the_longest_time_back_with_it(ahead: int)
     assert endless.with_clock_set(NOW, MINUTE) == set_back._replace(deadline=None)
 
 
+def test_clock_that_was_put_back_begins_the_grace_anew():
+    facts = FULL._replace(authenticated_at=NOW, seen=NOW + HOUR)
+    assert facts.with_clock_set(NOW, MINUTE) == facts._replace(seen=NOW)
+
+
+@pytest.mark.parametrize(
+    ("seen", "late"),
+    [
+        (NOW, False),
+        (NOW - 10_000 + 1, False),
+        (NOW - 10_000, True),
+        (NOW - DAY, True),
+        (NOW + MINUTE - 1, False),
+        (NOW + MINUTE, True),
+    ],
+)
+def test_former_key_is_late_after_its_grace_or_long_before(seen: int, late: bool):
+    assert Facts(policy={"renew_grace": 10}).is_late(seen, NOW) is late
+
+
+def test_former_key_keeps_no_more_than_it_takes_to_judge_its_use():
+    policy = {"idle": 600, "renew_grace": 10, "on_reuse": "report"}
+    kept = FULL._replace(policy=policy).left_behind("cd" * 20)
+    assert kept == Facts(
+        handle=FULL.handle,
+        authenticated_at=FULL.authenticated_at,
+        policy={"renew_grace": 10, "on_reuse": "report"},
+        seen=FULL.seen,
+        successor="cd" * 20,
+    )
+
+
 @given(SOME_FACTS, MOMENTS, st.integers(0, HOUR))
 def test_clock_that_was_put_back_makes_no_session_longer(facts: Facts, now: int, tolerance: int):
     by_clock = facts.with_clock_set(now, tolerance)
@@ -505,6 +539,7 @@ def test_clock_that_was_put_back_makes_no_session_longer(facts: Facts, now: int,
 # Where it is bound to be.
 
 BOUND = {"browser": "Firefox", "system": "Linux", "network": "192.0.2.0/24"}
+BOTH = BOUND | {"network": "192.0.2.0/24 2001:db8::/48"}
 
 
 @pytest.mark.parametrize(
@@ -517,12 +552,18 @@ BOUND = {"browser": "Firefox", "system": "Linux", "network": "192.0.2.0/24"}
         (BOUND, Client(HOME, CHROME_ON_LINUX), ["browser"]),
         (BOUND, Client(HOME, FIREFOX_ON_WINDOWS), ["system"]),
         (BOUND, Client(ELSEWHERE, FIREFOX), ["network"]),
-        (BOUND, Client("2001:db8::7", FIREFOX), ["network"]),
+        (BOUND, Client("2001:db8::7", FIREFOX), [FAMILY]),
+        (BOTH, Client("2001:db8::7", FIREFOX), []),
+        (BOTH, Client(HOME, FIREFOX), []),
+        (BOTH, Client("2001:db8:1::7", FIREFOX), ["network"]),
+        (BOTH, Client(ELSEWHERE, FIREFOX), ["network"]),
         (BOUND, Client(ELSEWHERE, IPHONE), ["browser", "system", "network"]),
         # What is not known now.
         (BOUND, None, []),
-        (BOUND, Client(None, ""), []),
-        (BOUND, Client(HOME, ""), []),
+        (BOUND, Client(None, FIREFOX), []),
+        (BOUND, Client(HOME, ""), ["browser", "system"]),
+        (BOUND | {"browser": HIDDEN, "system": HIDDEN}, Client(HOME, ""), []),
+        (BOUND | {"browser": HIDDEN}, Client(HOME, FIREFOX), ["browser"]),
         (BOUND, Client(None, IPHONE), ["browser", "system"]),
         # What was not known then.
         (dict.fromkeys(BOUND, ""), Client(HOME, FIREFOX), []),
@@ -552,6 +593,16 @@ def test_what_was_known_then_and_is_another_now_has_changed(
         (BOUND, None, BOUND, dict.fromkeys(BOUND, "")),
         (dict.fromkeys(BOUND, ""), Client(HOME, FIREFOX), BOUND, BOUND),
         ({"system": ""}, Client(HOME, FIREFOX), {"system": "Linux"}, {"system": "Linux"}),
+        ({"system": "Linux"}, Client(HOME, ""), {"system": HIDDEN}, {"system": ""}),
+        ({"system": HIDDEN}, Client(HOME, ""), {"system": HIDDEN}, {"system": ""}),
+        ({"system": ""}, Client(HOME, ""), {"system": ""}, {"system": ""}),
+        (BOUND, Client("2001:db8::7", FIREFOX), BOTH, BOUND | {"network": "2001:db8::/48"}),
+        (
+            BOTH,
+            Client(ELSEWHERE, FIREFOX),
+            BOUND | {"network": "198.51.100.0/24 2001:db8::/48"},
+            BOUND | {"network": "198.51.100.0/24"},
+        ),
     ],
 )
 def test_only_a_proof_of_identity_forgets_what_is_not_known_any_more(
@@ -567,7 +618,7 @@ def test_only_a_proof_of_identity_forgets_what_is_not_known_any_more(
 
 def test_session_that_is_where_it_was_has_no_new_facts():
     facts = FULL._replace(bound=BOUND)
-    for client in (None, Client(None, ""), Client(HOME, FIREFOX), Client("192.0.2.8", NEW_FIREFOX)):
+    for client in (None, Client(None, FIREFOX), Client("192.0.2.8", NEW_FIREFOX)):
         assert facts.bound_to(client) is facts
     free = FULL._replace(bound=None)
     assert free.bound_to(Client(HOME, IPHONE)) is free.rebound(Client(HOME, IPHONE)) is free
@@ -579,7 +630,7 @@ def test_session_has_not_moved_from_the_client_to_which_it_is_bound(
 ):
     facts = Facts(bound=bound)
     names = set(bound or {})
-    assert set(facts.changed(client)) <= {name for name in names if (bound or {})[name]}
+    assert set(facts.changed(client)) <= {name for name in names if (bound or {})[name]} | {FAMILY}
     assert facts.changed(None) == []
     for after in (facts.bound_to(client), facts.rebound(client)):
         assert after.changed(client) == []

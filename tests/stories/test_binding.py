@@ -93,16 +93,21 @@ CHANGES = [
     (FIREFOX, HOME, []),
     (NEW_FIREFOX, HOME, []),
     (FIREFOX, "192.0.2.250", []),
-    (None, HOME, []),
-    ("", "unknown", []),
-    ("curious", "", ["network"]),  # of the proxy itself
+    (None, HOME, ["browser", "system"]),
+    ("x", HOME, ["browser", "system"]),
+    ("Mozilla/5.0", HOME, ["browser", "system"]),
+    ("Firefox/150.0", HOME, ["system"]),
+    ("", "unknown", ["browser", "system"]),
+    (FIREFOX, "unknown", []),
+    ("curious", "", ["browser", "system", "network"]),  # of the proxy itself
     (FIREFOX, None, ["network"]),
     (CHROME, HOME, ["browser"]),
     (FIREFOX_ON_WINDOWS, HOME, ["system"]),
     (IPHONE, HOME, ["browser", "system"]),
     (FIREFOX, ELSEWHERE, ["network"]),
     (FIREFOX, "192.0.3.7", ["network"]),
-    (FIREFOX, "2001:db8::7", ["network"]),
+    (FIREFOX, "2001:db8::7", ["address family"]),
+    (IPHONE, "2001:db8::7", ["browser", "system", "address family"]),
     (NEW_FIREFOX, ELSEWHERE, ["network"]),
     (IPHONE, ELSEWHERE, ["browser", "system", "network"]),
 ]
@@ -123,7 +128,7 @@ def test_what_is_a_change(shopper, copy, policy, moved, user_agent, address, cha
         ("2001:db8:1:ffff:ffff::9", []),
         ("[2001:db8:1::9]:4711", []),
         ("2001:db8:2::7", ["network"]),
-        (HOME, ["network"]),
+        (HOME, ["address family"]),
     ],
 )
 def test_a_network_of_ipv6_has_48_bits(shopper, copy, policy, moved, address, changed):
@@ -223,14 +228,73 @@ def test_a_change_is_reported_once_and_the_session_goes_on(shopper, copy, policy
     assert only_row().ended_at is None
 
 
-def test_what_is_not_known_any_more_is_remembered(shopper, copy, policy, moved):
+def test_a_browser_that_hides_is_reported_once_and_so_is_its_way_back(shopper, copy, policy, moved):
     policy(bind=ALL)
     browser = shopper()
-    for user_agent, address in [("", ELSEWHERE), ("", ELSEWHERE), (FIREFOX, "unknown")]:
-        read(copy(browser, user_agent, address))
+    for user_agent in ("", "x", None, IPHONE, NEW_FIREFOX, FIREFOX):
+        read(copy(browser, user_agent))
+    device = ["browser", "system"]
+    assert [names for _handle, names, _address in moved] == [device] * 3
+
+
+def test_a_network_that_is_not_known_any_more_is_remembered(shopper, copy, policy, moved):
+    policy(bind=ALL)
+    browser = shopper()
+    for address in ("unknown", HOME, "unknown"):
+        read(copy(browser, FIREFOX, address))
+    assert moved == []
+    read(copy(browser, FIREFOX, ELSEWHERE))
     assert [names for _handle, names, _address in moved] == [["network"]]
-    read(copy(browser, IPHONE, "unknown"))
-    assert [names for _handle, names, _address in moved[1:]] == [["browser", "system"]]
+
+
+@pytest.mark.parametrize("user_agent", [None, "x", "Mozilla/5.0"])
+@pytest.mark.parametrize(("on_change", "reason"), [("ask", "locked"), ("end", "moved")])
+def test_a_thief_who_does_not_say_what_they_use_is_kept_out(
+    shopper, copy, policy, moved, user_agent, on_change, reason
+):
+    policy(bind=("browser",), on_change=on_change)
+    response = read(copy(shopper(), user_agent), **SCRIPT)
+    assert (response.status_code, response.json()["reason"]) == (401, reason)
+    assert [names for _handle, names, _address in moved] == [["browser"]]
+
+
+# A browser with an address of IPv4 and one of IPv6.
+
+HOME6, ELSEWHERE6 = "2001:db8:1::7", "2001:db8:2::7"
+
+
+@pytest.mark.parametrize("on_change", ["report", "ask", "end"])
+def test_a_browser_with_two_addresses_is_reported_once(
+    shopper, copy, policy, moved, caplog, on_change
+):
+    policy(bind=("network",), on_change=on_change)
+    browser = shopper()
+    for address in (HOME, HOME6) * 3:
+        assert read(copy(browser, FIREFOX, address)).json() == {"cart": "teapot"}
+    assert moved == [(only_row().pk, ["address family"], HOME6)]
+    assert caplog.text.count("is used with another address family") == 1
+    # Each of the two networks is known now.
+    for address in (ELSEWHERE6, ELSEWHERE):
+        response = read(copy(browser, FIREFOX, address))
+        assert moved[-1][1:] == (["network"], address)
+        if on_change != "report":
+            assert response.status_code == 302
+        if on_change == "end":
+            break
+
+
+def test_a_browser_that_moves_with_both_addresses_is_reported_for_each(
+    shopper, copy, policy, moved
+):
+    policy(bind=("network",))
+    browser = shopper()
+    for address in (HOME6, ELSEWHERE, ELSEWHERE6, ELSEWHERE, ELSEWHERE6):
+        read(copy(browser, FIREFOX, address))
+    assert [each[1:] for each in moved] == [
+        (["address family"], HOME6),
+        (["network"], ELSEWHERE),
+        (["network"], ELSEWHERE6),
+    ]
 
 
 def test_what_a_view_writes_then_is_kept(shopper, copy, policy, moved):
