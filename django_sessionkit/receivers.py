@@ -168,7 +168,7 @@ def change_privileges(
         users = rows.values_list(groups.m2m_field_name(), flat=True)
     found = list(users.distinct())
     for start in range(0, len(found), ranges.ROWS):
-        sessions = UserSession.objects.primary().active()
+        sessions = UserSession.objects.primary().filter(ended_at=None)
         signed_in = sessions.filter(user__in=found[start : start + ranges.ROWS])
         keys = set(signed_in.values_list("user", flat=True))
         people = get_user_model()._base_manager.using(using).filter(pk__in=keys)
@@ -185,7 +185,8 @@ def _rows(field: Any, using: str) -> QuerySet[Any]:
 
 def _change_privileges(answers: dict[Any, str]) -> None:
     """Renew or end the sessions of users, by their keys: ``answers`` says which for each user."""
-    sessions = UserSession.objects.primary().active()
+    # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
+    sessions = UserSession.objects.primary().filter(ended_at=None)
     to_end = [key for key, answer in answers.items() if answer == "end"]
     _end(_but_the_current(sessions.filter(user__in=to_end)), EndReason.PRIVILEGE_CHANGE)
     # "end" leaves the current session alive: it gets a new key instead.

@@ -186,7 +186,7 @@ def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
 class Plan(NamedTuple):
     """
     What one attempt to write a session writes: to the store, and, where that is necessary, to the
-    row. There is one lifetime, for both.
+    row. There is one lifetime, for both. The store never says later than the row.
     """
 
     active_at: int  # the moment that counts as the last activity
@@ -196,6 +196,8 @@ class Plan(NamedTuple):
     # The row's expiry is a touch interval or more away from the store's. Lists and the purge rely
     # on the row, so it is then written too.
     row_is_behind: bool
+    # The expiry in the store, where the row is not written. None: as it is.
+    without_row: int | None
 
 
 class Activity(NamedTuple):
@@ -236,7 +238,15 @@ class Activity(NamedTuple):
         if not keeps_expiry and not (was_written and expiry == self.expiry):
             off = abs(expires_at - facts.row_expires_at)
             is_behind = off >= facts.touch_interval(expiry, self.cookie_age)
-        return Plan(active_at, lifetime, keeps_expiry, is_behind)
+
+        without_row: int | None = expires_at
+        has_row = facts.handle is not None
+        if not moving and (keeps_expiry or (has_row and expiry == self.expiry)):
+            without_row = None
+        elif has_row:
+            # The row may say later than these facts, which are as old as the last save.
+            without_row = min(expires_at, facts.row_expires_at)
+        return Plan(active_at, lifetime, keeps_expiry, is_behind, without_row)
 
 
 def age_of(expiry: object, now: int) -> float:
