@@ -204,10 +204,12 @@ def _end(sessions: UserSessionQuerySet, reason: str) -> None:
 def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
     """
     Return these sessions without that of the request, if the request has loaded its session. A
+    script or a task that has loaded one is no request, and its session is not spared. A
     cookie that no store has confirmed proves nothing, and loading the session now could fail.
     """
     request = current_request.get()
-    session: Any = loaded_session.get()() if request is None else getattr(request, "session", None)
+    loaded = loaded_session.get()
+    session: Any = loaded and loaded() if request is None else getattr(request, "session", None)
     if not hasattr(session, "_session_cache"):
         return sessions
     # Leave out a locked session, too. It may be about to be opened, by the password whose hash is

@@ -3,7 +3,6 @@
 import logging
 from functools import partial
 from typing import cast
-from weakref import ref
 
 from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -26,7 +25,7 @@ from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
-from django_sessionkit.visit.current import loaded_session
+from django_sessionkit.visit.current import note_loaded
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
@@ -100,7 +99,9 @@ class Loading(FormerKeys):
             return self._load_nothing(found)
         record, data, came_by = found
         facts, touched_at, now = record.facts, record.touched_at, clock.now()
-        verdict: Verdict = None if resuming else facts.lock_at(touched_at, now)
+        is_over = facts.is_over(touched_at, now)
+        verdict: Verdict = Missing(record.digest) if is_over else None
+        verdict = verdict or (None if resuming else facts.lock_at(touched_at, now))
         if verdict is None and self.client is not None:
             interval = facts.touch_interval(record.expiry, self.get_session_cookie_age())
             self._activity_is_due = abs(now - touched_at) >= interval
@@ -110,8 +111,8 @@ class Loading(FormerKeys):
             record = record._replace(facts=verdict)
         elif verdict is not None:
             return (yield from self._load_no_further(verdict, record, data, resuming))
-        if self.client is None:  # with our middleware, the request has the session
-            loaded_session.set(ref(self))
+        if self.client is None:
+            note_loaded(self)
         self._record, self._came_by = record, came_by
         self.has_new_key = came_by is not None
         if record.key is not key:
@@ -131,6 +132,9 @@ class Loading(FormerKeys):
         if isinstance(verdict, Again):
             return (yield from self._load(resuming))
         if isinstance(verdict, Missing):
+            if record.facts.is_over(record.touched_at, clock.now()):
+                # The store has kept it: its clock is behind, or somebody else has put it there.
+                yield self.remove, [record.digest]
             return self._load_nothing(verdict)
         return self._lock_up(verdict, record, data)
 

@@ -12,7 +12,7 @@ from django_sessionkit.backends.sealing import SessionKey, digest_of, new_sessio
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason
-from django_sessionkit.visit.interruptions import Locked
+from django_sessionkit.visit.interruptions import Locked, Missing
 
 
 class Saving(Writing):
@@ -159,6 +159,8 @@ class Saving(Writing):
             if not isinstance(found, Found):
                 raise self._ended(found)
             record = found.record
+            if record.facts.is_over(record.touched_at, clock.now()):
+                raise self._ended(Missing(record.digest))
             if lock := record.facts.lock_at(record.touched_at, clock.now()):
                 self._lock_up(lock, record, found.data)
                 self._refuse_while_locked({})
