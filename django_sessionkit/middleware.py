@@ -15,7 +15,7 @@ from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import client_of
-from django_sessionkit.visit.current import current_request
+from django_sessionkit.visit.current import current_request, loaded_session
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 # The methods that only ask for something (RFC 9110 §9.2.1).
@@ -31,6 +31,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
         session.background = is_background(request)
         current_request.set(request)
+        loaded_session.set(None)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         session: Any = getattr(request, "session", None)

@@ -95,12 +95,13 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
 
     def alive(self) -> "list[UserSession]":
         """
-        Return a list of the active rows whose sessions the store still has. This takes two round
-        trips, whatever the number of rows.
+        Return a list of the rows that have not ended and whose sessions the store still has. This
+        takes two round trips, whatever the number of rows.
 
         Raises StoreUnavailable if the store does not answer.
         """
-        rows = list(self.active())
+        # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
+        rows = list(self.filter(ended_at=None))
         store = get_session_store()
         alive = store.call(store.peek, [row.digest for row in rows]) if rows else ()
         return [row for row in rows if row.digest in alive]

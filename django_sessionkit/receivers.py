@@ -179,7 +179,7 @@ def change_privileges(
         users = rows.values_list(groups.m2m_field_name(), flat=True)
     found = list(users.distinct())
     for start in range(0, len(found), ranges.ROWS):
-        sessions = UserSession.objects.primary().active()
+        sessions = UserSession.objects.primary().filter(ended_at=None)
         signed_in = sessions.filter(user__in=found[start : start + ranges.ROWS])
         keys = set(signed_in.values_list("user", flat=True))
         people = get_user_model()._base_manager.using(using).filter(pk__in=keys)
@@ -196,7 +196,8 @@ def _rows(field: Any, using: str) -> QuerySet[Any]:
 
 def _change_privileges(answers: dict[Any, str]) -> None:
     """Renew or end the sessions of users, by their keys: ``answers`` says which for each user."""
-    sessions = UserSession.objects.primary().active()
+    # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
+    sessions = UserSession.objects.primary().filter(ended_at=None)
     to_end = [key for key, answer in answers.items() if answer == "end"]
     _end(_but_the_current(sessions.filter(user__in=to_end)), EndReason.PRIVILEGE_CHANGE)
     # "end" leaves the current session alive: it gets a new key instead.
@@ -214,10 +215,12 @@ def _end(sessions: UserSessionQuerySet, reason: str) -> None:
 def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
     """
     Return these sessions without that of the request, if the request has loaded its session. A
+    script or a task that has loaded one is no request, and its session is not spared. A
     cookie that no store has confirmed proves nothing, and loading the session now could fail.
     """
     request = current_request.get()
-    session: Any = loaded_session.get()() if request is None else getattr(request, "session", None)
+    loaded = loaded_session.get()
+    session: Any = loaded and loaded() if request is None else getattr(request, "session", None)
     if not hasattr(session, "_session_cache"):
         return sessions
     # Leave out a locked session, too. It may be about to be opened, by the password whose hash is

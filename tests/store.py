@@ -45,6 +45,13 @@ def payloads() -> dict[str, bytes]:
     return {digest: client().get(key)[8:] for digest, key in _keys().items()}
 
 
+def expiries() -> dict[str, int]:
+    """Return when the sessions in the store expire, by digest."""
+    if not ON_REDIS:
+        return dict(StoredSession.objects.values_list("digest", "expires_at"))
+    return {digest: client().pexpiretime(key) for digest, key in _keys().items()}
+
+
 def tamper(digest: str, payload: bytes) -> None:
     """Overwrite a payload, as somebody with access to the store could."""
     if not ON_REDIS:

@@ -112,9 +112,9 @@ class Facts(NamedTuple):
             return Lock.IDLE
         return None
 
-    def is_over(self, touched_at: int, now: int) -> bool:
-        """Tell whether a session has ended by now that was last active then."""
-        return self.ends_at(touched_at) <= now
+    def is_over(self, touched_at: int, now: int, expiry: object, cookie_age: int) -> bool:
+        """Tell whether a session has ended by now that was last active then. See ends_at()."""
+        return self.ends_at(touched_at, expiry, cookie_age) <= now
 
     def touch_interval(self, expiry: object, cookie_age: int) -> float:
         """
@@ -277,7 +277,7 @@ def _by_family(networks: str) -> dict[bool, str]:
 class Plan(NamedTuple):
     """
     What one attempt to write a session writes: to the store, and, where that is necessary, to the
-    row. There is one lifetime, for both.
+    row. There is one lifetime, for both. The store never says later than the row.
     """
 
     active_at: int  # the moment that counts as the last activity
@@ -287,6 +287,8 @@ class Plan(NamedTuple):
     # The row's expiry is a touch interval or more away from the store's. Lists and the purge rely
     # on the row, so it is then written too.
     row_is_behind: bool
+    # The expiry in the store, where the row is not written. None: as it is.
+    without_row: int | None
 
 
 class Activity(NamedTuple):
@@ -328,7 +330,15 @@ class Activity(NamedTuple):
         if not keeps_expiry and not (was_written and expiry == self.expiry):
             off = abs(expires_at - facts.row_expires_at)
             is_behind = off >= facts.touch_interval(expiry, self.cookie_age)
-        return Plan(active_at, lifetime, keeps_expiry, is_behind)
+
+        without_row: int | None = expires_at
+        has_row = facts.handle is not None
+        if not moving and (keeps_expiry or (has_row and expiry == self.expiry)):
+            without_row = None
+        elif has_row:
+            # The row may say later than these facts, which are as old as the last save.
+            without_row = min(expires_at, facts.row_expires_at)
+        return Plan(active_at, lifetime, keeps_expiry, is_behind, without_row)
 
 
 def age_of(expiry: object, now: int) -> float:

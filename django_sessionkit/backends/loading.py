@@ -3,7 +3,6 @@
 import logging
 from functools import partial
 from typing import cast
-from weakref import ref
 
 from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -26,7 +25,7 @@ from django_sessionkit.backends.sealing import SessionKey, as_key
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
-from django_sessionkit.visit.current import loaded_session
+from django_sessionkit.visit.current import note_loaded
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
@@ -102,7 +101,9 @@ class Loading(FormerKeys):
             return self._load_nothing(found)
         record, data = found.record, found.data
         facts, touched_at, now = record.facts, record.touched_at, clock.now()
-        verdict: Verdict = None if resuming else facts.lock_at(touched_at, now)
+        is_over = self._is_over(record, now)
+        verdict: Verdict = Missing(record.digest) if is_over else None
+        verdict = verdict or (None if resuming else facts.lock_at(touched_at, now))
         if verdict is None and self.client is not None:
             interval = facts.touch_interval(record.expiry, self.get_session_cookie_age())
             self._activity_is_due = abs(now - touched_at) >= interval
@@ -112,8 +113,8 @@ class Loading(FormerKeys):
             record = record._replace(facts=verdict)
         elif verdict is not None:
             return (yield from self._load_no_further(verdict, record, data, resuming))
-        if self.client is None:  # with our middleware, the request has the session
-            loaded_session.set(ref(self))
+        if self.client is None:
+            note_loaded(self)
         self._record = record
         self._note_the_way(found)
         self.has_new_key = found.came_by is not None
@@ -126,6 +127,11 @@ class Loading(FormerKeys):
         self._came_by = found.came_by
         if found.came_by is not None:
             self._led_to, self._is_delivered = found.record.key, found.is_delivered
+
+    def _is_over(self, record: Record, now: int) -> bool:
+        """Tell whether a session has ended by its facts, whatever the store says."""
+        age = self.get_session_cookie_age()
+        return record.facts.is_over(record.touched_at, now, record.expiry, age)
 
     def _load_nothing(self, missing: Missing | None) -> Data:
         self._forget()
@@ -140,6 +146,9 @@ class Loading(FormerKeys):
         if isinstance(verdict, Again):
             return (yield from self._load(resuming))
         if isinstance(verdict, Missing):
+            if self._is_over(record, clock.now()):
+                # The store has kept it: its clock is behind, or somebody else has put it there.
+                yield self.remove, [record.digest]
             return self._load_nothing(verdict)
         return self._lock_up(verdict, record, data)
 

@@ -15,7 +15,7 @@ from django_sessionkit.backends.sealing import SessionKey, new_session_key
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason
-from django_sessionkit.visit.interruptions import Locked
+from django_sessionkit.visit.interruptions import Locked, Missing
 
 
 class Saving(Writing, Renewing):
@@ -179,6 +179,8 @@ class Saving(Writing, Renewing):
             if not isinstance(found, Found):
                 raise self._ended(found)
             record = found.record
+            if self._is_over(record, clock.now()):
+                raise self._ended(Missing(record.digest))
             if lock := record.facts.lock_at(record.touched_at, clock.now()):
                 self._lock_up(lock, record, found.data)
                 self._refuse_while_locked({})

@@ -29,7 +29,7 @@ class Touching(Renewing):
         if is_due:
             self._activity_is_due = False
             touched_at = record.touched_at
-            if record.facts.is_over(touched_at, now) or record.facts.lock_at(touched_at, now):
+            if self._is_over(record, now) or record.facts.lock_at(touched_at, now):
                 return
             if not (yield from self._touch(key, now)):
                 return

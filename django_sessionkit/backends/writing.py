@@ -55,17 +55,17 @@ class Writing(Loading):
                     # Before the key moves: a parallel request that finds the old key gone looks for
                     # the row by the old digest, and would close it as lost.
                     key = yield from self._move_row(key, new_key.digest, facts, plan)
+                    facts, plan = _with_row(facts, plan)
                 while True:
                     facts, plan = yield from self._keep_row_true(
                         facts, data, new_key.digest, plan, moving
                     )
                     payload = sealed(facts, data, new_key, self.serializer)
-                    expires_at, expected = plan.lifetime.expires_at, version_of(record.payload)
+                    until, expected = plan.without_row, version_of(record.payload)
                     if moving:
-                        to = new_key.digest, payload, plan.active_at, expires_at, expected
+                        to = new_key.digest, payload, plan.active_at, until, expected
                         done = yield self.move, key.digest, *to
                     else:
-                        until = None if plan.keeps_expiry else expires_at
                         done = yield self.replace, key.digest, payload, until, expected
                     if done:
                         break
@@ -108,11 +108,10 @@ class Writing(Loading):
         user = user_in(data, facts.user)
         if user == facts.user:
             if facts.handle and plan.row_is_behind:
-                if not moving:
-                    client = None if self.background else self.client
-                    at = facts.may_have(digest), clock.now(), plan.lifetime, client
-                    yield registry.touch, facts.handle, *at
-                facts = facts._replace(row_expires_at=plan.lifetime.expires_at)
+                client = None if self.background else self.client
+                at = facts.may_have(digest), plan.active_at, plan.lifetime, client
+                if (yield registry.touch, facts.handle, *at):
+                    facts, plan = _with_row(facts, plan)
             return facts, plan
         if facts.handle:
             reason = EndReason.LOGOUT if user is None else EndReason.REPLACED
@@ -149,7 +148,7 @@ class Writing(Loading):
             facts = facts._replace(pending=policy.limit)
             plan = activity.plan(facts, expiry)
             yield registry.touch, handle, [digest], now, plan.lifetime, None
-        return facts._replace(row_expires_at=plan.lifetime.expires_at), plan
+        return _with_row(facts, plan)
 
     def _move_row(self, key: SessionKey, new: str, facts: Facts, plan: Plan) -> Flow[SessionKey]:
         """Have the row follow to a new key; return the key that the session has until then."""
@@ -190,3 +189,10 @@ class Writing(Loading):
             return Policy()
         policy: Policy = yield policy_of, person, current_request.get()
         return policy
+
+
+def _with_row(facts: Facts, plan: Plan) -> tuple[Facts, Plan]:
+    """Return what to write of a session whose row has just been written."""
+    expires_at = plan.lifetime.expires_at
+    facts = facts._replace(row_expires_at=expires_at)
+    return facts, plan._replace(row_is_behind=False, without_row=expires_at)

@@ -862,8 +862,8 @@ def test_background_request_never_prolongs_more_than_a_person_would(
     assert by_itself.lifetime.expires_at <= by_a_person.lifetime.expires_at
     was_locked = activity.stored_at and facts.lock_at(activity.stored_at, activity.now)
     assert by_itself.active_at <= by_a_person.active_at
-    stored_at = min(activity.stored_at, activity.now)
-    assert by_a_person.active_at == (stored_at if was_locked else activity.now)
+    at = min(activity.stored_at, activity.now) if was_locked else activity.now
+    assert by_a_person.active_at == at
     assert by_itself.keeps_expiry is (expiry == activity.expiry)
     assert not by_a_person.keeps_expiry
 
