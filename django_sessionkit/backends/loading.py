@@ -13,14 +13,7 @@ from django_sessionkit import clock, registry
 from django_sessionkit.backends.facts import FAMILY, Activity, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.former_keys import FormerKeys
-from django_sessionkit.backends.records import (
-    NO_FACTS,
-    Data,
-    Found,
-    Record,
-    merge,
-    opened,
-)
+from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.sealing import SessionKey, as_key
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
@@ -40,6 +33,7 @@ Verdict = Facts | Missing | Lock | Again | None
 
 
 class Loading(FormerKeys):
+    _session_cache: Data  # Django's: the dictionary that the view holds, once it is loaded
     # This request is no activity of its user's: see decorators.py.
     background = False
     # The receiver of user_logged_in sets this, to spare a query.
@@ -233,28 +227,6 @@ class Loading(FormerKeys):
             due=self._activity_is_due,
         )
 
-    def _merged(
-        self, key: SessionKey, base: Record, facts: Facts, data: Data
-    ) -> Flow[tuple[Record, Facts, Data]]:
-        """
-        Return what another request has written since ``base``, under this key or a new one, and
-        our facts and dictionary merged into that. Raises UpdateError if the session has ended.
-        """
-        found = yield from self._resolve(key)
-        if not isinstance(found, Found):
-            raise self._ended(found)
-        theirs = found.record
-        # It was opened once before.
-        was_facts, was = cast("tuple[Facts, Data]", opened(base.payload, base.key, self.serializer))
-        if not self._replaces_all:
-            # As the serializer says it, and as the others were read.
-            mine = self.serializer().loads(self.serializer().dumps(data))
-            data = merge(was, mine, found.data)
-        if theirs.key != key:
-            self._note_the_way(found)
-            self.has_new_key = True
-        return theirs, facts.merged(was_facts, theirs.facts), data
-
     def _is_now_stored(self, key: SessionKey, payload: bytes, facts: Facts, data: Data) -> None:
         """Know what was written. A new key is the visitor's activity, and nobody's former one."""
         touched_at, expiry, before = 0, None, self._record
@@ -265,6 +237,6 @@ class Loading(FormerKeys):
             if key != self._led_to:
                 self._came_by = None
             self._session_key = key
-        self._session_cache = data
         self._record = Record(key, payload, facts, touched_at, expiry)
-        self._replaces_all = False
+        if self._session_cache is data:  # otherwise clear() was called meanwhile
+            self._replaces_all = False

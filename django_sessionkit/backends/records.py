@@ -1,6 +1,4 @@
-"""
-A session as it is stored: opened, sealed, and merged with what somebody else has written. Pure.
-"""
+"""A session as it is stored: opened, and sealed. Pure."""
 
 import logging
 from typing import Any, NamedTuple
@@ -28,6 +26,8 @@ class Record(NamedTuple):
     # The last activity, as it is stored. 0: this request has written the session, so it is now.
     touched_at: int = 0
     expiry: Any = None  # the _session_expiry of the dictionary, as it was read
+    # After a merge that is not stored yet: by what the view's changes are told, if not the payload.
+    base: Data | None = None
 
     @property
     def digest(self) -> str:
@@ -83,17 +83,3 @@ def found(stored: Stored, key: SessionKey, serializer: type[Serializer]) -> Foun
     facts, data = contents
     expiry = data.get("_session_expiry")
     return Found(Record(key, stored.payload, facts, stored.touched_at, expiry), data)
-
-
-def merge(base: Data, mine: Data, theirs: Data) -> Data:
-    """
-    Return ``theirs`` with what ``mine`` has changed or removed since ``base``. Values are compared,
-    so that a change deep inside of one counts.
-    """
-    merged = dict(theirs)
-    for name in base.keys() | mine.keys():
-        if name not in mine:
-            merged.pop(name, None)
-        elif name not in base or base[name] != mine[name]:
-            merged[name] = mine[name]
-    return merged

@@ -10,7 +10,7 @@ from django_sessionkit import registry
 from django_sessionkit.accounts import stored_policy_of
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
-from django_sessionkit.backends.loading import Loading
+from django_sessionkit.backends.merging import Merging
 from django_sessionkit.backends.records import Data, Record, sealed
 from django_sessionkit.backends.sealing import SessionKey, new_salt, successor_of, version_of
 from django_sessionkit.clock import Lifetime
@@ -23,7 +23,7 @@ from django_sessionkit.visit.current import current_request
 RECOGNISED = 24 * 60 * 60 * 1000
 
 
-class Renewing(Loading):
+class Renewing(Merging):
     def _wants_new_key(self, now: int) -> bool:
         facts = self._facts
         return facts.handle is not None and (self._privileges_changed or facts.wants_new_key(now))
@@ -55,7 +55,6 @@ class Renewing(Loading):
         data, record = self._session_cache, cast("Record", self._record)
         handle = record.facts.handle
         lifetime = self._lifetime(record.facts, data, now)
-        expires_at = lifetime.expires_at
         with self.atomic():
             if not (yield registry.touch, handle, [old.digest], now, lifetime, self.client):
                 return
@@ -63,15 +62,16 @@ class Renewing(Loading):
                 facts = record.facts.rekeyed(old.digest, now)
                 payload = sealed(facts, data, new_key, self.serializer)
                 trace = sealed(record.facts.left_behind(salt), {}, old, self.serializer)
+                expires_at = lifetime.expires_at
                 yield self.insert, new_key.digest, payload, now, expires_at
                 if (yield self.replace, old.digest, trace, expires_at, version_of(record.payload)):
                     break
                 yield self.remove, [new_key.digest]
-                theirs, merged, data = yield from self._merged(old, record, record.facts, data)
-                self._is_now_stored(theirs.key, theirs.payload, merged, data)
-                if theirs.key != old:
+                yield from self._merged(old, record, record.facts)
+                data, record = self._session_cache, cast("Record", self._record)
+                if record.key != old:
                     return
-                record = cast("Record", self._record)
+                lifetime = self._lifetime(record.facts, data, now)
             follows = new_key.digest, now, lifetime, facts.authenticated_at, flags
             if not (yield registry.rekey, handle, [old.digest], *follows):
                 if not (yield registry.is_open, handle):

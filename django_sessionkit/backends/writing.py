@@ -9,7 +9,7 @@ from django_sessionkit import clock, registry
 from django_sessionkit.accounts import is_impersonated, policy_of, user_in, user_of
 from django_sessionkit.backends.facts import Facts, Plan
 from django_sessionkit.backends.flows import Flow
-from django_sessionkit.backends.loading import Loading
+from django_sessionkit.backends.merging import Merging
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record, sealed
 from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.exceptions import TooManySessions
@@ -21,7 +21,7 @@ from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 ONE_STATEMENT: AbstractContextManager[object] = nullcontext()
 
 
-class Writing(Loading):
+class Writing(Merging):
     def _insert(self, key: SessionKey, data: Data) -> Flow[None]:
         facts = NO_FACTS
         plan = self._activity().plan(facts, data.get("_session_expiry"))
@@ -69,8 +69,8 @@ class Writing(Loading):
                         done = yield self.replace, key.digest, payload, until, expected
                     if done:
                         break
-                    record, facts, data = yield from self._merged(key, record, facts, data)
-                    key = record.key
+                    record, facts = yield from self._merged(key, record, facts)
+                    data, key = self._session_cache, record.key
                     if not moving:
                         new_key = key
                     expiry = data.get("_session_expiry")

@@ -819,7 +819,7 @@ def test_row_that_is_behind_an_idle_session_is_told_by_its_idle_time():
     ],
 )
 def test_session_is_over_when_it_was_idle_or_at_its_deadline(facts: Facts, is_over: bool):
-    assert facts.is_over(NOW - MINUTE, NOW) is is_over
+    assert facts.is_over(NOW - MINUTE, NOW, None, 1) is is_over
 
 
 @given(writes())

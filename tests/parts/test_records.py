@@ -1,6 +1,5 @@
-"""A session as it is stored: sealed with its facts, opened again, and merged key by key."""
+"""A session as it is stored: sealed with its facts, and opened again."""
 
-import copy
 import logging
 import pickle
 from typing import Any
@@ -18,7 +17,6 @@ from django_sessionkit.backends.records import (
     Found,
     Record,
     found,
-    merge,
     opened,
     sealed,
 )
@@ -228,96 +226,3 @@ def test_session_without_an_expiry_of_its_own_has_none():
 def test_what_does_not_open_is_not_found(caplog: pytest.LogCaptureFixture):
     assert found(Stored(b"somebody wrote over it", NOW), KEY, JSONSerializer) is None
     assert caplog.record_tuples == [LINE]
-
-
-# Merged.
-
-
-@pytest.mark.parametrize(
-    ("base", "mine", "theirs", "merged"),
-    [
-        pytest.param({}, {}, {}, {}, id="nothing"),
-        pytest.param({"a": 1}, {"a": 1}, {"a": 1}, {"a": 1}, id="nobody changed anything"),
-        pytest.param({"a": 1}, {"a": 1}, {"a": 2}, {"a": 2}, id="they changed it"),
-        pytest.param({"a": 1}, {"a": 2}, {"a": 1}, {"a": 2}, id="I changed it"),
-        pytest.param({"a": 1}, {"a": 2}, {"a": 3}, {"a": 2}, id="both changed it"),
-        pytest.param({}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}, id="both added something"),
-        pytest.param({}, {"a": 1}, {"a": 2}, {"a": 1}, id="both added the same"),
-        pytest.param({}, {"a": None}, {}, {"a": None}, id="I added None"),
-        pytest.param({"a": None}, {}, {"a": None}, {}, id="I removed None"),
-        pytest.param({"a": 1}, {}, {"a": 1}, {}, id="I removed it"),
-        pytest.param({"a": 1}, {"a": 1}, {}, {}, id="they removed it"),
-        pytest.param({"a": 1}, {}, {}, {}, id="both removed it"),
-        pytest.param({"a": 1}, {}, {"a": 2}, {}, id="I removed what they changed"),
-        pytest.param({"a": 1}, {"a": 2}, {}, {"a": 2}, id="I changed what they removed"),
-        pytest.param(
-            {"cart": ["teapot"]},
-            {"cart": ["teapot", "cup"]},
-            {"cart": ["teapot"], "news": 1},
-            {"cart": ["teapot", "cup"], "news": 1},
-            id="I changed something deep inside",
-        ),
-        pytest.param(
-            {"cart": {"teapot": {"price": [5]}}},
-            {"cart": {"teapot": {"price": [6]}}},
-            {"cart": {"teapot": {"price": [5]}, "cup": {}}},
-            {"cart": {"teapot": {"price": [6]}}},
-            id="a value is one, however deep the changes are",
-        ),
-        pytest.param(
-            {"cart": {"teapot": [5]}},
-            {"cart": {"teapot": [5]}},
-            {"cart": {}},
-            {"cart": {}},
-            id="an equal value is no change",
-        ),
-    ],
-)
-def test_dictionaries_are_merged_by_key(base: Any, mine: Any, theirs: Any, merged: Any):
-    assert merge(base, mine, theirs) == merged
-
-
-# Few names and few values, so that they meet.
-VALUES = st.sampled_from([None, 2, 3, "a", [2], [3], {"a": [2]}, {"a": [3]}])
-FEW = st.dictionaries(st.sampled_from("abc"), VALUES)
-MISSING = object()
-
-
-@given(FEW, FEW, FEW)
-def test_own_changes_win_and_everything_else_follows_the_others(
-    base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
-):
-    merged = merge(base, mine, theirs)
-    for name in "abc":
-        is_changed = mine.get(name, MISSING) != base.get(name, MISSING)
-        follows = mine if is_changed else theirs
-        assert merged.get(name, MISSING) == follows.get(name, MISSING)
-    assert merged.keys() <= set("abc")
-
-
-@given(FEW, FEW)
-def test_what_one_alone_has_changed_is_what_comes_out(
-    base: dict[str, Any], changed: dict[str, Any]
-):
-    assert merge(base, copy.deepcopy(base), changed) == changed
-    assert merge(base, changed, copy.deepcopy(base)) == changed
-    assert merge(base, changed, copy.deepcopy(changed)) == changed
-
-
-@given(FEW, FEW, FEW)
-def test_two_who_changed_different_keys_have_both_changed_them(
-    base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
-):
-    mine = {f"my {name}": value for name, value in mine.items()} | base
-    theirs = {f"their {name}": value for name, value in theirs.items()} | base
-    assert merge(base, mine, theirs) == merge(base, theirs, mine) == mine | theirs
-
-
-@given(FEW, FEW, FEW)
-def test_merging_leaves_what_is_merged_as_it_was(
-    base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
-):
-    before = copy.deepcopy((base, mine, theirs))
-    merged = merge(base, mine, theirs)
-    merged["another"] = 1
-    assert (base, mine, theirs) == before
