@@ -115,8 +115,9 @@ class Loading(FormerKeys):
         if self.client is None:  # with our middleware, the request has the session
             loaded_session.set(ref(self))
         self._record = record
-        self._note_the_way(found)
         self.has_new_key = found.came_by is not None
+        if self.has_new_key:  # no call otherwise: nearly every load is without a former key
+            self._note_the_way(found)
         if record.key is not key:
             self._session_key = record.key
         return data
