@@ -116,10 +116,9 @@ class Loading(FormerKeys):
             loaded_session.set(ref(self))
         self._record = record
         self.has_new_key = found.came_by is not None
-        if self.has_new_key:  # no call otherwise: nearly every load is without a former key
-            self._note_the_way(found)
         if record.key is not key:
             self._session_key = record.key
+            self._note_the_way(found)
         return data
 
     def _note_the_way(self, found: Found) -> None:
