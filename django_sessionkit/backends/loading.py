@@ -110,10 +110,10 @@ class Loading(FormerKeys):
         if self.client is None:
             note_loaded(self)
         self._record = record
-        self._note_the_way(found)
         self.has_new_key = found.came_by is not None
         if record.key is not key:
             self._session_key = record.key
+            self._note_the_way(found)
         return data
 
     def _note_the_way(self, found: Found) -> None:
