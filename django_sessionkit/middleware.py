@@ -1,6 +1,7 @@
 """A request gets its session and, with the answer, its cookie; an interrupted one gets told."""
 
 from asyncio import shield
+from contextlib import suppress
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
@@ -15,7 +16,7 @@ from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import client_of
-from django_sessionkit.visit.current import current_request, loaded_session
+from django_sessionkit.visit.current import Visit, current_request, loaded_session, visit_of
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 # The methods that only ask for something (RFC 9110 §9.2.1).
@@ -30,6 +31,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         request.session = session
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
         session.background = is_background(request)
+        request.sessionkit = Visit(session.client, session.background)  # type: ignore[attr-defined]
         current_request.set(request)
         loaded_session.set(None)
 
@@ -44,6 +46,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         try:
+            touch_others(request)
             if not isinstance(getattr(request, "session", None), self.SessionStore):
                 return super().process_response(request, response)  # a view's or a test's own
             return self.respond(request, response)
@@ -54,6 +57,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def respond(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session: Any = request.session
+        if session.client is None and (visit := visit_of(session)):
+            session.join(visit)
         if not is_settled(session):
             if isinstance(session.interruption, NoAnswer):
                 # Whatever the view made of that, it did not know who was asking.
@@ -79,7 +84,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         self.process_request(request)
         response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
         session: Any = getattr(request, "session", None)
-        if not isinstance(session, self.SessionStore) or not is_settled(session):
+        if not (isinstance(session, self.SessionStore) and is_settled(session, request)):
             return await sync_to_async(self.process_response)(request, response)
         try:
             if saved := is_to_be_saved(session, response):
@@ -120,9 +125,26 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return answers.unavailable(request)
 
 
-def is_settled(session: Any) -> bool:
+def is_settled(session: Any, request: Any = None) -> bool:
     """Tell whether nothing is left to do at the end of a request but to save what was modified."""
+    if request is not None and (session.client is None or request.sessionkit.others):
+        return False  # somebody else has put a session on the request
     return session.is_settled() and not settings.SESSION_SAVE_EVERY_REQUEST
+
+
+def touch_others(request: Any) -> None:
+    """
+    Write the activity of sessions that were on the request for a while, as one that allauth finds
+    by a header. Whoever has put them there has saved them, and knows what key the visitor has.
+    """
+    visit: Visit | None = getattr(request, "sessionkit", None)  # None: a site has another beginning
+    for session in visit.others if visit else ():
+        if session is not getattr(request, "session", None) and not session.is_settled():
+            session.modified = False
+            session.finish(answered=False)
+            if session.modified:  # facts, such as that the visitor has used a new key
+                with suppress(UpdateError, StoreUnavailable):
+                    session.save()
 
 
 def is_to_be_saved(session: Any, response: HttpResponse) -> bool:

@@ -18,7 +18,7 @@ from django_sessionkit.backends.sealing import SessionKey, as_key
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
-from django_sessionkit.visit.current import note_loaded
+from django_sessionkit.visit.current import Visit, note_loaded, visit_of
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
@@ -56,6 +56,7 @@ class Loading(FormerKeys):
         # Set by clear(): the next save replaces the stored dictionary instead of merging into it.
         self._replaces_all = False
         self._activity_is_due = False
+        self._is_unchecked = False  # the registry was not asked before the view saw the session
         self._privileges_changed = False
         self._came_by: str | None = None  # the digest of the former key that has led here
         self._led_to: SessionKey | None = None  # the key that it has led to
@@ -83,8 +84,29 @@ class Loading(FormerKeys):
 
     # Reading.
 
+    def join(self, visit: Visit) -> None:
+        """Take part in a request, as the session that the middleware has put on it does."""
+        self.client, self.background = visit.client, self.background or visit.background
+        record = self._record
+        if record is not None and record.touched_at:  # loaded before anybody knew of the request
+            self._activity_is_due = self._is_unchecked = self._is_due(record, clock.now())
+
+    def _join(self) -> None:
+        """See whether somebody else, a package say, has put this session on the request."""
+        if (visit := visit_of(self)) is not None:
+            self.join(visit)
+            visit.others.append(self)
+        else:
+            note_loaded(self)
+
+    def _is_due(self, record: Record, now: int) -> bool:
+        interval = record.facts.touch_interval(record.expiry, self.get_session_cookie_age())
+        return abs(now - record.touched_at) >= interval
+
     def _load(self, resuming: bool = False) -> Flow[Data]:
         self._forget()
+        if self.client is None:
+            self._join()
         if self._locked_key is not None:
             self._unlocked()
         key = self._key
@@ -99,16 +121,13 @@ class Loading(FormerKeys):
         verdict: Verdict = Missing(record.digest) if is_over else None
         verdict = verdict or (None if resuming else facts.lock_at(touched_at, now))
         if verdict is None and self.client is not None:
-            interval = facts.touch_interval(record.expiry, self.get_session_cookie_age())
-            self._activity_is_due = abs(now - touched_at) >= interval
+            self._activity_is_due = self._is_due(record, now)
             if facts.handle and (self._activity_is_due or facts.bound):
                 verdict = yield from self._check(record, data, resuming)
         if isinstance(verdict, Facts):
             record = record._replace(facts=verdict)
         elif verdict is not None:
             return (yield from self._load_no_further(verdict, record, data, resuming))
-        if self.client is None:
-            note_loaded(self)
         self._record = record
         self.has_new_key = found.came_by is not None
         if record.key is not key:
@@ -217,6 +236,8 @@ class Loading(FormerKeys):
 
     def _activity(self, stored_at: int = 0) -> Activity:
         """Return what counts as activity now, where the last one was stored then."""
+        if self.client is None and (visit := visit_of(self)) is not None:
+            self.join(visit)  # it is new
         return Activity(
             now=clock.now(),
             cookie_age=self.get_session_cookie_age(),

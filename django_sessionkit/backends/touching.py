@@ -3,6 +3,7 @@
 from typing import cast
 
 from django_sessionkit import clock, registry
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record
 from django_sessionkit.backends.renewing import Renewing
@@ -31,7 +32,7 @@ class Touching(Renewing):
             touched_at = record.touched_at
             if self._is_over(record, now) or record.facts.lock_at(touched_at, now):
                 return
-            if not (yield from self._touch(key, now)):
+            if not ((yield from self._is_checked(record)) and (yield from self._touch(key, now))):
                 return
         if is_unseen:
             yield from self._new_key_arrived(self._record or record, key, now)
@@ -43,6 +44,19 @@ class Touching(Renewing):
             yield from renew(key, now)
         else:
             self.slid = True
+
+    def _is_checked(self, record: Record) -> Flow[bool]:
+        """
+        Tell whether the registry has let the session go on. A session that was loaded before it was
+        put on the request is only looked at now: the next request is told.
+        """
+        if not (self._is_unchecked and record.facts.handle):
+            return True
+        self._is_unchecked = False
+        self._activity_is_due = True
+        verdict = yield from self._check(record, self._session_cache, resuming=False)
+        self._activity_is_due = False
+        return verdict is None or isinstance(verdict, Facts)
 
     def _touch(self, key: SessionKey, now: int) -> Flow[bool]:
         """

@@ -10,6 +10,8 @@ from weakref import ref
 from django.core.signals import request_finished, request_started
 from django.dispatch import receiver
 
+from django_sessionkit.visit.client import Client
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,6 +26,28 @@ current_request: ContextVar["HttpRequest | None"] = ContextVar("current_request"
 loaded_session: ContextVar["Callable[[], SessionBase | None] | None"] = ContextVar(
     "loaded_session", default=None
 )
+
+
+class Visit:
+    """
+    What the middleware knows of a request and keeps as ``request.sessionkit``, for sessions that
+    somebody else puts on the request: a package that finds them by a header, say.
+    """
+
+    __slots__ = ("background", "client", "others")
+
+    def __init__(self, client: Client, background: bool) -> None:
+        self.client = client
+        self.background = background
+        self.others: list[Any] = []  # those sessions, as far as they were used
+
+
+def visit_of(session: "SessionBase") -> Visit | None:
+    """Return what is known of the current request, if this is the session on that request."""
+    request: Any = current_request.get()
+    if request is None or getattr(request, "session", None) is not session:
+        return None
+    return getattr(request, "sessionkit", None)
 
 
 # How many requests an ASGI server has under way in this process. Django sends request_started in a
