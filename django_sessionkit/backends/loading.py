@@ -1,38 +1,25 @@
-"""A session is read, and it is decided whether it may go on."""
+"""A session is read: its dictionary, or what is left of that to whoever may not have it."""
 
 import logging
-from functools import partial
 from typing import cast
 
-from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.base import UpdateError
 from django.middleware.csrf import CSRF_SESSION_KEY
 
-from django_sessionkit import clock, registry
-from django_sessionkit.backends.facts import FAMILY, Activity, Facts
+from django_sessionkit import clock
+from django_sessionkit.backends.checking import Again, Checking, Verdict
+from django_sessionkit.backends.facts import Activity, Facts
 from django_sessionkit.backends.flows import Flow
-from django_sessionkit.backends.former_keys import FormerKeys
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.sealing import SessionKey, as_key
-from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.policy import Policy
-from django_sessionkit.signals import session_moved
 from django_sessionkit.visit.current import Visit, note_loaded, visit_of
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
-class Again:
-    """A parallel request has changed the session meanwhile: load it again."""
-
-
-# What a check finds: None or new facts for a session that goes on, or what is in its way.
-Verdict = Facts | Missing | Lock | Again | None
-
-
-class Loading(FormerKeys):
+class Loading(Checking):
     _session_cache: Data  # Django's: the dictionary that the view holds, once it is loaded
     # This request is no activity of its user's: see decorators.py.
     background = False
@@ -99,10 +86,6 @@ class Loading(FormerKeys):
         else:
             note_loaded(self)
 
-    def _is_due(self, record: Record, now: int) -> bool:
-        interval = record.facts.touch_interval(record.expiry, self.get_session_cookie_age())
-        return abs(now - record.touched_at) >= interval
-
     def _load(self, resuming: bool = False) -> Flow[Data]:
         self._forget()
         if self.client is None:
@@ -141,11 +124,6 @@ class Loading(FormerKeys):
         if found.came_by is not None:
             self._led_to, self._is_delivered = found.record.key, found.is_delivered
 
-    def _is_over(self, record: Record, now: int) -> bool:
-        """Tell whether a session has ended by its facts, whatever the store says."""
-        age = self.get_session_cookie_age()
-        return record.facts.is_over(record.touched_at, now, record.expiry, age)
-
     def _load_nothing(self, missing: Missing | None) -> Data:
         self._forget()
         self._session_key = None
@@ -164,46 +142,6 @@ class Loading(FormerKeys):
                 yield self.remove, [record.digest]
             return self._load_nothing(verdict)
         return self._lock_up(verdict, record, data)
-
-    def _check(self, record: Record, data: Data, resuming: bool) -> Flow[Verdict]:
-        """
-        Ask the registry before the view sees the session, if its activity is due: a session that
-        was ended goes no further, whatever the store says (a lost removal, a failover, a restored
-        backup). Look whether the session is where it is bound to be.
-        """
-        facts, digest = record.facts, record.digest
-        if self._activity_is_due:
-            # A proof of identity may just have made the hash of the password a stronger one.
-            auth_hash = "" if resuming else data.get(HASH_SESSION_KEY, "")
-            row = yield registry.may_go_on, facts.handle, facts.may_have(digest), auth_hash
-            if row is None:
-                again = yield self.read, digest
-                if again is not None and again.payload != record.payload:
-                    return Again()
-                yield self.remove, [digest]
-                return Missing(digest)
-            self._privileges_changed = row.renew
-        if resuming or not facts.bound:
-            return None
-        if changed := facts.changed(self.client):
-            handle, names = facts.row, ", ".join(changed)
-            security_logger.warning("Session %s is used with another %s", handle, names)
-            send = partial(session_moved.send_robust, UserSession, handle=handle)
-            yield (partial(send, changed=changed, client=self.client),)
-            # Nobody can tell whether the first address of another family is somewhere else.
-            on_change = "report" if changed == [FAMILY] else Policy.of(facts.policy).on_change
-            match on_change:
-                case "ask":
-                    return Lock.MOVED
-                case "end":
-                    yield UserSession.objects.filter(pk=handle).revoke, EndReason.MOVED
-                    return Missing(digest)
-        # For a session that was signed in by code, without a client, this is the first time.
-        bound = facts.bound_to(self.client)
-        if bound is facts:
-            return None
-        self.modified = True
-        return bound
 
     # What comes between a request and its session.
 
