@@ -25,7 +25,8 @@ from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
-from django_sessionkit.visit.current import Visit, note_loaded, visit_of
+from django_sessionkit.visit.client import Visit
+from django_sessionkit.visit.current import note_loaded, visit_of
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
