@@ -15,8 +15,8 @@ from django_sessionkit import answers
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.visit import cookies
-from django_sessionkit.visit.client import client_of
-from django_sessionkit.visit.current import Visit, current_request, loaded_session, visit_of
+from django_sessionkit.visit.client import Visit, client_of
+from django_sessionkit.visit.current import current_request, loaded_session, visit_of
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 # The methods that only ask for something (RFC 9110 §9.2.1).

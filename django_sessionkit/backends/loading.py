@@ -13,7 +13,8 @@ from django_sessionkit.backends.facts import Activity, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.sealing import SessionKey, as_key
-from django_sessionkit.visit.current import Visit, note_loaded, visit_of
+from django_sessionkit.visit.client import Visit
+from django_sessionkit.visit.current import note_loaded, visit_of
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from django.http import HttpRequest
 
@@ -36,6 +37,20 @@ class Client:
             return ""
         bits = 48 if ":" in self.address else 24
         return str(ipaddress.ip_network(f"{self.address}/{bits}", strict=False))
+
+
+class Visit:
+    """
+    What the middleware knows of a request and keeps as ``request.sessionkit``, for sessions that
+    somebody else puts on the request: a package that finds them by a header, say.
+    """
+
+    __slots__ = ("background", "client", "others")
+
+    def __init__(self, client: Client, background: bool) -> None:
+        self.client = client
+        self.background = background
+        self.others: list[Any] = []  # those sessions, as far as they were used
 
 
 def client_of(request: HttpRequest, trusted_proxies: int) -> Client:

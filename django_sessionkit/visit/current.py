@@ -10,8 +10,6 @@ from weakref import ref
 from django.core.signals import request_finished, request_started
 from django.dispatch import receiver
 
-from django_sessionkit.visit.client import Client
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,22 +26,8 @@ loaded_session: ContextVar["Callable[[], SessionBase | None] | None"] = ContextV
 )
 
 
-class Visit:
-    """
-    What the middleware knows of a request and keeps as ``request.sessionkit``, for sessions that
-    somebody else puts on the request: a package that finds them by a header, say.
-    """
-
-    __slots__ = ("background", "client", "others")
-
-    def __init__(self, client: Client, background: bool) -> None:
-        self.client = client
-        self.background = background
-        self.others: list[Any] = []  # those sessions, as far as they were used
-
-
-def visit_of(session: "SessionBase") -> Visit | None:
-    """Return what is known of the current request, if this is the session on that request."""
+def visit_of(session: "SessionBase") -> Any:
+    """Return the Visit of the current request, or None if this is not the session on it."""
     request: Any = current_request.get()
     if request is None or getattr(request, "session", None) is not session:
         return None
