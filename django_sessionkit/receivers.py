@@ -142,7 +142,10 @@ def remember_raw(instance: Any, raw: bool, **kwargs: Any) -> None:
     Keep on a user or group whether it was saved as a fixture has it: what the fixture says of its
     groups and permissions is saved next, and no signal of that has ``raw``.
     """
-    vars(instance)["_sessionkit_raw"] = raw
+    if raw:
+        instance._sessionkit_raw = True
+    else:
+        vars(instance).pop("_sessionkit_raw", None)
 
 
 def change_privileges(
