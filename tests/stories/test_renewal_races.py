@@ -64,7 +64,7 @@ def test_twenty_requests_at_that_moment(shopper, monkeypatch, reused, caplog, wh
         assert [response.status_code for response in responses] == [200] * 20
         (new,) = {given(response) for response in responses} - {None}
         assert new != old
-        if what == "write":
+        if what == "write" and connection.vendor != "postgresql":  # which waits for nobody
             assert all(given(response) for response in responses)
         # One successor, and what leads to it.
         assert len(store.payloads()) == 2
