@@ -1,7 +1,6 @@
 """A request gets its session and, with the answer, its cookie; an interrupted one gets told."""
 
 from asyncio import shield
-from contextlib import suppress
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
@@ -140,11 +139,7 @@ def touch_others(request: Any) -> None:
     visit: Visit | None = getattr(request, "sessionkit", None)  # None: a site has another beginning
     for session in visit.others if visit else ():
         if session is not getattr(request, "session", None) and not session.is_settled():
-            session.modified = False
             session.finish(answered=False)
-            if session.modified:  # facts, such as that the visitor has used a new key
-                with suppress(UpdateError, StoreUnavailable):
-                    session.save()
 
 
 def is_to_be_saved(session: Any, response: HttpResponse) -> bool:

@@ -193,9 +193,7 @@ class Loading(Checking):
         if before is not None:
             touched_at, expiry = before.touched_at, before.expiry
         if key != self._session_key:
-            self._activity_is_due, touched_at = False, 0
-            if key != self._led_to:
-                self._came_by = None
+            self._activity_is_due, self._came_by, touched_at = False, None, 0
             self._session_key = key
         self._record = Record(key, payload, facts, touched_at, expiry)
         if self._session_cache is data:  # otherwise clear() was called meanwhile

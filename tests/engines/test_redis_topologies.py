@@ -52,9 +52,11 @@ def connections_of(client):
 
 
 def test_threads_have_their_connections_in_common(topology):
+    """Also those threads that come to the alias by Django's way to a cache."""
     with ThreadPoolExecutor(1) as executor:
-        there = executor.submit(redis_clients.sync_client).result()
-    assert connections_of(there) is connections_of(redis_clients.sync_client())
+        for way in (redis_clients.sync_client, lambda: redis_clients.source().get_client(True)):
+            there = executor.submit(way).result()
+            assert connections_of(there) is connections_of(redis_clients.sync_client())
 
 
 # The contract, in short: the whole of it is tested on one server.

@@ -184,6 +184,18 @@ def reports(policy, alice):
     policy(renew_after=AFTER, renew_grace=GRACE, on_reuse="report")
 
 
+@pytest.mark.site("tests.calls")
+def test_reuse_that_is_only_reported_writes_nothing_unread(reports, thief, ended):
+    thief, owner = thief
+    with later(LATE):
+        response = thief.post("/overwrite/")
+        assert response.status_code == 409
+        assert deletes_the_cookie(response)
+        assert is_in(owner)
+        assert cart(owner) == "teapot"
+    assert not ended
+
+
 @pytest.mark.standard("ASVS-16.3.3", "ASVS-16.2.5", "NIST-SB-3")
 def test_reuse_is_only_reported(reports, thief, reused, ended, caplog):
     thief, owner = thief
