@@ -52,11 +52,11 @@ def connections_of(client):
 
 
 def test_threads_have_their_connections_in_common(topology):
-    """Also those threads that come to the alias by Django's way to a cache."""
+    """Also a thread that comes to the alias by Django's way to a cache."""
     with ThreadPoolExecutor(1) as executor:
-        for way in (redis_clients.sync_client, lambda: redis_clients.source().get_client(True)):
-            there = executor.submit(way).result()
-            assert connections_of(there) is connections_of(redis_clients.sync_client())
+        there = executor.submit(redis_clients.sync_client).result()
+    for here in (redis_clients.sync_client(), redis_clients.source().get_client(write=True)):
+        assert connections_of(there) is connections_of(here)
 
 
 # The contract, in short: the whole of it is tested on one server.
