@@ -28,8 +28,11 @@ from django_sessionkit.signals import sessions_ended
 from tests import conformance, people, policies, servers, store
 from tests.browsers import BROWSERS, PAGE, put
 
-# Hypothesis keeps no examples from run to run, and a test may be slow on a busy machine.
-hypothesis.settings.register_profile("tests", database=None, deadline=None)
+# Hypothesis keeps no examples from run to run, and a test may be slow on a busy machine. In CI, it
+# tries the same examples each time.
+hypothesis.settings.register_profile(
+    "tests", database=None, deadline=None, derandomize="CI" in os.environ
+)
 hypothesis.settings.load_profile("tests")
 set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
