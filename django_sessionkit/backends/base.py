@@ -139,11 +139,6 @@ class SessionStore(Saving, Touching):
         """Whether what is stored under the key has been read, or written."""
         return self._record is not None
 
-    @property
-    def is_new(self) -> bool:
-        """Whether this request has made the session: no cookie has led to it."""
-        return self._is_new
-
     def is_settled(self) -> bool:
         """
         Tell whether nothing is left to do at the end of a request but to save what was modified:

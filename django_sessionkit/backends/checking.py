@@ -30,9 +30,9 @@ class Checking(FormerKeys):
     _activity_is_due = False  # it is time to write the activity of this request
     _privileges_changed = False  # the key is to change, and the policy to be asked again
 
-    def _is_due(self, record: Record, now: int) -> bool:
+    def _is_due(self, record: Record, now: int, cookie_age: int) -> bool:
         """Tell whether it is time to write the activity."""
-        interval = record.facts.touch_interval(record.expiry, self.get_session_cookie_age())
+        interval = record.facts.touch_interval(record.expiry, cookie_age)
         return abs(now - record.touched_at) >= interval
 
     def _is_over(self, record: Record, now: int) -> bool:

@@ -1,6 +1,5 @@
 """A session is read: its dictionary, or what is left of that to whoever may not have it."""
 
-import logging
 from typing import cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -17,8 +16,6 @@ from django_sessionkit.visit.client import Visit
 from django_sessionkit.visit.current import note_loaded, visit_of
 from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
 
-security_logger = logging.getLogger("django.security.SuspiciousSession")
-
 
 class Loading(Checking):
     _session_cache: Data  # Django's: the dictionary that the view holds, once it is loaded
@@ -34,7 +31,7 @@ class Loading(Checking):
         self.slid = False  # the expiry has slid, so the cookie's should too
         self.has_new_key = False  # the session has another key than the cookie
         self._given_key = self._session_key
-        self._is_new = False
+        self.is_new = False  # this request has made the session: no cookie has led to it
         self._locked_key: SessionKey | None = None
         self._flushed: str | None = None  # the handle of a session that was flushed
         self._forget()
@@ -77,7 +74,8 @@ class Loading(Checking):
         self.client, self.background = visit.client, self.background or visit.background
         record = self._record
         if record is not None and record.touched_at:  # loaded before anybody knew of the request
-            self._activity_is_due = self._is_unchecked = self._is_due(record, clock.now())
+            is_due = self._is_due(record, clock.now(), self.get_session_cookie_age())
+            self._activity_is_due = self._is_unchecked = is_due
 
     def _join(self) -> None:
         """See whether somebody else, a package say, has put this session on the request."""
@@ -101,11 +99,12 @@ class Loading(Checking):
             return self._load_nothing(found)
         record, data = found.record, found.data
         facts, touched_at, now = record.facts, record.touched_at, clock.now()
-        is_over = self._is_over(record, now)
+        cookie_age = self.get_session_cookie_age()
+        is_over = facts.is_over(touched_at, now, record.expiry, cookie_age)
         verdict: Verdict = Missing(record.digest) if is_over else None
         verdict = verdict or (None if resuming else facts.lock_at(touched_at, now))
         if verdict is None and self.client is not None:
-            self._activity_is_due = self._is_due(record, now)
+            self._activity_is_due = self._is_due(record, now, cookie_age)
             if facts.handle and (self._activity_is_due or facts.bound):
                 verdict = yield from self._check(record, data, resuming)
         if isinstance(verdict, Facts):

@@ -34,7 +34,7 @@ class Saving(Writing, Renewing):
         for _ in range(3):
             with suppress(CreateError):
                 yield from self._insert(new_session_key(), data)
-                self.modified = self._is_new = True
+                self.modified = self.is_new = True
                 return
         raise CreateError("Every new session key was taken.")
 
