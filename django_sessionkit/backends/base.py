@@ -235,7 +235,8 @@ class SessionStore(Saving, Touching):
 
     def _capped(self, age: int, asked: dict[str, Any]) -> int:
         now = clock.now()
-        age = min(age, max(0, (self._ends_at(now, asked) - now) // 1000))
+        # Rounded up: what a view has just asked for is what the cookie says.
+        age = min(age, max(0, -((now - self._ends_at(now, asked)) // 1000)))
         return max(age, -now // 1000)  # after 1970, as in Activity.lifetime()
 
     def _capped_date(self, date: datetime, asked: dict[str, Any]) -> datetime:
