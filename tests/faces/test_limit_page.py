@@ -282,7 +282,7 @@ def test_list_says_how_many_devices_there_may_be(
     assert "Chrome on Windows Waits for room" in words(page)
     assert words(page).count("Waits for room") == 1
     choose(tablet, tablet.get(LIMIT), handle(laptop))
-    assert "Waits for room" not in words(tablet.get(LIST))
+    assert "Waits for room" not in words(phone.get(LIST))
     sign_in(alice, FIREFOX)  # waits
     policy(limit=1)
     assert "2 of 1 device." in words(phone.get(LIST))

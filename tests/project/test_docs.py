@@ -729,6 +729,26 @@ def test_request_that_writes_the_activity_costs_what_the_docs_say(client: Client
     assert len(queries) == int(count)
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *["log out", "log out everywhere", "sign out", "custom user", "remember me", "for a year"],
+        *[
+            "truncate",
+            "anonymise",
+            "DRF",
+            "knox",
+            "API tokens",
+            "Cloudflare",
+            "nginx",
+            "soft deletion",
+        ],
+    ],
+)
+def test_words_that_people_search_for_are_found(wanted: str):
+    assert any(wanted in " ".join(read_document(document).split()) for document in DOCUMENTS)
+
+
 # How they hang together.
 
 
