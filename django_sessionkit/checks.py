@@ -99,8 +99,8 @@ MESSAGES = {
         'Set SESSION_ENGINE = "django_sessionkit.backends.db", or migrate django_sessionkit zero.',
     ),
     "W014": (
-        "{name} is not in {setting}: whoever is signed out from elsewhere is not told why.",
-        'Add "{name}" to {setting}. If your pages show no messages, silence this check.',
+        "Whoever is signed out from elsewhere is not told why: there is no {missing}.",
+        "Add {missing}. If your pages show no messages, silence this check.",
     ),
     # Of check_deployment().
     "W005": (
@@ -264,17 +264,19 @@ def _middleware() -> Iterator[checks.CheckMessage]:
 
 
 def _messages() -> Iterator[checks.CheckMessage]:
+    missing = []
     if not apps.is_installed(MESSAGES_APP):
-        yield _message("W014", name=MESSAGES_APP, setting="INSTALLED_APPS")
+        missing.append(f'"{MESSAGES_APP}" in INSTALLED_APPS')
     lineages = [{path, *_lineage(_imported(path))} for path in settings.MIDDLEWARE]
     if not any(MESSAGES_MIDDLEWARE in lineage for lineage in lineages):
-        yield _message("W014", name=MESSAGES_MIDDLEWARE, setting="MIDDLEWARE")
+        missing.append(f'"{MESSAGES_MIDDLEWARE}" in MIDDLEWARE')
     # Templates of Jinja2 have no context processors.
     engines: list[dict[str, Any]] = settings.TEMPLATES
     options = [each.get("OPTIONS", {}) for each in engines if each["BACKEND"] == DJANGOS_TEMPLATES]
     if options and not any(MESSAGES_PROCESSOR in each.get(PROCESSORS, ()) for each in options):
-        setting = f'TEMPLATES, in its OPTIONS["{PROCESSORS}"]'
-        yield _message("W014", name=MESSAGES_PROCESSOR, setting=setting)
+        missing.append(f'"{MESSAGES_PROCESSOR}" in the "{PROCESSORS}" of TEMPLATES')
+    if missing:
+        yield _message("W014", missing=", ".join(missing))
 
 
 def _settings() -> Iterator[checks.CheckMessage]:
