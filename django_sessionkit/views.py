@@ -5,6 +5,7 @@ out, when there are too many.
 """
 
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -195,6 +196,15 @@ class SessionEndOthersView(  # type: ignore[misc]
         return redirect("django_sessionkit:session_list")
 
 
+def handles_in(texts: list[str]) -> list[uuid.UUID]:
+    """Return the handles among these texts."""
+    handles = []
+    for text in texts:
+        with suppress(ValueError):
+            handles.append(uuid.UUID(text))
+    return handles
+
+
 class BackMixin:
     """
     A page that comes between a visitor and the page they want, and leads to that page afterwards.
@@ -345,9 +355,11 @@ class SessionLimitView(BackMixin, TemplateView):
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         context = self.get_context_data()
         page: Page = context["session_page"]
-        ending = [row.pk for row in page.sessions if str(row.pk) in request.POST.getlist("session")]
         sessions = self.get_others()
         if "all" not in request.POST:
+            # Not only on this page: what was used since it was shown is on the first page now.
+            chosen = sessions.filter(pk__in=handles_in(request.POST.getlist("session")))
+            ending = [row.pk for row in chosen.alive()]
             # Of several pages, each is sent by itself, and may well be not enough.
             needed = context["surplus"] if page.is_whole else min(1, context["surplus"])
             if len(ending) < needed:

@@ -390,6 +390,15 @@ def test_a_long_list_is_worked_off_page_by_page(waiting: Any, others: Any):
     assert is_in(tablet)
 
 
+def test_what_was_used_since_it_was_chosen_goes_all_the_same(waiting: Any, others: Any):
+    tablet = waiting(60)
+    second = turn(tablet, tablet.get(LIMIT))
+    UserSession.objects.filter(pk=others[40]).update(last_seen_at=timezone.now())
+    assert choose(tablet, second, others[40]).status_code == 302
+    assert is_in(tablet)
+    assert UserSession.objects.ended().get().pk == others[40]
+
+
 def test_all_of_a_long_list_can_go_at_once(waiting: Any, others: Any, alice: User):
     tablet = waiting(2)
     page = tablet.get(LIMIT)
