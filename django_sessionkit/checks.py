@@ -2,8 +2,8 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009 asks a server: it asks
-Redis, and runs with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009 and W013 ask a server:
+they ask Redis, and run with ``check --database`` and ``migrate``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -94,6 +94,14 @@ MESSAGES = {
         "SESSION_SAVE_EVERY_REQUEST is not needed: activity keeps a session alive without it.",
         "Set SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
     ),
+    "W012": (
+        "SESSION_ENGINE = {engine!r} is Django's: no session is listed, and none can be ended.",
+        'Set SESSION_ENGINE = "django_sessionkit.backends.db", or migrate django_sessionkit zero.',
+    ),
+    "W014": (
+        "Whoever is signed out from elsewhere is not told why: there is no {missing}.",
+        "Add {missing}. If your pages show no messages, silence this check.",
+    ),
     # Of check_deployment().
     "W005": (
         "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",
@@ -124,11 +132,23 @@ MESSAGES = {
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
         "Run CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
     ),
+    "W013": (
+        "The Redis of SESSION_CACHE_ALIAS = {alias!r} did not answer, so it was not checked.",
+        'Start it, or correct CACHES[{alias!r}]["LOCATION"]. Then check once more.',
+    ),
 }
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
+DJANGOS_ENGINES = "django.contrib.sessions.backends."
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
+
+# What it takes for a message to reach a page.
+MESSAGES_APP = "django.contrib.messages"
+MESSAGES_MIDDLEWARE = "django.contrib.messages.middleware.MessageMiddleware"
+MESSAGES_PROCESSOR = "django.contrib.messages.context_processors.messages"
+PROCESSORS = "context_processors"
+DJANGOS_TEMPLATES = "django.template.backends.django.DjangoTemplates"
 
 # The presets that stand for a level of NIST. A site that chose one is told what else the level asks
 # for, besides timeouts.
@@ -175,7 +195,7 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     store = _engine(kwargs.get("databases"))
-    return [*_apps(), *store, *_middleware(), *_settings(), *_cookie()]
+    return [*_apps(), *store, *_middleware(), *_messages(), *_settings(), *_cookie()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -204,7 +224,9 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
         yield _message("E001", engine=engine, error=error)
     else:
         if ENGINE not in _lineage(store):
-            yield _message("E002", engine=engine)
+            # A warning for Django's: with errors, the tables could not be removed on the way back.
+            name = "W012" if engine.startswith(DJANGOS_ENGINES) else "E002"
+            yield _message(name, engine=engine)
             return
         for name, values in store.check(ask=bool(databases)):
             yield _message(name, **values)
@@ -228,7 +250,7 @@ def _middleware() -> Iterator[checks.CheckMessage]:
         "django.contrib.auth.middleware.RemoteUserMiddleware",
     }
     if settings.MESSAGE_STORAGE != "django.contrib.messages.storage.cookie.CookieStorage":
-        needs_session.add("django.contrib.messages.middleware.MessageMiddleware")
+        needs_session.add(MESSAGES_MIDDLEWARE)
     if settings.CSRF_USE_SESSIONS:
         needs_session.add("django.middleware.csrf.CsrfViewMiddleware")
     for path, lineage in order[: sessions[0]]:
@@ -239,6 +261,22 @@ def _middleware() -> Iterator[checks.CheckMessage]:
         # as private, or as one that varies by cookie.
         if "django.middleware.cache.UpdateCacheMiddleware" in lineage:
             yield _message("W002", middleware=path, session_middleware=session_middleware)
+
+
+def _messages() -> Iterator[checks.CheckMessage]:
+    missing = []
+    if not apps.is_installed(MESSAGES_APP):
+        missing.append(f'"{MESSAGES_APP}" in INSTALLED_APPS')
+    lineages = [{path, *_lineage(_imported(path))} for path in settings.MIDDLEWARE]
+    if not any(MESSAGES_MIDDLEWARE in lineage for lineage in lineages):
+        missing.append(f'"{MESSAGES_MIDDLEWARE}" in MIDDLEWARE')
+    # Templates of Jinja2 have no context processors.
+    engines: list[dict[str, Any]] = settings.TEMPLATES
+    options = [each.get("OPTIONS", {}) for each in engines if each["BACKEND"] == DJANGOS_TEMPLATES]
+    if options and not any(MESSAGES_PROCESSOR in each.get(PROCESSORS, ()) for each in options):
+        missing.append(f'"{MESSAGES_PROCESSOR}" in the "{PROCESSORS}" of TEMPLATES')
+    if missing:
+        yield _message("W014", missing=", ".join(missing))
 
 
 def _settings() -> Iterator[checks.CheckMessage]:

@@ -73,7 +73,7 @@ def _admit(handle: uuid.UUID, limit: int) -> bool:
     with transaction.atomic(rows.db):
         # The session may count already, if its key could not be changed afterwards.
         others = [each for each in _counted(rows, user_id) if each.pk != handle]
-        return len(others) < limit and bool(row.update(counts=True))
+        return len(others) < limit and bool(row.update(counts=True, waits=False))
 
 
 def _counted(rows: UserSessionQuerySet, user_id: Any) -> list[UserSession]:

@@ -101,10 +101,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         Raises StoreUnavailable if the store does not answer.
         """
         # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
-        rows = list(self.filter(ended_at=None))
-        store = get_session_store()
-        alive = store.call(store.peek, [row.digest for row in rows]) if rows else ()
-        return [row for row in rows if row.digest in alive]
+        return still_stored(list(self.filter(ended_at=None)))
 
     def revoke(self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None) -> int:
         """
@@ -188,6 +185,17 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         return list(ended.filter(ended_at=when).values_list("pk", flat=True))
 
 
+def still_stored(rows: "list[UserSession]") -> "list[UserSession]":
+    """
+    Return those of these rows whose sessions the store still has. One round trip.
+
+    Raises StoreUnavailable if the store does not answer.
+    """
+    store = get_session_store()
+    alive = store.call(store.peek, [row.digest for row in rows]) if rows else ()
+    return [row for row in rows if row.digest in alive]
+
+
 def mark_ended(
     rows: UserSessionQuerySet,
     reason: str,
@@ -241,6 +249,8 @@ class UserSession(models.Model):
     # Whether the session counts towards Policy.limit. A session of staff who act as this user does
     # not count, nor does a session that waits for room.
     counts = models.BooleanField(_("counts towards the limit"), default=True)
+    # The session waits until its user has made room for it, where Policy.on_limit is "ask".
+    waits = models.BooleanField(_("waits for room"), default=False)
     # The session is to get a new key, because the permissions of its user have changed.
     renew = models.BooleanField(_("gets a new key"), default=False)
     ended_at = models.DateTimeField(_("ended"), null=True)

@@ -62,6 +62,7 @@ def enter(
             ip=client.address if client else None,
             user_agent=client.user_agent if client else "",
             counts=counts,
+            waits=limited and not counts,
             **lifetime.as_columns(),
         )
         row.save(using=rows.db, force_insert=True)

@@ -5,6 +5,7 @@ out, when there are too many.
 """
 
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +35,7 @@ from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.paging import Page, page_of, query_of
 from django_sessionkit.proofs import proof_url
 from django_sessionkit.visit.devices import device_of
 from django_sessionkit.visit.redirects import local_url, path_of, with_way_back
@@ -50,16 +52,12 @@ GUARDS_OF_LOCKED = [login_not_required, *GUARDS]
 
 
 def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
-    """
-    Return these rows with the annotations ``is_current`` and ``is_active_now``. The row of the
-    current session comes first, then the newest sign-in.
-    """
+    """Return these rows with the annotations ``is_current`` and ``is_active_now``."""
     current = Q(pk=handle)
     # This is as exact as it gets: activity is written once per interval.
     since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-    return sessions.annotate(
-        is_current=current, is_active_now=current | Q(last_seen_at__gte=since)
-    ).order_by("-is_current", "-pk")
+    active = current | Q(last_seen_at__gte=since)
+    return sessions.annotate(is_current=current, is_active_now=active)
 
 
 @method_decorator(GUARDS, name="dispatch")
@@ -81,6 +79,11 @@ class OwnSessionsMixin(LoginRequiredMixin):
     def own_sessions(self) -> UserSessionQuerySet:
         return with_activity(UserSession.objects.primary().filter(user=self.user), self.handle)
 
+    def to_list(self) -> HttpResponse:
+        """Redirect to the page of the list that the visitor came from."""
+        url = reverse("django_sessionkit:session_list")
+        return HttpResponseRedirect(f"{url}{query_of(self.request.GET)}")
+
     def end(self, sessions: UserSessionQuerySet) -> int | None:
         """
         End these sessions, and return how many were active. If the store does not answer, leave a
@@ -99,21 +102,29 @@ class OwnSessionsMixin(LoginRequiredMixin):
             return None
 
 
-class SessionListView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
+class OwnSessionPageMixin(OwnSessionsMixin):
+    """For a ListView: one page of the sessions of the request's user."""
+
+    page: Page
+
+    def get_queryset(self) -> list[UserSession]:
+        self.page = page_of(self.own_sessions(), self.handle, self.request.GET)
+        return self.page.sessions
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        page = {"session_page": self.page, "other_count": self.page.other_count}
+        context: dict[str, Any] = super().get_context_data(**page, **kwargs)  # type: ignore[misc]
+        return context
+
+
+class SessionListView(OwnSessionPageMixin, ListView):  # type: ignore[misc, type-arg]
     """The devices that are signed in to the user's account."""
 
     template_name = "django_sessionkit/session_list.html"
 
-    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
-        return self.own_sessions().alive()
-
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        context = super().get_context_data(**kwargs)
-        rows: list[UserSession] = context["object_list"]
-        context["other_count"] = sum(row.pk != self.handle for row in rows)
-        context["counted"] = sum(row.counts for row in rows)
-        context["limit"] = policy_of(self.user, self.request).limit
-        return context
+        limit = policy_of(self.user, self.request).limit
+        return super().get_context_data(limit=limit, counted=self.page.counted, **kwargs)
 
 
 class SessionEndView(
@@ -135,6 +146,9 @@ class SessionEndView(
     def get_queryset(self) -> UserSessionQuerySet:
         return self.own_sessions()
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(page_query=query_of(self.request.GET), **kwargs)
+
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         session = self.get_object()
         if session.pk == self.handle:
@@ -148,27 +162,27 @@ class SessionEndView(
         elif ended == 0:
             text = gettext("%(device)s was signed out already.") % names
             messages.info(request, text, fail_silently=True)
-        return redirect("django_sessionkit:session_list")
+        return self.to_list()
 
 
-class SessionEndOthersView(
-    OwnSessionsMixin,
+class SessionEndOthersView(  # type: ignore[misc]
+    OwnSessionPageMixin,
     RecentAuthenticationMixin,
     ListView,  # type: ignore[type-arg]
 ):
     """
-    End every session but the current one: GET asks, POST ends them. This takes a recent proof of
-    identity, too.
+    End every session but the current one, on all pages: GET asks, POST ends them. This takes a
+    recent proof of identity, too.
     """
 
     template_name = "django_sessionkit/session_confirm_end_others.html"
 
-    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
-        return self.own_sessions().other_than(self.request).alive()
+    def own_sessions(self) -> UserSessionQuerySet:
+        return super().own_sessions().other_than(self.request)
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         # End all of them, also the expired and lost sessions that the list leaves out.
-        ended = self.end(self.own_sessions().other_than(request))
+        ended = self.end(self.own_sessions())
         if ended:
             text = ngettext(
                 "%(count)d other device was signed out.",
@@ -180,6 +194,15 @@ class SessionEndOthersView(
             text = gettext("No other device was signed in.")
             messages.info(request, text, fail_silently=True)
         return redirect("django_sessionkit:session_list")
+
+
+def handles_in(texts: list[str]) -> list[uuid.UUID]:
+    """Return the handles among these texts."""
+    handles = []
+    for text in texts:
+        with suppress(ValueError):
+            handles.append(uuid.UUID(text))
+    return handles
 
 
 class BackMixin:
@@ -316,31 +339,39 @@ class SessionLimitView(BackMixin, TemplateView):
         self.row = row
         return super().dispatch(request, *args, **kwargs)
 
-    def get_others(self) -> list[UserSession]:
+    def get_others(self) -> UserSessionQuerySet:
         rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
-        rows = rows.exclude(pk=self.row.pk)
-        return with_activity(rows, self.row.pk).alive()
+        return with_activity(rows.exclude(pk=self.row.pk), self.row.pk)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
         limit: int = self.locked.limit
-        others = self.get_others()
-        surplus = max(0, len(others) + 1 - limit)
-        context |= {"object_list": others, "limit": limit, "surplus": surplus, "next": self.back}
+        page = page_of(self.get_others(), self.row.pk, self.request.GET)
+        surplus = max(0, page.other_count + 1 - limit)
+        context |= {"object_list": page.sessions, "session_page": page, "next": self.back}
+        context |= {"limit": limit, "surplus": surplus, "other_count": page.other_count}
         return context
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         context = self.get_context_data()
-        chosen = request.POST.getlist("session")
-        ending = [row.pk for row in context["object_list"] if str(row.pk) in chosen]
-        if len(ending) < context["surplus"]:
-            error = gettext("That is not enough.")
-            return self.render_to_response({**context, "chosen": ending, "error": error})
-        sessions = UserSession.objects.filter(pk__in=ending)
+        page: Page = context["session_page"]
+        sessions = self.get_others()
+        if "all" not in request.POST:
+            # Not only on this page: what was used since it was shown is on the first page now.
+            chosen = sessions.filter(pk__in=handles_in(request.POST.getlist("session")))
+            ending = [row.pk for row in chosen.alive()]
+            # Of several pages, each is sent by itself, and may well be not enough.
+            needed = context["surplus"] if page.is_whole else min(1, context["surplus"])
+            if len(ending) < needed:
+                error = gettext("That is not enough.")
+                return self.render_to_response({**context, "chosen": ending, "error": error})
+            sessions = UserSession.objects.filter(pk__in=ending)
         sessions.revoke(EndReason.LIMIT, by=cast("AbstractBaseUser", self.row.user))
         try:
             self.session.unlock()
         except TooManySessions:
             error = gettext("Another device has signed in meanwhile.")
+            if not page.is_whole:
+                error = gettext("These devices were signed out. Please choose more.")
             return self.render_to_response(self.get_context_data(error=error))
         return HttpResponseRedirect(self.back)

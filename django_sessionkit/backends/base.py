@@ -80,6 +80,37 @@ class SessionStore(Saving, Touching):
         self.ensure_loaded()
         return Policy.of(self._facts.policy)
 
+    # The same for async code, which must not wait for the store as the properties do. Once the
+    # session is loaded, the properties do not wait either.
+
+    async def ahandle(self) -> uuid.UUID | None:
+        """See handle."""
+        await self._aensure_loaded()
+        return self.handle
+
+    async def alocked(self) -> Locked | None:
+        """See locked."""
+        await self._aensure_loaded()
+        return self.locked
+
+    async def aauthenticated_at(self) -> datetime | None:
+        """See authenticated_at."""
+        await self._aensure_loaded()
+        return self.authenticated_at
+
+    async def aproof_age(self) -> float | None:
+        """See proof_age."""
+        await self._aensure_loaded()
+        return self.proof_age
+
+    async def apolicy(self) -> Policy:
+        """See policy."""
+        await self._aensure_loaded()
+        return self.policy
+
+    async def _aensure_loaded(self) -> None:
+        await self.aget("")
+
     def reauthenticate(self) -> None:
         """
         Note that the user has just proved again who they are. The session gets a new key (ASVS

@@ -95,7 +95,7 @@ class SessionStore(base.SessionStore):
             else:
                 answers = [client.info("memory")]
         except cls.unavailable:
-            return []  # the site will say so
+            return [("W013", {"alias": settings.SESSION_CACHE_ALIAS})]
         policies = {answer["maxmemory_policy"] for answer in answers} - {"noeviction"}
         return [("W009", {"policy": policy}) for policy in policies]
 

@@ -1,12 +1,15 @@
 """The IP address and the user agent that a request came from. These functions never raise."""
 
 import ipaddress
+import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from django.http import HttpRequest
+
+logger = logging.getLogger("django_sessionkit")
 
 # Characters of a User-Agent header that are stored and parsed.
 USER_AGENT_LENGTH = 512
@@ -70,7 +73,28 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
             address = entries[-trusted_proxies]
     address = address.strip()
     known = _normalised(address) if len(address) <= ADDRESS_LENGTH else None
+    if trusted_proxies == 0 and "HTTP_X_FORWARDED_FOR" in request.META:
+        _hint_at_proxy(known)
     return Client(known, _printable(request.META.get("HTTP_USER_AGENT") or ""))
+
+
+_has_hinted = False
+
+
+def _hint_at_proxy(address: str | None) -> None:
+    """
+    Say in the log, once, that a request seems to have passed a proxy that the site does not count.
+    Only where it comes from inside: elsewhere, visitors could make up the header.
+    """
+    global _has_hinted
+    if _has_hinted or (address and ipaddress.ip_address(address).is_global):
+        return
+    _has_hinted = True
+    logger.warning(
+        "A request with X-Forwarded-For came from a private address, but SESSIONKIT_TRUSTED_PROXIES"
+        " is 0: if that was a proxy of yours, its address is shown as the visitor's. Set"
+        " SESSIONKIT_TRUSTED_PROXIES to the number of your proxies."
+    )
 
 
 def is_page(request: HttpRequest) -> bool:

@@ -30,6 +30,7 @@ DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
 OF_A_SITE = "tests.faces.test_checks.SessionMiddlewareOfASite"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 MESSAGE = "django.contrib.messages.middleware.MessageMiddleware"
+PROCESSOR = "django.contrib.messages.context_processors.messages"
 REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
@@ -66,6 +67,8 @@ REDIS: dict[str, Any] = {
 # Nobody is there: a check asks nobody.
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
 
+APPS = ["django.contrib.messages", "django_sessionkit"]
+
 WRONG: dict[str, list[dict[str, Any]]] = {
     "E001": [
         {"SESSION_ENGINE": "nowhere"},
@@ -74,28 +77,25 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSION_ENGINE": ""},
         {"SESSION_ENGINE": None},
     ],
-    "E002": [
-        {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
-        {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
-    ],
+    "E002": [{"SESSION_ENGINE": "tests.other_engine"}],
     "E003": [
         {"MIDDLEWARE": OTHER_MIDDLEWARE},
-        {"MIDDLEWARE": []},
-        {"MIDDLEWARE": ["nowhere.SessionMiddleware"]},
-        {"MIDDLEWARE": ["tests.faces.test_checks.check_settings"]},  # a function
+        {"MIDDLEWARE": [MESSAGE]},
+        {"MIDDLEWARE": ["nowhere.SessionMiddleware", MESSAGE]},
+        {"MIDDLEWARE": ["tests.faces.test_checks.check_settings", MESSAGE]},  # a function
     ],
     "E004": [
         {"MIDDLEWARE": [OURS, DJANGOS, *OTHER_MIDDLEWARE]},
         {"MIDDLEWARE": [DJANGOS, OURS, *OTHER_MIDDLEWARE]},
-        {"MIDDLEWARE": [OF_A_SITE, OURS]},
-        {"MIDDLEWARE": [OURS, OURS]},
+        {"MIDDLEWARE": [OF_A_SITE, OURS, MESSAGE]},
+        {"MIDDLEWARE": [OURS, OURS, MESSAGE]},
     ],
     "E005": [
-        {"MIDDLEWARE": [AUTHENTICATION, OURS]},
-        {"MIDDLEWARE": [REMOTE_USER, OURS]},
+        {"MIDDLEWARE": [AUTHENTICATION, OURS, MESSAGE]},
+        {"MIDDLEWARE": [REMOTE_USER, OURS, MESSAGE]},
         {"MIDDLEWARE": [MESSAGE, OURS]},
-        {"MIDDLEWARE": [CSRF, OURS], "CSRF_USE_SESSIONS": True},
-        {"MIDDLEWARE": [AUTHENTICATION, OF_A_SITE]},
+        {"MIDDLEWARE": [CSRF, OURS, MESSAGE], "CSRF_USE_SESSIONS": True},
+        {"MIDDLEWARE": [AUTHENTICATION, OF_A_SITE, MESSAGE]},
     ],
     "E006": [
         {"SESSIONKIT_TOUCH_INTERVAL": "60"},
@@ -171,8 +171,8 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSION_COOKIE_SAMESITE": "none"},
     ],
     "E011": [
-        {"INSTALLED_APPS": ["django.contrib.auth", "django_sessionkit"]},
-        {"INSTALLED_APPS": ["django.contrib.contenttypes", "django_sessionkit"]},
+        {"INSTALLED_APPS": ["django.contrib.auth", *APPS]},
+        {"INSTALLED_APPS": ["django.contrib.contenttypes", *APPS]},
     ],
     "E012": [
         {**REDIS, "CACHES": {"default": {"BACKEND": LOCMEM}}},
@@ -210,6 +210,30 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     ],
     "W004": [
         {"SESSION_SAVE_EVERY_REQUEST": True},
+    ],
+    "W012": [
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
+    ],
+    "W014": [
+        {
+            "INSTALLED_APPS": [
+                name for name in settings.INSTALLED_APPS if name != "django.contrib.messages"
+            ]
+        },
+        {"MIDDLEWARE": [name for name in settings.MIDDLEWARE if name != MESSAGE]},
+        {"TEMPLATES": [{"BACKEND": "django.template.backends.django.DjangoTemplates"}]},
+        {
+            "TEMPLATES": [
+                {
+                    "BACKEND": "django.template.backends.django.DjangoTemplates",
+                    "OPTIONS": {
+                        "context_processors": ["django.template.context_processors.request"]
+                    },
+                },
+                {"BACKEND": "django.template.backends.dummy.TemplateStrings"},
+            ]
+        },
     ],
 }
 
@@ -256,7 +280,7 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
 }
 
 # What only `check --database` asks for: see test_redis_checks.py.
-WRONG_WHEN_ASKED = ["W009"]
+WRONG_WHEN_ASKED = ["W009", "W013"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
@@ -274,11 +298,13 @@ RIGHT: list[dict[str, Any]] = [
     {"SESSION_ENGINE": "tests.faces.test_checks"},
     {"MIDDLEWARE": [OF_A_SITE, *OTHER_MIDDLEWARE]},
     {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
-    {"MIDDLEWARE": [CSRF, OURS]},
+    {"MIDDLEWARE": [CSRF, OURS, MESSAGE]},
     {
         "MIDDLEWARE": [MESSAGE, OURS],
         "MESSAGE_STORAGE": "django.contrib.messages.storage.cookie.CookieStorage",
     },
+    {"TEMPLATES": [{"BACKEND": "django.template.backends.dummy.TemplateStrings"}]},
+    {"TEMPLATES": [*settings.TEMPLATES, {**settings.TEMPLATES[0], "NAME": "mail", "OPTIONS": {}}]},
     {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2"},
     {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
     {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
@@ -452,7 +478,7 @@ def test_every_middleware_that_comes_too_early_is_named():
         first, second = check_settings()
     assert f"{AUTHENTICATION} comes before {OURS}" in first.msg
     assert f"{MESSAGE} comes before {OURS}" in second.msg
-    with override_settings(MIDDLEWARE=[AUTHENTICATION, DJANGOS]):
+    with override_settings(MIDDLEWARE=[AUTHENTICATION, DJANGOS, MESSAGE]):
         ids = [message.id for message in check_settings()]
     assert ids == ["sessionkit.W001", "sessionkit.E005"]
 
@@ -460,6 +486,22 @@ def test_every_middleware_that_comes_too_early_is_named():
 def test_middleware_that_can_not_be_imported_is_djangos_to_report():
     with override_settings(MIDDLEWARE=["nowhere.Middleware", *settings.MIDDLEWARE]):
         assert check_settings() == []
+
+
+def test_what_keeps_messages_from_the_pages_is_named():
+    bare = [{"BACKEND": settings.TEMPLATES[0]["BACKEND"], "APP_DIRS": True}]
+    left = [name for name in settings.MIDDLEWARE if name != MESSAGE]
+    apps = [name for name in settings.INSTALLED_APPS if "messages" not in name]
+    with override_settings(INSTALLED_APPS=apps, MIDDLEWARE=left, TEMPLATES=bare):
+        (message,) = check_settings()
+    what = [
+        '"django.contrib.messages" in INSTALLED_APPS',
+        f'"{MESSAGE}" in MIDDLEWARE',
+        f'"{PROCESSOR}" in the "context_processors" of TEMPLATES',
+    ]
+    assert message.msg.endswith(f"there is no {', '.join(what)}.")
+    assert message.hint
+    assert message.hint.startswith(f"Add {', '.join(what)}.")
 
 
 def test_check_command_fails_on_an_error():
@@ -485,7 +527,7 @@ def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
     """In a process of its own: without them, not even the middleware can be imported."""
     (tmp_path / "site_settings.py").write_text(
         "from example_project.settings import *\n"
-        "INSTALLED_APPS = ['django_sessionkit']\n"
+        "INSTALLED_APPS = ['django.contrib.messages', 'django_sessionkit']\n"
         "ROOT_URLCONF = 'site_urls'\n"
     )
     (tmp_path / "site_urls.py").write_text("urlpatterns = []\n")

@@ -274,8 +274,16 @@ def test_list_says_how_many_devices_there_may_be(
 ):
     assert "1 of 2 devices." in words(laptop.get(LIST))
     phone = sign_in(alice, IPHONE)
-    sign_in(alice, CHROME)  # waits
-    assert "2 of 2 devices." in words(phone.get(LIST))
+    assert "Waits for room" not in words(phone.get(LIST))
+    tablet = sign_in(alice, CHROME)
+    page = phone.get(LIST)
+    assert "2 of 2 devices." in words(page)
+    assert len(page.context["object_list"]) == 3
+    assert "Chrome on Windows Waits for room" in words(page)
+    assert words(page).count("Waits for room") == 1
+    choose(tablet, tablet.get(LIMIT), handle(laptop))
+    assert "Waits for room" not in words(phone.get(LIST))
+    sign_in(alice, FIREFOX)  # waits
     policy(limit=1)
     assert "2 of 1 device." in words(phone.get(LIST))
     policy()
