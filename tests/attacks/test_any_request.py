@@ -183,13 +183,26 @@ BODIES = st.sampled_from(
         b"sign_out=1", b"a=1&" * 1500, b"--x\r\n",
     ]
 )  # fmt: skip
+# Mostly requests that get past Django and to a view, with the session.
+MOSTLY = st.sampled_from([True, True, True, False])
 SENT = st.builds(
-    Sent,
-    st.sampled_from(METHODS),
-    st.sampled_from(PATHS) | BYTES.map(lambda value: f"/{quote_from_bytes(value, safe='/.')}"),
+    lambda method, path, query, headers, cookies, body: Sent(
+        method, path, query, headers + [("Cookie", cookie) for cookie in cookies], body
+    ),
+    MOSTLY.flatmap(lambda usual: st.sampled_from(METHODS[: 3 if usual else None])),
+    MOSTLY.flatmap(
+        lambda usual: (
+            st.sampled_from(PATHS)
+            if usual
+            else BYTES.map(lambda value: f"/{quote_from_bytes(value, safe='/.')}")
+        )
+    ),
     QUERIES | BYTES.map(lambda value: value.replace(b" ", b"")),
-    st.tuples(HEADERS, st.lists(COOKIES | BYTES, max_size=3)).map(
-        lambda found: found[0] + [("Cookie", cookie) for cookie in found[1]]
+    HEADERS,
+    MOSTLY.flatmap(
+        lambda usual: (
+            st.just([b"sessionid=KEY"]) if usual else st.lists(COOKIES | BYTES, max_size=3)
+        )
     ),
     BODIES | BYTES,
 )
