@@ -72,7 +72,7 @@ class Checking(FormerKeys):
                     return Lock.MOVED
                 case "end":
                     # If somebody else holds the row, the session goes no further all the same.
-                    yield registry.free(facts.handle).revoke, EndReason.MOVED
+                    yield registry.free(handle.hex).revoke, EndReason.MOVED
                     return Missing(digest)
         # For a session that was signed in by code, without a client, this is the first time.
         bound = facts.bound_to(self.client)

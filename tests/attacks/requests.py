@@ -57,7 +57,11 @@ def by_wsgi(sent: Sent) -> Answer:
         text = value.decode("latin-1")
         environ[key] = f"{environ[key]}{between}{text}" if key in environ else text
     begun: list[Any] = []
-    response: Any = WSGIHandler()(environ, lambda *args: begun.append(args))
+
+    def start_response(status: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
+        begun.append((status, headers))
+
+    response: Any = WSGIHandler()(environ, start_response)
     try:
         body = b"".join(response)
     finally:
