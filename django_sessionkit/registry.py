@@ -100,11 +100,11 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
     # Only if it still has this digest: a change of the password may just have given it a new key.
-    free = _free(handle).filter(digest__in=digests)
+    to_end = free(handle).filter(digest__in=digests)
     if found is None:
         # A row whose user has gone is not found together with its user.
         orphans = list(row.values_list("pk", flat=True))
-        models.mark_ended(free, EndReason.ACCOUNT_DISABLED, handles=orphans)
+        models.mark_ended(to_end, EndReason.ACCOUNT_DISABLED, handles=orphans)
         return None
     if is_disabled(found.user):
         reason = EndReason.ACCOUNT_DISABLED
@@ -112,7 +112,7 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
         reason = EndReason.PASSWORD_CHANGE
     else:
         return found
-    models.mark_ended(free, reason, handles=[found.pk])
+    models.mark_ended(to_end, reason, handles=[found.pk])
     return None
 
 
@@ -137,11 +137,11 @@ def touch(
             known["ip"] = client.address
         if client.user_agent:
             known["user_agent"] = client.user_agent
-    row = _free(handle).filter(digest__in=digests, ended_at=None)
+    row = free(handle).filter(digest__in=digests, ended_at=None)
     return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
 
 
-def _free(handle: str) -> UserSessionQuerySet:
+def free(handle: str) -> UserSessionQuerySet:
     """
     Return the row with this handle, to be written by a request that does not wait: on PostgreSQL, a
     row that another transaction holds is left alone.
@@ -187,7 +187,7 @@ def renew_again(handle: str) -> None:
 
 def catch_up(handle: str, old: str, new: str) -> None:
     """Write the digest of a new key into a row that still has the old one: a renewal broke off."""
-    _free(handle).filter(digest=old).update(digest=new)
+    free(handle).filter(digest=old).update(digest=new)
 
 
 def digests_of(handle: str) -> list[str]:
@@ -222,7 +222,7 @@ def row_of_missing(digest: str) -> UserSession | None:
     if row and row.ended_at is None:
         has_expired = row.expires_at <= timezone.now()
         reason = row.expiry_reason if has_expired else EndReason.LOST
-        models.mark_ended(_free(row.pk.hex), reason, handles=[row.pk])
+        models.mark_ended(free(row.pk.hex), reason, handles=[row.pk])
         row = rows.filter(pk=row.pk).first()
         if row and row.ended_at is None:  # held by somebody who has not said the reason yet
             row.end_reason = reason

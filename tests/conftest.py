@@ -39,6 +39,7 @@ set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
+    config.addinivalue_line("markers", "postgresql: about PostgreSQL, in the leg that is on it")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
@@ -64,6 +65,8 @@ def pytest_report_header() -> str:
 def left_out(vendor: str, on_redis: bool) -> set[str]:
     """Return the marks of the tests that this leg does not run, because other legs do."""
     elsewhere = set() if on_redis else {"redis"}
+    if vendor != "postgresql":
+        elsewhere.add("postgresql")
     if vendor != "sqlite" or on_redis:
         elsewhere.add("once")
     return elsewhere

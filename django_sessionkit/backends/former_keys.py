@@ -10,7 +10,7 @@ import uuid
 
 from django.contrib.sessions.backends.base import SessionBase
 
-from django_sessionkit import clock
+from django_sessionkit import clock, registry
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record, Resolved, found
@@ -94,14 +94,17 @@ def end_and_report(handle: uuid.UUID, authenticated_at: int, client: Client | No
     """
     proved_at = as_datetime(authenticated_at)
     sessions = UserSession.objects.primary().filter(pk=handle, authenticated_at__lte=proved_at)
+    free = registry.free(handle.hex).filter(authenticated_at__lte=proved_at)
     try:
-        is_news = sessions.revoke(EndReason.REUSED) > 0
+        is_news = free.revoke(EndReason.REUSED) > 0
     except StoreUnavailable:  # the row was marked before
         report(handle, client)
         raise
-    if is_news:
+    digest, ended_at = sessions.values_list("digest", "ended_at").first() or (None, None)
+    # A session whose row somebody else holds is ended by the next use of the key.
+    if is_news or (digest and ended_at is None):
         report(handle, client)
-    return sessions.values_list("digest", flat=True).first()
+    return digest
 
 
 def report(handle: uuid.UUID, client: Client | None) -> None:

@@ -3,7 +3,7 @@
 import logging
 from typing import Any, NamedTuple
 
-from django_sessionkit.backends.facts import Facts
+from django_sessionkit.backends.facts import END_OF_TIME, Facts
 from django_sessionkit.backends.sealing import SessionKey, seal, unseal
 from django_sessionkit.backends.serializing import Serializer, dump, dump_facts, load, load_facts
 from django_sessionkit.storage import Stored
@@ -82,4 +82,6 @@ def found(stored: Stored, key: SessionKey, serializer: type[Serializer]) -> Foun
         return None
     facts, data = contents
     expiry = data.get("_session_expiry")
-    return Found(Record(key, stored.payload, facts, stored.touched_at, expiry), data)
+    # The moment is not sealed: somebody may have written one that no date can be.
+    touched_at = min(max(stored.touched_at, 1), END_OF_TIME)
+    return Found(Record(key, stored.payload, facts, touched_at, expiry), data)

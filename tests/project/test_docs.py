@@ -685,6 +685,15 @@ def test_signal_has_the_arguments_that_are_documented(alice: User, client: Clien
     assert (arguments["reason"], arguments["by"]) == (EndReason.REVOKED, alice)
 
 
+def test_every_attack_in_the_documents_is_tried_and_the_other_way_round():
+    table = section("docs/security.md", "What befell others")
+    listed = re.findall(r"^\| \[([^]]+)\] \|", table, re.MULTILINE)
+    tests = "".join(path.read_text() for path in PROJECT.glob("tests/attacks/test_*.py"))
+    tried = re.findall(r"^def test_(cve_\d+_\d+|wasp_\d+)_", tests, re.MULTILINE)
+    assert {re.sub(r"\W", "_", name.lower()) for name in listed} == set(tried)
+    assert len(listed) == len(set(listed))
+
+
 def test_every_permission_is_documented():
     meta = UserSession._meta
     codenames = [f"{name}_usersession" for name in meta.default_permissions]
