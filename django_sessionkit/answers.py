@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 
 # Seconds after which a visitor may try again when the store did not answer.
 RETRY_AFTER = 5
-# A session that was replaced less long ago may have left the browser with the cookie of the next.
+# A session that a sign-in in the same browser has ended less long ago: the browser may have got the
+# cookie of the next. Whoever signs in rather than to unlock a session signs out of it.
 JUST_NOW = timedelta(minutes=1)
+BY_A_SIGN_IN = (EndReason.REPLACED, EndReason.LOGOUT)
 
 # The headers that tell a script why it is a stranger: an EndReason, or a Lock.
 ENDED, LOCKED = "Session-Ended", "Session-Locked"
@@ -264,7 +266,7 @@ def _tell_of_end(
 
 def _may_have_new_cookie(row: UserSession) -> bool:
     """Tell whether a parallel request may just have given this browser another session."""
-    if row.end_reason != EndReason.REPLACED or row.ended_at is None:
+    if row.end_reason not in BY_A_SIGN_IN or row.ended_at is None:
         return False
     return timezone.now() - row.ended_at < JUST_NOW
 

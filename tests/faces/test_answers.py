@@ -426,6 +426,8 @@ def api(request: HttpRequest) -> HttpResponse:
     if request.headers.get("Authorization") != "Bearer of-alice":
         return HttpResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
     request.user = User.objects.get(username="alice")
+    if "what" in request.GET:
+        return HttpResponse(f"not for {request.user}", status=403)
     return JsonResponse({"user": str(request.user)})
 
 
@@ -449,6 +451,13 @@ urlpatterns += [
     path("csrf_token/", csrf_token),
     path("headless/", headless),
 ]
+
+
+def test_what_a_user_who_is_known_by_a_token_may_not_do_is_for_the_view_to_say(ended: Any):
+    for headers in (PAGE, SCRIPT):
+        headers = {**headers, "authorization": "Bearer of-alice"}
+        response = ended.get("/api/?what=secret", headers=headers)
+        assert (response.status_code, response.content) == (403, b"not for alice")
 
 
 @pytest.mark.parametrize("kind", EVERYBODY)
@@ -518,6 +527,17 @@ def test_the_cookie_that_another_tab_has_just_got_is_not_taken_away(
     assert sets_no_cookie(late("whoami"))
     clock.move(seconds=1)
     assert deletes_the_cookie(late("whoami"))
+
+
+def test_the_cookie_of_who_has_signed_in_rather_than_unlock_is_not_taken_away(locked: Any):
+    dead = key_of(locked)
+    assert post_sign_in(locked).headers["Location"] == "/"
+    new = key_of(locked)
+    locked.cookies["sessionid"] = dead  # a script of the page asks for news
+    response = locked.get("/whoami/", headers=SCRIPT)
+    assert (response.content, sets_no_cookie(response)) == (b"AnonymousUser", True)
+    locked.cookies["sessionid"] = new
+    assert locked.get("/private/").content == b"alice"
 
 
 def no_answer(*args: Any) -> None:
