@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
+from django.contrib.messages.storage import default_storage
 from django.http import (
     HttpRequest,
     HttpResponse,
@@ -212,7 +213,7 @@ def ask_for_room(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     elif _is_redirect(response):
         to = urljoin(request.get_full_path(), response.headers["Location"])
         notice = _notice_of_lock(Lock.LIMIT, session.waits_for_room, local_url(request, to))
-        response = _in_place_of(response, tell(request, notice))
+        response = _in_place_of(request, response, tell(request, notice))
     return response
 
 
@@ -250,16 +251,16 @@ def _tell_of_end(
         # While the cookie stays, the same request would be refused, and redirected, again.
         if response is None or (refused and not (stays or _is_redirect(response))):
             answer = tell(request, _notice_of_end(request, text))
-            return answer if response is None else _in_place_of(response, answer)
+            return answer if response is None else _in_place_of(request, response, answer)
     else:
         if response is None or (refused and _is_redirect(response)):
             more = {"reason": reason}
             answer = tell(request, Notice(401, _("Signed out"), text, extra=more))
-            response = answer if response is None else _in_place_of(response, answer)
+            response = answer if response is None else _in_place_of(request, response, answer)
         response.headers[ENDED] = reason
     # A script of a page takes the dead cookie away from that page, which would hear of nothing.
     if is_of_browser(request) and (refused or not stays):
-        _leave_messages(request, response, text)
+        _leave_messages(request, response, (messages.WARNING, text, ""))
     cookies.keep_from_caches(response)
     return response
 
@@ -291,7 +292,7 @@ def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked
         if _is_lost(request, response):
             return _lead_to_unlock(request, lock)
         if _refuses(request, response) and (is_page(request) or _is_redirect(response)):
-            return _in_place_of(response, _lead_to_unlock(request, lock))
+            return _in_place_of(request, response, _lead_to_unlock(request, lock))
     if is_page(request):
         patch_vary_headers(response, ("Cookie",))
     else:
@@ -349,8 +350,10 @@ def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     session.has_new_key = not before.withholds_key
     if isinstance(session.interruption, Missing):
         cookies.spare(request)
-    # Without messages, the sign-in page would come again and again without a word.
-    to = sign_in_url() if hasattr(request, "_messages") else None
+    to = None  # without messages, the sign-in page would come again and again without a word
+    if hasattr(request, "_messages"):
+        # What the view has said of its sign-in is not so.
+        to, request._messages = sign_in_url(), default_storage(request)
     more = {"reason": str(EndReason.LIMIT)}
     return tell(request, Notice(403, _("Not signed in"), _over_limit(limit), to, True, more))
 
@@ -373,15 +376,15 @@ def _refuses(request: HttpRequest, response: HttpResponse) -> bool:
     Tell whether a view has refused a stranger: by 401, by 403, or by a redirect to a sign-in page.
     Somebody who is signed in by other means is no stranger, and the sign-in page is for strangers.
     """
-    if response.status_code not in (401, 403):
-        to = response.headers.get("Location", "")
-        if not (_is_redirect(response) and _is_sign_in(request, to)):
-            return False
+    if response.status_code not in (401, 403) and not (
+        _is_redirect(response) and _is_sign_in(request, response.headers["Location"])
+    ):
+        return False
     return not (_is_known(request) or _is_sign_in_page(request))
 
 
 def _is_redirect(response: HttpResponse) -> bool:
-    return response.status_code in (301, 302, 303, 307, 308)
+    return response.status_code in (301, 302, 303, 307, 308) and "Location" in response.headers
 
 
 def _is_known(request: HttpRequest) -> bool:
@@ -393,8 +396,6 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     Tell whether a redirect leads to a sign-in page: that of LOGIN_URL, one that is named "login",
     as the admin's is, or any page that is to lead back to where the visitor is.
     """
-    if not url:
-        return False
     host, parts, own = request.get_host(), urlsplit(url), sign_in_url() or ""
     if (parts.netloc or host, path_of(url)) == (urlsplit(own).netloc or host, path_of(own)):
         return True
@@ -436,7 +437,8 @@ def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
         response = JsonResponse(answer, status=notice.status)
     elif notice.to is not None:
         response = HttpResponseRedirect(notice.to)
-        _leave_messages(request, response, notice.text if notice.says_next else "", shown=False)
+        if notice.says_next:
+            _leave_messages(request, response, (messages.WARNING, notice.text, ""))
     else:
         # Without the request, whose session a context processor would read.
         context = {"title": notice.title, "text": notice.text}
@@ -447,10 +449,12 @@ def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
     return response
 
 
-def _in_place_of(replaced: HttpResponse, response: HttpResponse) -> HttpResponse:
+def _in_place_of(
+    request: HttpRequest, replaced: HttpResponse, response: HttpResponse
+) -> HttpResponse:
     """
-    Return the response with the cookies and headers of the one that it replaces. They are not ours
-    to drop: the state of a sign-in at another site, say.
+    Return the response with the cookies, headers and messages of the one that it replaces. They are
+    not ours to drop: the state of a sign-in at another site, say.
     """
     for name, cookie in replaced.cookies.items():
         response.cookies.setdefault(name, cookie)
@@ -458,23 +462,25 @@ def _in_place_of(replaced: HttpResponse, response: HttpResponse) -> HttpResponse
         if name.lower() not in OF_THE_CONTENT:
             response.headers.setdefault(name, value)
     cookies.keep_from_caches(response)
+    storage: Any = getattr(request, "_messages", None)
+    if storage is not None and storage.used:  # on a page that nobody sees
+        shown = [(each.level, each.message, each.extra_tags) for each in storage]
+        _leave_messages(request, response, *shown)
     return response
 
 
 def _leave_messages(
-    request: HttpRequest, response: HttpResponse, text: str, shown: bool = True
+    request: HttpRequest, response: HttpResponse, *more: tuple[int, str, str]
 ) -> None:
     """
-    Leave a message for the next page that shows messages, beside those of the view. If the view's
-    answer is not ``shown``, its messages have not been, either.
+    Leave messages (level, text, tags) for the next page that shows messages, beside those that wait
+    for it already. A site without messages says nothing.
     """
     storage: Any = getattr(request, "_messages", None)
     if storage is None:
         return
-    if storage.used and not shown:
-        for message in list(storage):
-            storage.add(message.level, message.message, message.extra_tags)
-    storage.add(messages.WARNING, text)
+    for message in more:
+        storage.add(*message)
     # MessageMiddleware has had its turn with the answer. A cookie that it has deleted would keep
     # the age of 0 when it is set again.
     empty = [name for name, cookie in response.cookies.items() if not cookie.value]

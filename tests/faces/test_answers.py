@@ -417,6 +417,15 @@ def test_a_site_without_messages_says_nothing_and_works(
         assert "messages" not in response.cookies
 
 
+def test_a_sign_in_page_that_refuses_is_not_led_to_itself(ended: Any, settings: Any):
+    """Too many attempts, say, or a form whose CSRF token was in the session."""
+    settings.LOGIN_URL = "/forbidden/"
+    for method in ("post", "get"):
+        response = getattr(ended, method)("/forbidden/")
+        assert response.status_code == 403
+        assert deletes_the_cookie(response)
+
+
 # Other packages' views.
 
 
@@ -511,6 +520,7 @@ def test_the_cookie_that_another_tab_has_just_got_is_not_taken_away(
         browser.cookies["sessionid"] = dead
         response = browser.get(f"/{page}/", headers=headers)
         browser.cookies["sessionid"] = new
+        assert is_kept_from_caches(response)
         return response
 
     for page, status in (("whoami", 200), ("private", 302), ("forbidden", 403)):
@@ -697,6 +707,19 @@ def test_messages_of_a_sign_in_that_waits_are_not_lost(full: Any, browse: Callab
     browser = browse()
     response = browser.get(f"/{browser.a}sign_in_and_go/", {"to": "/"})
     assert "Welcome." in browser.get(response.headers["Location"]).text
+
+
+def test_messages_of_a_sign_in_that_is_refused_are_not_so(
+    full: Any, browse: Callable[..., Any], policy: Callable[..., None]
+):
+    policy(limit=1, on_limit="refuse")
+    browser = browse()
+    browser.get("/with_messages/")  # said before, and still to be shown
+    response = browser.get(f"/{browser.a}sign_in_and_go/", {"to": "/"})
+    page = browser.get(response.headers["Location"]).text
+    assert "You are already signed in on 1 device" in page
+    assert "Thank you, AnonymousUser." in page
+    assert "Welcome." not in page
 
 
 def test_a_script_that_signs_in_is_told_that_it_has_to_wait(full: Any, browse: Callable[..., Any]):
