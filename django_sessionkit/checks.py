@@ -292,6 +292,8 @@ def _policy() -> Iterator[checks.CheckMessage]:
 
 
 def _has_our_pages() -> bool:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return True  # a process of the site that has no pages at all
     try:
         reverse("django_sessionkit:session_limit")
     except NoReverseMatch:

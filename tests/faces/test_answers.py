@@ -398,6 +398,7 @@ def test_a_page_that_shows_other_messages_loses_none(
     shown = ended.get(f"/{page}/")
     if page == "shows_messages":
         assert "Thank you" in shown.text
+    assert shown.cookies["messages"]["max-age"] == ""  # 0 is what a browser deletes
     then = ended.get("/login/")
     assert REVOKED in then.text
     # It was not shown where the sign-in page has taken the place of the view's.

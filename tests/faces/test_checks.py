@@ -288,6 +288,7 @@ RIGHT: list[dict[str, Any]] = [
         "SESSIONKIT_POLICY": "django_sessionkit.policy.aal3",
         "ROOT_URLCONF": "django.contrib.auth.urls",
     },
+    {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2", "ROOT_URLCONF": None},
     {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
     {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
     {"SESSIONKIT_BACKGROUND": []},
