@@ -65,7 +65,6 @@ OF_THE_CONTENT = {
     "content-language",
     "content-length",
     "content-range",
-    "content-type",
     "etag",
     "last-modified",
     "location",

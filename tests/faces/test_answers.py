@@ -54,6 +54,8 @@ METHODS = ["GET", "HEAD", "POST"]
 TOLD = ["Session-Ended", "Session-Locked"]
 CDN = "CDN-Cache-Control"
 
+OF_ITS_CONTENT = ["Content-Language", "Content-Disposition", "Content-Encoding", "Last-Modified"]
+
 # The type of all that a view answers here, and nobody else.
 OF_THE_VIEW = "text/x-view"
 
@@ -62,7 +64,10 @@ def views_answer(name: str) -> HttpResponse:
     status, to = ANSWERS[name]
     headers = {"Location": to} if to else {}
     response = HttpResponse("seen", content_type=OF_THE_VIEW, status=status, headers=headers)
+    response.headers["ETag"] = '"seen"'
     response.headers["X-Of-The-View"] = "kept"
+    for name in OF_ITS_CONTENT:
+        response.headers[name] = "of the view"
     response.set_cookie("theme", "dark")
     response.headers["Cache-Control"] = "public, max-age=600"
     response.headers[CDN] = "max-age=600"
@@ -211,10 +216,13 @@ def outcome_of(response: Any, url: str, answer: str) -> str:
         # There are no words to HEAD, or with 204.
         is_whole = (response.status_code, to) == ANSWERS[answer]
         return VIEW if is_whole and response.content in (b"seen", b"") else "a part of it"
+    if {*OF_ITS_CONTENT, "ETag", "Content-Length"} & {*response.headers}:
+        return "another answer, with headers of the view's content"
     places = {"/login/": SIGN_IN, PROVE: PASSWORD, url.partition("?")[0]: ITSELF}
     if response.status_code == 302:
         place = to.partition("?")[0]
         return places.get(place, str(place))
+    assert not to
     kinds = {"application/json": "JSON", "text/html; charset=utf-8": "page"}
     return f"{response.status_code} {kinds[kind]}"
 
