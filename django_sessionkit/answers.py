@@ -285,8 +285,6 @@ def _notice_of_end(request: HttpRequest, text: str) -> Notice:
 
 
 def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked) -> HttpResponse:
-    # Such a session is not written, and its cookie stays.
-    cookies.spare(request)
     if not _is_open_while_locked(request):
         if _is_lost(request, response):
             return _lead_to_unlock(request, lock)
@@ -312,7 +310,6 @@ def _is_lost(request: HttpRequest, response: HttpResponse) -> bool:
 
 def _lead_to_unlock(request: HttpRequest, lock: Locked) -> HttpResponse:
     """Send a page to the URL that unlocks the session; give a script that URL as JSON."""
-    cookies.spare(request)
     # A form that was sent is not kept: back to its page. The page that unlocks looks where that is.
     is_get = request.method in ("GET", "HEAD")
     back = request.get_full_path() if is_get else request.headers.get("Referer")

@@ -63,7 +63,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 session.ensure_loaded()  # otherwise the save would be the first to miss it
             response = answers.accompany(request, response)
             if answers.is_locked_out(session):
-                return response
+                return response  # such a session is not written, and its cookie stays
             session.finish(answered=response.status_code < 500)
         try:
             return self.save(request, response)

@@ -625,6 +625,28 @@ def test_public_pages_are_public_while_a_session_is_locked(locked: Any):
     )
 
 
+def count_visits(request: HttpRequest) -> HttpResponse:
+    """Writes into the session, whatever the request is for."""
+    if request.headers.get("Authorization"):
+        request.user = User.objects.get(username="alice")
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return HttpResponse(f"visit {request.session['visits']} of {request.user}")
+
+
+urlpatterns += [path("count_visits/", csrf_exempt(count_visits))]
+
+
+def test_what_a_page_counts_while_a_session_is_locked_is_not_missed(locked: Any):
+    for _ in range(2):
+        assert locked.get("/count_visits/").content == b"visit 1 of AnonymousUser"
+
+
+def test_who_is_known_by_a_token_is_not_led_away_while_a_session_is_locked(locked: Any):
+    response = locked.post("/count_visits/", headers={"authorization": "Bearer of-alice"})
+    assert response.content == b"visit 1 of alice"
+    assert sets_no_cookie(response)
+
+
 def test_what_is_sent_to_a_locked_session_is_not_lost_without_a_word(locked: Any):
     write = f"/{locked.a}write/"
     assert locked.get("/shows_messages/").status_code == 200
