@@ -15,6 +15,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.db import router
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
@@ -102,6 +103,10 @@ MESSAGES = {
         "Whoever is signed out from elsewhere is not told why: there is no {missing}.",
         "Add {missing}. If your pages show no messages, silence this check.",
     ),
+    "W020": (
+        "SESSIONKIT_POLICY = {policy!r} may lock sessions, and no URL leads to what unlocks them.",
+        'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
+    ),
     # Of check_deployment().
     "W005": (
         "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",
@@ -153,6 +158,8 @@ DJANGOS_TEMPLATES = "django.template.backends.django.DjangoTemplates"
 # The presets that stand for a level of NIST. A site that chose one is told what else the level asks
 # for, besides timeouts.
 LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal3": "AAL3"}
+# The presets that never lock a session. Nobody can tell what a function of the site may answer.
+NEVER_LOCK = {f"django_sessionkit.policy.{name}" for name in ("default", "staff", "aal1", "aal3")}
 
 
 def _is_text(value: object) -> bool:
@@ -318,6 +325,18 @@ def _policy() -> Iterator[checks.CheckMessage]:
     else:
         if not callable(found):
             yield _message("E013", policy=policy, wrong="is not a function")
+        elif policy not in NEVER_LOCK and not _has_our_pages():
+            yield _message("W020", policy=policy)
+
+
+def _has_our_pages() -> bool:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return True  # a process of the site that has no pages at all
+    try:
+        reverse("django_sessionkit:session_limit")
+    except NoReverseMatch:
+        return False
+    return True
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:

@@ -145,7 +145,7 @@ class Writing(Merging):
             raise
         facts = facts._replace(handle=handle)
         if counts and not is_in:
-            facts = facts._replace(pending=policy.limit)
+            facts, self._has_to_wait = facts._replace(pending=policy.limit), True
             plan = activity.plan(facts, expiry)
             yield registry.touch, handle, [digest], now, plan.lifetime, None
         return _with_row(facts, plan)

@@ -235,6 +235,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
             ]
         },
     ],
+    "W020": [
+        {"SESSIONKIT_POLICY": policy, "ROOT_URLCONF": "django.contrib.auth.urls"}
+        for policy in ("tests.policies.of_everybody", "django_sessionkit.policy.aal2")
+    ],
 }
 
 DEPLOYED: dict[str, Any] = {
@@ -306,6 +310,11 @@ RIGHT: list[dict[str, Any]] = [
     {"TEMPLATES": [{"BACKEND": "django.template.backends.dummy.TemplateStrings"}]},
     {"TEMPLATES": [*settings.TEMPLATES, {**settings.TEMPLATES[0], "NAME": "mail", "OPTIONS": {}}]},
     {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2"},
+    {
+        "SESSIONKIT_POLICY": "django_sessionkit.policy.aal3",
+        "ROOT_URLCONF": "django.contrib.auth.urls",
+    },
+    {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2", "ROOT_URLCONF": None},
     {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
     {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
     {"SESSIONKIT_BACKGROUND": []},
@@ -539,7 +548,7 @@ def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
         text=True,
     )
     assert done.returncode == 1
-    assert re.findall(r"sessionkit\.[EW]\d+", done.stderr) == ["sessionkit.E011", "sessionkit.E011"]
+    assert re.findall(r"sessionkit\.E\d+", done.stderr) == ["sessionkit.E011", "sessionkit.E011"]
     assert 'HINT: Add "django.contrib.auth" to INSTALLED_APPS.' in done.stderr
     assert 'HINT: Add "django.contrib.contenttypes" to INSTALLED_APPS.' in done.stderr
 
