@@ -30,7 +30,14 @@ from django_sessionkit.conf import conf
 from django_sessionkit.models import EndReason
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import is_page
-from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
+from django_sessionkit.visit.interruptions import (
+    Lock,
+    Locked,
+    Missing,
+    NoAnswer,
+    OverLimit,
+    Unopened,
+)
 from django_sessionkit.visit.redirects import path_of, sign_in_url, way_back, with_way_back
 
 if TYPE_CHECKING:
@@ -150,7 +157,7 @@ def interrupted(request: HttpRequest) -> HttpResponse:
     request.session = type(session)()
     if row:
         return tell(request, _signed_out(request, row.end_reason))
-    if session.is_known:
+    if session.is_known or isinstance(session.interruption, Unopened):
         # A parallel request, a sign-in in another tab say, has given the session a new key, and its
         # answer has the new cookie.
         cookies.spare(request)
@@ -205,7 +212,9 @@ def _signed_out(
 def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     """Answer for a sign-in that the limit does not allow. The session that there was is kept."""
     before: Any = request.session
-    session = type(before)(before.session_key)
+    if before.is_beside:
+        cookies.spare(request)
+    session = type(before)(None if before.is_beside else before.session_key)
     request.session = session
     session.ensure_loaded()
     # Send the cookie again: another request may have changed the key meanwhile.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
+import pytest
 import redis
 from django.conf import settings
 from django.core.cache import caches
@@ -26,6 +27,7 @@ from django.test import override_settings
 from django_redis.pool import ConnectionFactory
 from redis.exceptions import RedisClusterException
 
+from django_sessionkit.backends import redis_clients
 from django_sessionkit.backends.redis_clients import ClusterConnectionFactory, sync_client
 from tests import servers
 from tests.servers import HOST
@@ -162,6 +164,12 @@ def sessions_in(
         yield
         if client := getattr(caches[name], "client", None):
             client.do_close_clients()
+
+
+def fresh_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget which lines to Redis are dead, and let no later test know which ones become so."""
+    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+    monkeypatch.setattr(redis_clients, "dead_lines", {})
 
 
 class Proxy(socketserver.ThreadingTCPServer):

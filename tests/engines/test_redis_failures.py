@@ -23,7 +23,16 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit.interruptions import NoAnswer
 from tests.browsers import sets_no_cookie, view
 from tests.people import is_in, key_of, post_sign_in
-from tests.redis_servers import DURABLE, FORGETFUL, PATIENCE, Proxy, Server, sessions_in, wait_for
+from tests.redis_servers import (
+    DURABLE,
+    FORGETFUL,
+    PATIENCE,
+    Proxy,
+    Server,
+    fresh_lines,
+    sessions_in,
+    wait_for,
+)
 from tests.servers import HOST, free_port
 from tests.store import travel
 
@@ -53,7 +62,7 @@ class LineClock:
 def line_clock(monkeypatch):
     clock = LineClock()
     monkeypatch.setattr(redis_clients, "time", clock)
-    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+    fresh_lines(monkeypatch)
     return clock
 
 

@@ -21,7 +21,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession
 from django_sessionkit.visit.client import Client
 from tests import redis_servers
-from tests.redis_servers import PATIENCE, sessions_in
+from tests.redis_servers import PATIENCE, fresh_lines, sessions_in
 from tests.store import again, payloads, travel
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("own_line")]
@@ -229,7 +229,7 @@ def test_nobody_knocks_for_a_moment_when_all_are_gone(doomed, monkeypatch):
     for node in doomed.nodes:
         node.kill()
     for load in (again(session).load, async_to_sync(again(session).aload)):
-        monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+        fresh_lines(monkeypatch)
         with pytest.raises(StoreUnavailable):
             load()
         with pytest.raises(StoreUnavailable) as failure:
@@ -247,7 +247,7 @@ def test_a_node_that_hangs_costs_two_timeouts(monkeypatch):
         digest = digest_of(session.session_key)
         holder_of(session, topology).freeze()
         for ask in (SessionStore.aread, sync_to_async(SessionStore.read)):
-            monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+            fresh_lines(monkeypatch)
             for seconds in (8, 1):  # then nobody even knocks
                 started = time.monotonic()
                 with pytest.raises(RedisError):
