@@ -80,7 +80,7 @@ def by_hand_put_on_late(request):
     session = SessionStore(request.session.session_key)
     session.get("cart")
     request.session = session
-    return by_hand(request)
+    return by_hand_and_save(request)
 
 
 async def aby_hand(request):
