@@ -172,6 +172,20 @@ def fresh_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_clients, "dead_lines", {})
 
 
+class LineClock:
+    """The clock of the lines to Redis, for which a test need not wait."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def tick(self) -> None:
+        """Let the moment pass for which nobody knocks again."""
+        self.now += redis_clients.HOLD
+
+
 class Proxy(socketserver.ThreadingTCPServer):
     """A proxy that notes all bytes on the way to a server. It may use TLS."""
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from functools import partial
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import redis
 import redis.asyncio
@@ -114,11 +114,15 @@ async def _aask_node(
     client: AsyncRedisCluster, rooms: Rooms, call: Callable[[Any], Any], key: str
 ) -> Any:
     """See _ask_node()."""
-    node = node_of(client, key)
+    # A new event loop does not know the nodes yet.
+    node = node_of(client, key) or node_of(sync_client(), key)
     async with rooms[node]:
         if dead := dead_lines.get(node):
             dead.take()
         try:
+            if client.get_default_node() is None:
+                # Otherwise redis-py asks any primary, to be told which one it is.
+                await client.initialize()
             answer = await call(client)
         except Exception as error:
             _node_failed(client, key, node, error)
@@ -313,7 +317,7 @@ def _twin_of(client: Any) -> Any:
     if isinstance(client, RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
         given = client.nodes_manager.connection_kwargs
-        return AsyncRedisCluster(
+        return AsyncCluster(
             startup_nodes=[redis.asyncio.cluster.ClusterNode(n.host, n.port) for n in nodes],
             max_connections=CONNECTIONS,
             retry=redis.asyncio.retry.Retry(NoBackoff(), RETRIES),
@@ -337,6 +341,38 @@ def _twin_of(client: Any) -> Any:
     return redis.asyncio.Redis.from_pool(
         redis.asyncio.ConnectionPool(connection_class=connection, **options)
     )
+
+
+class AsyncCluster(AsyncRedisCluster):
+    """
+    The client of redis-py. When that looks who has which keys now, because a node has failed, all
+    commands of the event loop wait. So it must not ask a node that is dead.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands_parser: Any = KeyIsFirst()
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> Self:
+        nodes = self.nodes_manager.startup_nodes
+        for name in dead_lines.keys() & nodes.keys():
+            if len(nodes) > 1 and (node := nodes.pop(name, None)):
+                await node.disconnect()
+        await super().initialize(*args, **kwargs)
+        return self
+
+
+class KeyIsFirst:
+    """
+    Where our commands have their keys. redis-py asks the first of the primaries, and no other one,
+    for the keys of all commands that there are.
+    """
+
+    async def initialize(self, node: object = None) -> None:
+        pass
+
+    async def get_keys(self, command: str, key: str, *args: object) -> list[str]:
+        return [key]
 
 
 def _options(given: Mapping[str, Any], but_for: Collection[str] = ()) -> dict[str, Any]:

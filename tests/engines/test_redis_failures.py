@@ -27,6 +27,7 @@ from tests.redis_servers import (
     DURABLE,
     FORGETFUL,
     PATIENCE,
+    LineClock,
     Proxy,
     Server,
     fresh_lines,
@@ -42,20 +43,6 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 TIMEOUTS = {"SOCKET_TIMEOUT": 1, "SOCKET_CONNECT_TIMEOUT": 1}
 PASSWORD = "open sesame"
 AN_INTERVAL = timedelta(seconds=61)  # SESSIONKIT_TOUCH_INTERVAL and a bit
-
-
-class LineClock:
-    """The clock of the line to Redis, which the tests need not wait for."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
-
-    def tick(self):
-        """Let the moment pass for which nobody knocks again."""
-        self.now += redis_clients.HOLD
 
 
 @pytest.fixture(autouse=True)
