@@ -94,6 +94,10 @@ MESSAGES = {
         "SESSION_SAVE_EVERY_REQUEST is not needed: activity keeps a session alive without it.",
         "Set SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
     ),
+    "W018": (
+        "CACHES[{alias!r}] has a KEY_FUNCTION, which does not change the keys of sessions.",
+        "Set SESSIONKIT_REDIS_PREFIX to tell sites apart, and leave KEY_FUNCTION out.",
+    ),
     # Of check_deployment().
     "W005": (
         "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",

@@ -92,8 +92,11 @@ class SessionStore(base.SessionStore):
             client = sync_client() if ask else source()
         except (ImproperlyConfigured, InvalidCacheBackendError):
             return [("E012", {"alias": settings.SESSION_CACHE_ALIAS})]
+        alias = settings.SESSION_CACHE_ALIAS
+        configured: dict[str, Any] = settings.CACHES
+        unused = [("W018", {"alias": alias})] if configured[alias].get("KEY_FUNCTION") else []
         if not ask:
-            return []
+            return unused
         nodes: list[dict[str, Any]] = [{}]
         if isinstance(client, RedisCluster):
             primaries = client.get_primaries()  # type: ignore[no-untyped-call]
@@ -102,7 +105,8 @@ class SessionStore(base.SessionStore):
         for node in nodes:
             with suppress(*cls.unavailable):  # the site will say so
                 policies.add(client.info("memory", **node)["maxmemory_policy"])
-        return [("W009", {"policy": policy}) for policy in policies - {"noeviction"}]
+        evicting = [("W009", {"policy": policy}) for policy in policies - {"noeviction"}]
+        return [*unused, *evicting]
 
     # The one verb that is not a flow: every request waits for it, and a flow costs three calls.
 

@@ -64,6 +64,7 @@ REDIS: dict[str, Any] = {
     "SESSION_CACHE_ALIAS": "default",
 }
 # Nobody is there: a check asks nobody.
+DJANGOS_KEYS = "django.core.cache.backends.base.default_key_func"
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
 
 WRONG: dict[str, list[dict[str, Any]]] = {
@@ -210,6 +211,9 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     ],
     "W004": [
         {"SESSION_SAVE_EVERY_REQUEST": True},
+    ],
+    "W018": [
+        {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "KEY_FUNCTION": DJANGOS_KEYS}}},
     ],
 }
 
