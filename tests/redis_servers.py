@@ -25,6 +25,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.test import override_settings
 from django_redis.pool import ConnectionFactory
+from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException
 
 from django_sessionkit.backends import redis_clients
@@ -344,6 +345,11 @@ def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
         wait_for(lambda: all(map(_is_complete, nodes)))
         factory = "django_sessionkit.backends.redis_clients.ClusterConnectionFactory"
         yield Topology(nodes, f"redis://{HOST}:{nodes[0].port}", {"CONNECTION_FACTORY": factory})
+
+
+def node_at(server: Server) -> ClusterNode:
+    """Return a server of a Cluster as redis-py is told of it."""
+    return ClusterNode(HOST, server.port)  # type: ignore[no-untyped-call]
 
 
 def _role(node: Server) -> bytes | None:

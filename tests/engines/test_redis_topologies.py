@@ -527,3 +527,16 @@ def test_the_node_that_takes_over_has_not_failed(outage, monkeypatch):
     assert len(refreshes) == 2
     for key in keys[outage.killed]:
         assert SessionStore(key).load() == {"cart": ["teapot"]}
+
+
+# A process that starts meanwhile.
+
+
+def test_a_process_can_start_without_the_node_in_location(outage, drive):
+    (key, *_) = outage.spread(stored_session)[outage.healthy]
+    outage.begin()
+    others = {"startup_nodes": [redis_servers.node_at(outage.healthy)]}
+    location = f"redis://{HOST}:{outage.killed.port}"
+    options = {**outage.topology.options, "REDIS_CLIENT_KWARGS": others}
+    with sessions_in(location, SOCKET_TIMEOUT=1, **options):
+        assert drive(SessionStore(key), "load") == {"cart": ["teapot"]}
