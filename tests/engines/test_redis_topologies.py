@@ -534,7 +534,7 @@ def test_the_node_that_takes_over_has_not_failed(outage, monkeypatch):
 
 def test_a_process_can_start_without_the_node_in_location(outage, drive):
     (key, *_) = outage.spread(stored_session)[outage.healthy]
-    outage.begin()
+    outage.killed.kill()
     others = {"startup_nodes": [redis_servers.node_at(outage.healthy)]}
     location = f"redis://{HOST}:{outage.killed.port}"
     options = {**outage.topology.options, "REDIS_CLIENT_KWARGS": others}
