@@ -349,7 +349,7 @@ def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
 
 def node_at(server: Server) -> ClusterNode:
     """Return a server of a Cluster as redis-py is told of it."""
-    return ClusterNode(HOST, server.port)  # type: ignore[no-untyped-call]
+    return ClusterNode(HOST, server.port)
 
 
 def _role(node: Server) -> bytes | None:

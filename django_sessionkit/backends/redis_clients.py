@@ -179,7 +179,7 @@ def _node_failed(
 ) -> None:
     # After a failure redis-py asks the other nodes who has the key. If that is another node by now,
     # nobody will ask this one again, and the other one has not failed.
-    if node_of(client, key) != node:
+    if node_of(client, key) not in ("", node):
         return
     known = dead_lines.setdefault(node, Line())
     known.failed(error)
