@@ -36,7 +36,14 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import SAFE_METHODS, is_of_browser, is_page
-from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
+from django_sessionkit.visit.interruptions import (
+    Lock,
+    Locked,
+    Missing,
+    NoAnswer,
+    OverLimit,
+    Unopened,
+)
 from django_sessionkit.visit.redirects import (
     local_url,
     path_of,
@@ -180,7 +187,7 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
         # The transaction of the view was rolled back, and its new session with that.
         cookies.spare(request)
         return response
-    if session.is_known:
+    if session.is_known or isinstance(session.interruption, Unopened):
         # A parallel request, a sign-in in another tab say, has given the session a new key, and its
         # answer has the new cookie.
         cookies.spare(request)
@@ -339,7 +346,9 @@ def _notice_of_lock(lock: Lock, limit: int | None, back: str | None) -> Notice:
 def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     """Answer for a sign-in that the limit does not allow. The session that there was is kept."""
     before: Any = request.session
-    session = type(before)(before.session_key)
+    if before.is_beside:
+        cookies.spare(request)
+    session = type(before)(None if before.is_beside else before.session_key)
     request.session = session
     session.ensure_loaded()
     # Send the cookie again: another request may have changed the key meanwhile.

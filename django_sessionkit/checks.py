@@ -107,6 +107,10 @@ MESSAGES = {
         "SESSIONKIT_POLICY = {policy!r} may lock sessions, and no URL leads to what unlocks them.",
         'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
     ),
+    "W018": (
+        "CACHES[{alias!r}] has a KEY_FUNCTION, which does not change the keys of sessions.",
+        "Set SESSIONKIT_REDIS_PREFIX to tell sites apart, and leave KEY_FUNCTION out.",
+    ),
     # Of check_deployment().
     "W005": (
         "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",

@@ -13,6 +13,7 @@ from django.utils.functional import cached_property
 from django_sessionkit import answers
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.storage import Storage
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import SAFE_METHODS, Visit, client_of
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
@@ -20,9 +21,15 @@ from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
-    """Use this in place of Django's, at the same place in MIDDLEWARE."""
+    """
+    Use this in place of Django's, at the same place in MIDDLEWARE. With an engine that is not ours,
+    it does what Django's does.
+    """
 
     def process_request(self, request: HttpRequest) -> None:
+        if not self.is_our_engine:
+            super().process_request(request)
+            return
         session: Any = self.SessionStore(cookies.read(request))
         request.session = session
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
@@ -41,6 +48,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return answers.unavailable(request) if isinstance(exception, StoreUnavailable) else None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if not self.is_our_engine:
+            return super().process_response(request, response)
         try:
             touch_others(request)
             if not isinstance(getattr(request, "session", None), self.SessionStore):
@@ -75,7 +84,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         Do the same without a thread, which costs more than the session does, where nothing but a
         save is left to do.
         """
-        if self.is_overridden:
+        if self.is_overridden or not self.is_our_engine:
             return cast("HttpResponse", await super().__acall__(request))
         self.process_request(request)
         response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
@@ -96,6 +105,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return await sync_to_async(answers.unavailable)(request)
         finally:
             current_request.set(None)
+
+    @cached_property
+    def is_our_engine(self) -> bool:
+        """Whether SESSION_ENGINE is one of this kit, or made of one. See sessionkit.E002."""
+        return issubclass(self.SessionStore, Storage)
 
     @cached_property
     def is_overridden(self) -> bool:

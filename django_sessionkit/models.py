@@ -139,15 +139,14 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             # now on. A key that changed before has its new digest here.
             marked = everything.filter(pk__in=[row[0] for row in batch])
             digests = list(marked.values_list("digest", flat=True))
-            if unavailable is None:
-                # Inside the caller's transaction, use a savepoint: a failure of the store must not
-                # take the marks back.
-                in_atomic_block = connections[rows.db].in_atomic_block
-                try:
-                    with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
-                        store.call(store.remove, digests)
-                except StoreUnavailable as error:
-                    unavailable = error
+            # Inside the caller's transaction, use a savepoint: a failure of the store must not take
+            # the marks back.
+            in_atomic_block = connections[rows.db].in_atomic_block
+            try:
+                with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
+                    store.call(store.remove, digests)
+            except StoreUnavailable as error:
+                unavailable = error
             _announce(revoked, reason, by)
             _announce(expired, EndReason.EXPIRED, None)
             _announce(idle, EndReason.IDLE, None)

@@ -11,8 +11,9 @@ Four words are used as they are meant here:
 - *unknown*: nothing is stored under this digest. That is an answer and never an error.
 - *expired*: ``expires_at`` is not later than now. What has expired counts as unknown, for every
   verb, whether or not it was removed yet.
-- *malformed*: something is stored under the digest that this storage cannot have written. It counts
-  as unknown for reading, and is never an error.
+- *malformed*: something is stored under the digest that this storage cannot have written. Reading
+  it returns an empty payload, which does not open; for writing it counts as unknown. It is never an
+  error.
 - *unavailable*: the storage cannot tell, for it does not answer, or refuses to write. Only then a
   verb raises, namely one of the classes in ``unavailable``, and nobody may conclude anything about
   the session from that.
@@ -57,7 +58,7 @@ class Storage(ABC):
     @abstractmethod
     def read(cls, digest: str) -> Stored | None:
         """
-        Return what is stored under a digest, or None if it is unknown, expired or malformed.
+        Return what is stored under a digest, or None if it is unknown or expired.
 
         One round trip.
         """
@@ -116,13 +117,19 @@ class Storage(ABC):
     def remove(cls, digests: Collection[str]) -> None:
         """
         Remove these sessions, in one round trip. Unknown digests are no error. When this returns,
-        no request that is under way can write any of the sessions back.
+        no request that is under way can write any of the sessions back. If one of several servers
+        does not answer, the sessions on the others are removed before the error is raised.
         """
 
     @classmethod
     @abstractmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
-        """Return the digests that are neither unknown nor expired. One round trip."""
+        """
+        Return the digests that are neither unknown nor expired. One round trip.
+
+        A storage of several servers counts the digests of one that does not answer as known,
+        because nobody may conclude anything from that. It raises an error if none answers.
+        """
 
     @classmethod
     @abstractmethod
@@ -134,6 +141,14 @@ class Storage(ABC):
 
         Raises StoreUnavailable.
         """
+
+    @classmethod
+    def is_within_reach(cls, digest: str) -> bool:
+        """
+        Tell whether a new session can be stored under this digest, as far as is known without
+        asking: of several servers, the one that it falls to may be down.
+        """
+        return True
 
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:

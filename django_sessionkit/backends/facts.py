@@ -121,8 +121,8 @@ class Facts(NamedTuple):
         Return how many milliseconds lie between two writes of activity, for a session with this
         ``_session_expiry``, or else an age of ``cookie_age`` seconds.
         """
-        age = expiry if expiry and isinstance(expiry, int) else cookie_age
-        age = min(age, int(self.policy.get("idle", age)))
+        age: float = expiry if expiry and isinstance(expiry, (int, float)) else cookie_age
+        age = min(age, self.policy.get("idle", age))
         return min(1000.0 * conf.SESSIONKIT_TOUCH_INTERVAL, 1000.0 * age / SHARE)
 
     # The session key.
@@ -219,7 +219,7 @@ class Facts(NamedTuple):
             return []
         then = self.bound or {}
         now = _traits(then, client)
-        changes = [_change(name, then[name], now[name]) for name in then]
+        changes = [_change(name, then[name], now[name]) for name in now]
         return [change for change in changes if change]
 
     def bound_to(self, client: Client | None) -> Self:
@@ -227,7 +227,8 @@ class Facts(NamedTuple):
         if self.bound is None or client is None:
             return self
         now = _traits(self.bound, client)
-        bound = {name: _known(name, then, now[name]) for name, then in self.bound.items()}
+        known = {name: _known(name, self.bound[name], now[name]) for name in now}
+        bound = {**self.bound, **known}
         return self if bound == self.bound else self._replace(bound=bound)
 
     def rebound(self, client: Client | None) -> Self:
@@ -239,12 +240,15 @@ KNOWN = len(Facts._fields) - 1
 
 
 def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
-    """Return what is known of the client under these names of Policy.bind, or else ""."""
+    """
+    Return what is known of the client under these names of Policy.bind, or else "". A name that a
+    later version has stored is left out.
+    """
     if client is None:
         return dict.fromkeys(names, "")
     device = device_of(client.user_agent)
     known = {"browser": device.browser, "system": device.system, "network": client.network}
-    return {name: known[name] for name in names}
+    return {name: known[name] for name in names if name in known}
 
 
 def _change(name: str, then: str, now: str) -> str:
@@ -317,7 +321,9 @@ class Activity(NamedTuple):
 
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
         age = self.cookie_age if not expiry else age_of(expiry, now)
-        ends = (active_at if keeps_expiry else now) + int(age * 1000)
+        # An age begins with the last activity. A date stays where it is.
+        slides = not isinstance(expiry, (str, datetime))
+        ends = (active_at if keeps_expiry and slides else now) + int(age * 1000)
         # After 1970: not every store takes a date before that.
         ends = min(ends, facts.ends_at(active_at, expiry, self.cookie_age))
         expires_at = max(1, ends)  # every store takes that

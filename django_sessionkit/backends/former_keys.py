@@ -22,7 +22,7 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_key_reused
 from django_sessionkit.storage import Storage
 from django_sessionkit.visit.client import Client
-from django_sessionkit.visit.interruptions import Missing
+from django_sessionkit.visit.interruptions import Missing, Unopened
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -55,9 +55,11 @@ class FormerKeys(Storage, SessionBase):
             reads += 1
             key.prepare()  # before the wait for the store: after it, everything takes longer
             stored = yield self.read, key.digest
-            here = stored and found(stored, key, self.serializer)
-            if here is None:
+            if stored is None:
                 return Missing(key.digest)
+            here = found(stored, key, self.serializer)
+            if here is None:
+                return Unopened()
             facts: Facts = here.record.facts
             if former is not None and facts.seen is not None:
                 is_delivered = True

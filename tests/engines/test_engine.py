@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.views.debug import ExceptionReporter
 
-from django_sessionkit.backends import saving
+from django_sessionkit.backends import loading
 from django_sessionkit.backends.sealing import SessionKey, digest_of
 from django_sessionkit.models import UserSession
 from django_sessionkit.visit.client import Client
@@ -76,7 +76,6 @@ def test_a_payload_that_is_tampered_with_is_an_empty_session(drive, stored, capl
     store.tamper(digest, payload[:-1] + bytes([payload[-1] ^ 1]))
     session = again(stored)
     assert drive(session, "load") == {}
-    assert session.session_key is None
     (record,) = caplog.records
     assert record.name == "django.security.SuspiciousSession"
     assert stored.session_key not in record.getMessage()
@@ -129,7 +128,7 @@ def test_a_key_that_was_never_issued_is_not_adopted_by_a_detour(drive, how):
 @pytest.mark.standard("ASVS-7.2.3", "ASVS-15.4.2")
 def test_a_random_source_that_repeats_itself_overwrites_nobody(drive, stored, monkeypatch):
     keys = iter([stored.session_key, "b" * 32])
-    monkeypatch.setattr(saving, "new_session_key", lambda: SessionKey(next(keys)))
+    monkeypatch.setattr(loading, "new_session_key", lambda: SessionKey(next(keys)))
     session = SessionStore()
     session["cart"] = ["kettle"]
     drive(session, "save")
@@ -139,7 +138,7 @@ def test_a_random_source_that_repeats_itself_overwrites_nobody(drive, stored, mo
 
 @pytest.mark.standard("ASVS-7.2.3")
 def test_a_random_source_that_is_stuck_is_an_error(drive, stored, monkeypatch):
-    monkeypatch.setattr(saving, "new_session_key", lambda: stored.session_key)
+    monkeypatch.setattr(loading, "new_session_key", lambda: stored.session_key)
     with pytest.raises(CreateError):
         drive(SessionStore(), "create")
 
@@ -494,10 +493,50 @@ def test_without_the_old_secret_key_everybody_is_a_new_visitor(drive, stored, se
     with caplog.at_level(logging.WARNING):
         assert drive(again(stored), "load") == {}
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("reading", [True, False], ids=["read", "overwritten unread"])
+def test_what_does_not_open_is_not_written_over(drive, stored, settings, caplog, reading):
+    settings.SECRET_KEY, known = "another", settings.SECRET_KEY
     mine = again(stored)
-    mine.clear()
-    with pytest.raises(UpdateError):
-        drive(mine, "save")
+    if reading:
+        assert drive(mine, "get", "cart") is None
+    else:
+        mine.clear()
+    drive(mine, "save")  # nothing is nowhere
+    assert mine.session_key == stored.session_key
+    mine["cart"] = ["kettle"]
+    drive(mine, "save")
+    drive(mine, "save")
+    assert mine.session_key != stored.session_key
+    assert len(caplog.records) == 1
+    assert drive(again(mine), "load") == {"cart": ["kettle"]}
+    settings.SECRET_KEY = known
+    assert drive(again(stored), "load") == {"cart": ["teapot"], "language": "en"}
+    assert len(store.payloads()) == 2
+
+
+@pytest.mark.parametrize("verb", ["cycle_key", "create"])
+def test_a_new_key_for_what_does_not_open_leaves_that_alone(drive, stored, settings, verb):
+    settings.SECRET_KEY, known = "another", settings.SECRET_KEY
+    mine = again(stored)
+    mine["cart"] = ["kettle"]
+    drive(mine, verb)
+    assert drive(again(mine), "load") == {"cart": ["kettle"]}
+    settings.SECRET_KEY = known
+    assert drive(again(stored), "load") == {"cart": ["teapot"], "language": "en"}
+
+
+@pytest.mark.parametrize("verb", ["delete", "flush"])
+@pytest.mark.parametrize("reading", [True, False], ids=["read", "unread"])
+def test_what_does_not_open_can_be_deleted(drive, stored, settings, caplog, reading, verb):
+    settings.SECRET_KEY = "another"
+    mine = again(stored)
+    if reading:
+        assert drive(mine, "get", "cart") is None
+    drive(mine, verb)
+    assert store.payloads() == {}
+    assert len(caplog.records) == 1
 
 
 def test_it_works_in_an_event_loop():

@@ -23,7 +23,17 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit.interruptions import NoAnswer
 from tests.browsers import sets_no_cookie, view
 from tests.people import is_in, key_of, post_sign_in
-from tests.redis_servers import DURABLE, FORGETFUL, PATIENCE, Proxy, Server, sessions_in, wait_for
+from tests.redis_servers import (
+    DURABLE,
+    FORGETFUL,
+    PATIENCE,
+    LineClock,
+    Proxy,
+    Server,
+    fresh_lines,
+    sessions_in,
+    wait_for,
+)
 from tests.servers import HOST, free_port
 from tests.store import travel
 
@@ -35,25 +45,11 @@ PASSWORD = "open sesame"
 AN_INTERVAL = timedelta(seconds=61)  # SESSIONKIT_TOUCH_INTERVAL and a bit
 
 
-class LineClock:
-    """The clock of the line to Redis, which the tests need not wait for."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
-
-    def tick(self):
-        """Let the moment pass for which nobody knocks again."""
-        self.now += redis_clients.HOLD
-
-
 @pytest.fixture(autouse=True)
 def line_clock(monkeypatch):
     clock = LineClock()
     monkeypatch.setattr(redis_clients, "time", clock)
-    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+    fresh_lines(monkeypatch)
     return clock
 
 
