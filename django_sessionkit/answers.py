@@ -31,7 +31,13 @@ from django_sessionkit.models import EndReason
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import is_page
 from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
-from django_sessionkit.visit.redirects import path_of, sign_in_url, way_back, with_way_back
+from django_sessionkit.visit.redirects import (
+    leads_somewhere,
+    path_of,
+    sign_in_url,
+    way_back,
+    with_way_back,
+)
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -193,7 +199,8 @@ def _signed_out(
     to, wanted = sign_in_url(), str(getattr(instead_of, "url", ""))
     says_next = to is not None
     if _is_sign_in(request, wanted):  # the view knows its own sign-in page
-        to = to and wanted
+        to = wanted if leads_somewhere(wanted) else to
+        says_next = to is not None
     elif to is not None and request.method == "GET":
         # Another host learns no more than the path: the query may hold a secret.
         is_ours = urlsplit(to).netloc in ("", request.get_host())

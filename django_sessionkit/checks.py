@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.visit.redirects import sign_in_url
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
 MESSAGES = {
@@ -93,6 +94,10 @@ MESSAGES = {
     "W004": (
         "SESSION_SAVE_EVERY_REQUEST is not needed: activity keeps a session alive without it.",
         "Set SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
+    ),
+    "W012": (
+        "LOGIN_URL = {url!r} leads to no page, so whoever was signed out is not sent to sign in.",
+        'Set LOGIN_URL to your sign-in page, for example "admin:login", or to a URL with its host.',
     ),
     # Of check_deployment().
     "W005": (
@@ -175,7 +180,7 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     store = _engine(kwargs.get("databases"))
-    return [*_apps(), *store, *_middleware(), *_settings(), *_cookie()]
+    return [*_apps(), *store, *_middleware(), *_settings(), *_cookie(), *_urls()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -289,6 +294,11 @@ def _cookie() -> Iterator[checks.CheckMessage]:
             yield _message("E009", cookie=cookie, setting=setting, value=value)
     if _samesite() == "none" and not settings.SESSION_COOKIE_SECURE:
         yield _message("E010")
+
+
+def _urls() -> Iterator[checks.CheckMessage]:
+    if getattr(settings, "ROOT_URLCONF", None) and sign_in_url() is None:
+        yield _message("W012", url=settings.LOGIN_URL)
 
 
 def _deployed_cookie() -> Iterator[checks.CheckMessage]:
