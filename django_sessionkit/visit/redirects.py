@@ -4,7 +4,6 @@ from contextlib import suppress
 from urllib.parse import quote, unquote, urlsplit
 
 from django.conf import global_settings, settings
-from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseRedirect
 from django.shortcuts import resolve_url
@@ -79,6 +78,9 @@ def way_back(back: str) -> str:
 
 def with_way_back(request: HttpRequest, url: str, back: str) -> HttpResponseRedirect:
     """Redirect a visitor to a page, with ``?next=`` to bring them back to the path ``back``."""
+    # Here, because the system checks import this module on a site without that app, too.
+    from django.contrib.auth.views import redirect_to_login
+
     back = way_back(back)
     if urlsplit(url).netloc not in ("", request.get_host()):
         back = request.build_absolute_uri(back)

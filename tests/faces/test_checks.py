@@ -211,6 +211,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "W004": [
         {"SESSION_SAVE_EVERY_REQUEST": True},
     ],
+    "W012": [{"LOGIN_URL": "/nowhere/"}, {"LOGIN_URL": "nowhere"}],
 }
 
 DEPLOYED: dict[str, Any] = {
@@ -260,6 +261,8 @@ WRONG_WHEN_ASKED = ["W009"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
+    {"ROOT_URLCONF": None},
+    {"LOGIN_URL": "https://sso.example/sign-in"},
     {**REDIS, "CACHES": {"default": DJANGO_REDIS}},
     {
         **REDIS,
@@ -487,6 +490,7 @@ def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
         "from example_project.settings import *\n"
         "INSTALLED_APPS = ['django_sessionkit']\n"
         "ROOT_URLCONF = 'site_urls'\n"
+        "LOGIN_URL = 'https://sso.example/'\n"
     )
     (tmp_path / "site_urls.py").write_text("urlpatterns = []\n")
     done = subprocess.run(

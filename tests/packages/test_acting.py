@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 
 def set_password(request):
+    if name := request.GET.get("token"):
+        request.session.get("cart")
+        request.user = User.objects.get(username=name)
     user = User.objects.get(pk=request.user.pk)
     user.set_password("sencha")
     user.save()
@@ -187,6 +190,16 @@ def test_what_staff_end_in_the_admin_while_they_act_as_other_staff_is_ended_by_t
     assert (entry.user, entry.object_id) == (staff, str(row.pk))
 
 
+def test_whoever_is_known_by_a_token_is_named_and_not_whose_cookie_comes_with_it(
+    enter, alice, bob, phone
+):
+    browser = enter("bob", "secret")
+    row = row_of(phone)
+    assert browser.get("/set_password/", {"token": "alice"}).status_code == 200
+    row.refresh_from_db()
+    assert (row.end_reason, row.ended_by) == (EndReason.PASSWORD_CHANGE, alice)
+
+
 # What the user sees of it.
 
 
@@ -315,3 +328,17 @@ def test_whoever_signs_in_after_somebody_else_is_counted(axes, enter, alice, bob
         case _:
             assert is_in(second)
             assert not is_in(first)
+
+
+# Guessing.
+
+
+def test_axes_protects_our_page_for_the_password(enter, alice, settings, clock):
+    settings.AXES_ENABLED, settings.AXES_FAILURE_LIMIT = True, 3
+    browser = enter("alice", "secret")
+    clock.move(seconds=1000)
+    for _ in range(3):
+        answer = browser.post(PROVE, {"password": "wrong", "next": "/pay/"})
+    assert answer.status_code == 429
+    assert browser.post(PROVE, {"password": "secret", "next": "/pay/"}).status_code == 429
+    assert browser.get("/pay/").status_code == 302

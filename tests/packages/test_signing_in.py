@@ -93,16 +93,39 @@ def test_an_app_of_allauth_stays_signed_in_while_it_is_used_and_is_a_device(
 
 def test_whoever_signs_in_by_openid_connect_has_a_device(clock, browse, alice, identities):
     browser = browse(**{"user-agent": FIREFOX})
-    asked = browser.get("/oidc/authenticate/").headers["Location"]
-    assert asked.startswith(f"{identities}/authorize")
-    query = {name: value for name, (value,) in parse_qs(urlsplit(asked).query).items()}
-    answer = {"state": query["state"], "code": f"alice:{query['nonce']}"}
-    assert browser.get("/oidc/callback/", answer).headers["Location"] == "/"
+    sign_in_at(identities, browser, "/oidc/authenticate/")
     assert is_in(browser)
     assert (row_of(browser).user_agent, row_of(browser).ip) == (FIREFOX, "127.0.0.1")
     clock.move(seconds=100)
     assert is_in(browser)
     assert row_of(browser).last_seen_at == datetime.now(UTC)
+
+
+def test_whoever_signs_in_by_openid_connect_proves_who_they_are_by_that_and_not_by_coming_back(
+    clock, browse, alice, identities, settings
+):
+    alice.set_unusable_password()
+    alice.save()
+    settings.LOGIN_URL = "oidc_authentication_init"
+    browser = browse()
+    sign_in_at(identities, browser, "/oidc/authenticate/")
+    clock.move(seconds=1000)
+    to = "/oidc/authenticate/?next=/pay/"
+    assert browser.get("/pay/").headers["Location"] == to
+    sign_in_at(identities, browser, to, "/pay/")
+    assert browser.get("/pay/").headers["Location"] == to
+    browser.post("/logout/")
+    sign_in_at(identities, browser, to, "/pay/")
+    assert browser.get("/pay/").status_code == 200
+
+
+def sign_in_at(identities, browser, url, leads_to="/"):
+    """Sign in as Alice at the server of identities, to which this URL leads."""
+    asked = browser.get(url).headers["Location"]
+    assert asked.startswith(f"{identities}/authorize")
+    query = {name: value for name, (value,) in parse_qs(urlsplit(asked).query).items()}
+    answer = {"state": query["state"], "code": f"alice:{query['nonce']}"}
+    assert browser.get("/oidc/callback/", answer).headers["Location"] == leads_to
 
 
 # django-cas-ng.
