@@ -217,6 +217,7 @@ def test_a_user_sees_that_staff_act_as_them_but_not_where_these_are(
         assert all("Support access" in words(page) for page in pages)
         pages.append(phone.get(f"{LIST}{acting.pk}/end/").text)
         assert "Sign out Support access?" in words(pages[-1])
+        assert "Address" not in words(pages[-1])
     for page in pages:
         assert "198.51.100.7" not in page
         assert "Chrome" not in page

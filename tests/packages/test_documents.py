@@ -2,6 +2,7 @@
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 from django.http import HttpResponse
@@ -39,7 +40,7 @@ def editing(request):
     return HttpResponse(str(request.user))
 
 
-ACTING = []
+ACTING: list[Any] = []
 
 
 def act_as(request):
