@@ -203,11 +203,11 @@ class Facts(NamedTuple):
             bound=_traits(policy.bind, client) if policy.bind else None,
         )
 
-    def passed_on(self, user: str, actor: str | None, now: int) -> Self:
+    def passed_on(self, user: str, acting: bool, now: int) -> Self:
         """
-        Return the facts of the session that follows this one because somebody begins or ends to act
-        as another user. That proves nothing: the proof of identity stays the one that there was,
-        with its policy and its longest lifetime.
+        Return the facts of the session that follows this one because whoever is behind it begins or
+        ends to act as another user. That proves nothing: the proof of identity stays the one that
+        there was, with its policy and its longest lifetime.
         """
         return type(self)(
             user=user,
@@ -216,7 +216,7 @@ class Facts(NamedTuple):
             deadline=self.deadline,
             keyed_at=None if self.keyed_at is None else now,
             bound=self.bound,
-            actor=actor,
+            actor=self.person if acting else None,
         )
 
     def with_clock_set(self, now: int, tolerance: int) -> Self:

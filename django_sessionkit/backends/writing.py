@@ -143,9 +143,9 @@ class Writing(Merging):
         activity, actor, before = self._activity(), actor_in(data), self._flushed
         now = activity.now
         if before is not None and actor is not None:
-            facts = before.passed_on(user, actor, now)
+            facts = before.passed_on(user, True, now)
         elif before is not None and before.actor == user:
-            facts = before.passed_on(user, None, now).under(policy, self.client)
+            facts = before.passed_on(user, False, now).under(policy, self.client)
         else:
             facts = Facts(user=user, actor=actor).proved(policy, self.client, now)
         self._is_entered = actor is None
@@ -181,10 +181,10 @@ class Writing(Merging):
         actor, now = actor_in(data), self._activity().now
         if actor is not None:
             self._is_entered = self._decides_later = False
-            handle = facts.handle
+            handle, facts = facts.handle, facts._replace(actor=actor)
             if self._flushed is not None:
-                facts = self._flushed.passed_on(cast("str", facts.user), actor, now)
-            facts = facts._replace(handle=handle, actor=actor)
+                facts = self._flushed.passed_on(cast("str", facts.user), True, now)
+            facts = facts._replace(handle=handle)
             plan = self._activity().plan(facts, data.get("_session_expiry"))
             yield registry.enter_support, handle, facts.authenticated_at, plan.lifetime
             return _with_row(facts, plan)
