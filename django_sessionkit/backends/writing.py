@@ -96,7 +96,7 @@ class Writing(Merging):
     ) -> AbstractContextManager[object]:
         """One statement needs no transaction. Where the row is written too, there are two."""
         user = user_in(data, facts.user)
-        writes_row = moving or plan.row_is_behind or self._is_entered
+        writes_row = moving or plan.row_is_behind or self._is_to_be_decided(facts, data)
         if user == facts.user and (user is None or not writes_row):
             return ONE_STATEMENT
         return self.atomic()
@@ -113,8 +113,8 @@ class Writing(Merging):
         """
         user = user_in(data, facts.user)
         if user == facts.user:
-            if self._is_entered and facts.handle:
-                facts, plan = yield from self._look_again(facts, data, digest, plan)
+            if self._is_to_be_decided(facts, data):
+                facts, plan = yield from self._decide(facts, data, digest)
             if facts.handle and plan.row_is_behind:
                 client = None if self.background else self.client
                 at = facts.may_have(digest), plan.active_at, plan.lifetime, client
@@ -171,35 +171,34 @@ class Writing(Merging):
         yield registry.touch, facts.handle, [digest], activity.now, plan.lifetime, None
         return _with_row(facts, plan)
 
-    def _look_again(
-        self, facts: Facts, data: Data, digest: str, plan: Plan
-    ) -> Flow[tuple[Facts, Plan]]:
-        """
-        Look again at a session whose row this request has opened: by now, somebody may have noted
-        that they act as its user. Decide what was left open until then.
-        """
-        actor, now = actor_in(data), self._activity().now
-        if actor is not None:
-            self._is_entered = self._decides_later = False
-            handle, facts = facts.handle, facts._replace(actor=actor)
-            if self._flushed is not None:
-                facts = self._flushed.passed_on(cast("str", facts.user), True, now)
-            facts = facts._replace(handle=handle)
-            plan = self._activity().plan(facts, data.get("_session_expiry"))
-            yield registry.enter_support, handle, facts.authenticated_at, plan.lifetime
-            return _with_row(facts, plan)
-        if self._decides_later:
-            user = cast("str", facts.user)
+    def _is_to_be_decided(self, facts: Facts, data: Data) -> bool:
+        """Tell whether somebody has noted, since this request has opened the row, that they act as
+        its user, or whether the session does not count yet, because somebody may note that."""
+        if not self._is_entered:
+            return False
+        return self._decides_later or (facts.actor is None and actor_in(data) is not None)
+
+    def _decide(self, facts: Facts, data: Data, digest: str) -> Flow[tuple[Facts, Plan]]:
+        """Decide what was open until it was known whether somebody acts as the user."""
+        actor, handle, user = actor_in(data), facts.handle, cast("str", facts.user)
+        if actor is None:
             policy = yield from self._policy_of(user)
             try:
-                is_in = yield registry.enter_late, facts.handle, user, policy
+                is_in = yield registry.enter_late, handle, user, policy
             except TooManySessions as refusal:
                 self._interrupted_by(OverLimit(refusal.args[0]))
                 raise
             self._decides_later = False
             if not is_in:
                 return (yield from self._wait_for_room(facts, data, digest, policy))
-        return facts, plan
+            return facts, self._activity().plan(facts, data.get("_session_expiry"))
+        facts, activity = facts._replace(actor=actor), self._activity()
+        if self._flushed is not None:
+            facts = self._flushed.passed_on(user, True, activity.now)._replace(handle=handle)
+        plan = activity.plan(facts, data.get("_session_expiry"))
+        yield registry.enter_support, handle, facts.authenticated_at, plan.lifetime
+        self._decides_later = False
+        return _with_row(facts, plan)
 
     def _move_row(self, key: SessionKey, new: str, facts: Facts, plan: Plan) -> Flow[SessionKey]:
         """Have the row follow to a new key; return the key that the session has until then."""
