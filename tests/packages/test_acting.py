@@ -11,10 +11,12 @@ from django.http import HttpResponse
 from django.urls import path
 
 from django_sessionkit.models import EndReason, UserSession
+from tests.browsers import deletes_the_cookie
 from tests.packages.support import PACKAGES, SIGN_IN
 from tests.packages.urls import urlpatterns as site
 from tests.pages import LIST, PROVE, words
 from tests.people import end_url, handle, is_in, post_sign_in, row_of, who
+from tests.store import payloads
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
@@ -322,9 +324,11 @@ def test_staff_act_as_a_third_person_from_there(
 def test_whoever_signs_in_after_somebody_else_is_counted(axes, enter, alice, bob, policy, mode):
     policy(limit=1, on_limit=mode)
     first, second = enter("alice", "secret"), enter("bob", "secret")
-    post_sign_in(second, "alice")
+    answer = post_sign_in(second, "alice")
     match mode:
         case "refuse":
+            assert deletes_the_cookie(answer)  # that of Bob's session, which has ended
+            assert set(payloads()) == {row_of(first).digest}
             assert is_in(first)
             assert who(second) in ("", "/login/")
             assert UserSession.objects.filter(user=alice).count() == 1
