@@ -15,6 +15,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.db import router
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
@@ -99,6 +100,10 @@ MESSAGES = {
         "LOGIN_URL = {url!r} leads to no page, so whoever was signed out is not sent to sign in.",
         'Set LOGIN_URL to your sign-in page, for example "admin:login", or to a URL with its host.',
     ),
+    "W020": (
+        "SESSIONKIT_POLICY = {policy!r} may lock sessions, and no URL leads to what unlocks them.",
+        'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
+    ),
     # Of check_deployment().
     "W005": (
         "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",
@@ -138,6 +143,8 @@ ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the b
 # The presets that stand for a level of NIST. A site that chose one is told what else the level asks
 # for, besides timeouts.
 LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal3": "AAL3"}
+# The presets that never lock a session. Nobody can tell what a function of the site may answer.
+NEVER_LOCK = {f"django_sessionkit.policy.{name}" for name in ("default", "staff", "aal1", "aal3")}
 
 
 def _is_text(value: object) -> bool:
@@ -285,6 +292,18 @@ def _policy() -> Iterator[checks.CheckMessage]:
     else:
         if not callable(found):
             yield _message("E013", policy=policy, wrong="is not a function")
+        elif policy not in NEVER_LOCK and not _has_our_pages():
+            yield _message("W020", policy=policy)
+
+
+def _has_our_pages() -> bool:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return True  # a process of the site that has no pages at all
+    try:
+        reverse("django_sessionkit:session_limit")
+    except NoReverseMatch:
+        return False
+    return True
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:

@@ -14,12 +14,9 @@ from django_sessionkit import answers
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.visit import cookies
-from django_sessionkit.visit.client import Visit, client_of
+from django_sessionkit.visit.client import SAFE_METHODS, Visit, client_of
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
-
-# The methods that only ask for something (RFC 9110 §9.2.1).
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -64,9 +61,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 return answers.unavailable(request)
             if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
                 session.ensure_loaded()  # otherwise the save would be the first to miss it
-            response = answers.instead_of(request, response)
+            response = answers.accompany(request, response)
             if answers.is_locked_out(session):
-                return response
+                return response  # such a session is not written, and its cookie stays
             session.finish(answered=response.status_code < 500)
         try:
             return self.save(request, response)
@@ -89,6 +86,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
             if saved := is_to_be_saved(session, response):
                 # A visitor who goes away cancels the request, but not half of what is written.
                 await shield(session.asave())
+            if cast("Any", session).waits_for_room:
+                response = await sync_to_async(answers.ask_for_room)(request, response)
             cookies.finish(request, cast("Any", session), response, saved)
             return response
         except UpdateError:
@@ -108,6 +107,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session: Any = request.session
         if saved := is_to_be_saved(session, response):
             session.save()
+        if session.waits_for_room:
+            response = answers.ask_for_room(request, response)
         cookies.finish(request, session, response, saved)
         return response
 
@@ -115,7 +116,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """Answer for a session that was ended while the request was under way, and its cookie."""
         session: Any = request.session
         try:
-            response = answers.not_saved(request, response)
+            response = answers.interrupted(request, response)
             if isinstance(session.interruption, Locked):
                 return response
             # What a visitor is told may be kept in the session that takes the place of this one.

@@ -144,6 +144,14 @@ class SessionStore(Saving, Touching):
         return self.session_key == self._led_to and (self.background or self._is_delivered)
 
     @property
+    def waits_for_room(self) -> int | None:
+        """
+        The limit that somebody has met who has signed in by this request, and who has to choose
+        first which of their sessions is to go. Or else None.
+        """
+        return self._facts.pending if self._has_to_wait else None
+
+    @property
     def is_known(self) -> bool:
         """Whether what is stored under the key has been read, or written."""
         return self._record is not None

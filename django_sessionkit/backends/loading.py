@@ -43,6 +43,7 @@ class Loading(Checking):
         self._record: Record | None = None
         # Set by clear(): the next save replaces the stored dictionary instead of merging into it.
         self._replaces_all = False
+        self._has_to_wait = False  # this request has signed in, and there was no room
         self._activity_is_due = False
         self._is_unchecked = False  # the registry was not asked before the view saw the session
         self._privileges_changed = False

@@ -167,6 +167,7 @@ class Writing(Merging):
         self, facts: Facts, data: Data, digest: str, policy: Policy
     ) -> Flow[tuple[Facts, Plan]]:
         facts, activity = facts._replace(pending=policy.limit), self._activity()
+        self._has_to_wait = True
         plan = activity.plan(facts, data.get("_session_expiry"))
         yield registry.touch, facts.handle, [digest], activity.now, plan.lifetime, None
         return _with_row(facts, plan)

@@ -205,10 +205,12 @@ def page(**meta: Any) -> bool:
     [
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
         ("TEXT/HTML ; q=0.2 , */*;q=0.1", True),
-        ("text/*", True),
+        ("text/*", False),
         ("application/json", False),
         ("application/json, text/plain, */*", False),
-        ("*/*", True),
+        ("*/*", False),
+        ("text/html, */*; q=0.01", True),
+        ("application/json;q=0.5, text/html", True),
         ("application/json, text/html", False),
         ("application/json, */*;q=0.5", False),
         ("application/json, text/html;q=0.5", False),
@@ -222,14 +224,20 @@ def page(**meta: Any) -> bool:
         ("", False),
     ],
 )
-def test_what_accepts_html_and_does_not_prefer_json_is_a_page(accept: str, expected: bool):
+def test_what_names_html_and_does_not_prefer_json_is_a_page(accept: str, expected: bool):
     assert page(HTTP_ACCEPT=accept) is expected
 
 
 def test_the_browser_says_itself_whether_it_navigates():
     assert page(HTTP_ACCEPT="application/json", HTTP_SEC_FETCH_MODE="navigate")
+    assert page(HTTP_ACCEPT="*/*", HTTP_SEC_FETCH_MODE="navigate")
     assert not page(HTTP_ACCEPT="text/html", HTTP_SEC_FETCH_MODE="cors")
-    assert page()
+    assert not page(HTTP_SEC_FETCH_MODE="no-cors")
+
+
+def test_who_says_nothing_about_itself_is_a_script():
+    assert not page()
+    assert not page(HTTP_ACCEPT=None)
 
 
 # Headers that somebody has made up.

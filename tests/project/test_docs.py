@@ -316,7 +316,7 @@ def test_beat_schedule_of_the_readme_is_the_one_that_is_tested(tmp_path: Path):
 
 @pytest.fixture
 def client(alice: User) -> Client:
-    client = Client(headers={"user-agent": FIREFOX})
+    client = Client(headers={"accept": "text/html", "user-agent": FIREFOX})
     client.force_login(alice)
     return client
 

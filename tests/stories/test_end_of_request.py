@@ -155,13 +155,13 @@ def test_what_was_locked_or_over_while_a_request_was_under_way_is_not_signed_in_
     other = browse_as(browser, key_of(browser))
     clock.move(seconds=1.5)
     seen = []
-    WAITING[:] = [clock, lambda: seen.append(other.get("/whoami/"))]
+    WAITING[:] = [clock, lambda: seen.append(other.get("/private/"))]
     response = browser.get(f"/{browser.a}{way}/")
-    # Writing to a session that is over fails, and says so.
-    assert response.status_code == (200 if lock or way == "wait" else 302)
+    # A view that saves to a session that is over fails.
+    assert response.status_code == (302 if way == "wait_and_save" and not lock else 200)
     if lock:
-        assert [leads_to_the_lock(each, "?next=%2Fwhoami%2F") for each in seen] == [True]
-        assert leads_to_the_lock(other.get("/whoami/"), "?next=%2Fwhoami%2F")
+        assert [leads_to_the_lock(each, "?next=%2Fprivate%2F") for each in seen] == [True]
+        assert leads_to_the_lock(other.get("/private/"), "?next=%2Fprivate%2F")
         assert only_row().is_locked
     else:
         assert [each.status_code for each in seen] == [302]

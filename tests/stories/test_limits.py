@@ -23,7 +23,7 @@ from django_sessionkit.signals import sign_in_refused
 from tests import store
 from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, view
 from tests.interleaving import before, together
-from tests.people import is_in, key_of, post_sign_in, row_of, who
+from tests.people import is_in, is_told, key_of, post_sign_in, row_of, who
 from tests.store import DAY, MINUTE, SessionStore, later
 from tests.urls import urlpatterns as site
 
@@ -116,7 +116,7 @@ def held(browser):
 
 def is_pushed_out(browser):
     """Tell whether the browser is led to a page that says so, once."""
-    response = browser.get("/whoami/")
+    response = browser.get("/private/")
     page = browser.get(response.headers["Location"])
     return TOO_MANY in page.content and deletes_the_cookie(response) and who(browser) == ""
 
@@ -176,8 +176,9 @@ def test_a_script_is_told_so_too(enter, policy):
     policy(limit=1)
     first = enter()
     enter()
-    response = first.get(view(first, "read"), headers=SCRIPT)
+    response = first.get(view(first, "private"), headers=SCRIPT)
     assert response.status_code == 401
+    assert response.headers["Session-Ended"] == "limit"
     assert response.json() == {"detail": TOO_MANY.decode(), "reason": "limit"}
 
 
@@ -336,10 +337,10 @@ def test_who_is_asked_is_locked_out_until_then(enter, policy, ended):
     first, second, third = enter(), enter(), enter()
     assert is_in(first)
     assert is_in(second)
-    response = third.get("/read/?page=2")
-    url = "/account/sessions/limit/?next=%2Fread%2F%3Fpage%3D2"
+    response = third.get("/private/?page=2")
+    url = "/account/sessions/limit/?next=%2Fprivate%2F%3Fpage%3D2"
     assert (response.status_code, response.headers["Location"]) == (302, url)
-    response = third.get(view(third, "read"), headers=SCRIPT)
+    response = third.get(view(third, "private"), headers=SCRIPT)
     assert response.status_code == 401
     assert response.json()["reason"] == "limit"
     assert third.post(view(third, "write"), {"cart": "kettle"}).status_code == 302
@@ -377,7 +378,7 @@ def test_one_that_waits_does_so_for_a_quarter_of_an_hour(waiting):
             assert is_asked(third)
             assert third.get("/account/sessions/limit/").status_code == 200
     with later(15 * MINUTE + 5):
-        response = third.get("/whoami/")
+        response = third.get("/private/")
         assert response.headers["Location"].startswith("/login/")
         page = third.get(response.headers["Location"])
         assert b"Your session has expired." in page.content
@@ -481,8 +482,7 @@ def test_who_has_ended_meanwhile_is_not_let_in(waiting):
 def test_who_waits_can_be_signed_out_from_elsewhere(waiting):
     third = waiting[2]
     UserSession.objects.filter(pk=row_of(third).pk).revoke()
-    response = third.get("/whoami/")
-    assert b"from another device" in third.get(response.headers["Location"]).content
+    assert is_told(third, b"from another device")
 
 
 def test_who_waits_and_signs_in_again_waits_once(waiting):
@@ -740,8 +740,8 @@ def test_who_is_pushed_out_is_about_to_write(enter, policy, monkeypatch):
     pending = before(monkeypatch, SessionStore, "replace", lambda: together(enter))
     response = put(first, cart="kettle")
     assert not pending
-    assert response.status_code == 302
-    assert TOO_MANY in first.get(response.headers["Location"]).content
+    assert deletes_the_cookie(response)
+    assert TOO_MANY in first.get("/login/").content
     assert len(store.payloads()) == 1
     assert len(counted()) == 1
 

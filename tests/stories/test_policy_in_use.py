@@ -179,7 +179,7 @@ def test_a_day_at_the_second_level(signed_in, settings, clock):
     assert not is_still_in(browser)
     prove_and_go_on(browser)
     clock.move(seconds=HOUR + 10)
-    assert leads_to_the_lock(browser.post("/whoami/"))
+    assert leads_to_the_lock(browser.post("/private/"))
     clock.move(seconds=1)
     assert told(browser) == "expired"
 
