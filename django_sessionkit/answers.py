@@ -33,6 +33,7 @@ from django_sessionkit.visit.client import is_page
 from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
 from django_sessionkit.visit.redirects import (
     leads_somewhere,
+    login_url,
     path_of,
     sign_in_url,
     way_back,
@@ -274,8 +275,9 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     """
     if not url:
         return False
-    host, parts, own = request.get_host(), urlsplit(url), sign_in_url() or ""
-    if (parts.netloc or host, path_of(url)) == (urlsplit(own).netloc or host, path_of(own)):
+    host, parts, own = request.get_host(), urlsplit(url), login_url()
+    there = (parts.netloc or host, path_of(url))
+    if own is not None and there == (urlsplit(own).netloc or host, path_of(own)):
         return True
     back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
     here = request.get_full_path()
