@@ -40,6 +40,7 @@ from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswe
 from django_sessionkit.visit.redirects import (
     leads_somewhere,
     local_url,
+    login_url,
     path_of,
     sign_in_url,
     way_back,
@@ -397,8 +398,9 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     Tell whether a redirect leads to a sign-in page: that of LOGIN_URL, one that is named "login",
     as the admin's is, or any page that is to lead back to where the visitor is.
     """
-    host, parts, own = request.get_host(), urlsplit(url), sign_in_url() or ""
-    if (parts.netloc or host, path_of(url)) == (urlsplit(own).netloc or host, path_of(own)):
+    host, parts, own = request.get_host(), urlsplit(url), login_url()
+    there = (parts.netloc or host, path_of(url))
+    if own is not None and there == (urlsplit(own).netloc or host, path_of(own)):
         return True
     back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
     here = request.get_full_path()

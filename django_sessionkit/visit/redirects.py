@@ -18,13 +18,18 @@ LONGEST = 3000
 DEFAULT, NOWHERE = global_settings.LOGIN_URL, "/django_sessionkit/nowhere/"
 
 
-def sign_in_url() -> str | None:
-    """Return the URL of the sign-in page, or None if LOGIN_URL leads to no page."""
+def login_url() -> str | None:
+    """Return LOGIN_URL as a URL, or None if it names no view. There need not be a page."""
     try:
-        url = iri_to_uri(resolve_url(settings.LOGIN_URL))
+        return iri_to_uri(resolve_url(settings.LOGIN_URL))
     except NoReverseMatch:
         return None
-    return url if leads_somewhere(url) else None
+
+
+def sign_in_url() -> str | None:
+    """Return the URL of the sign-in page, or None if LOGIN_URL leads to no page."""
+    url = login_url()
+    return url if url is not None and leads_somewhere(url) else None
 
 
 def leads_somewhere(url: str) -> bool:

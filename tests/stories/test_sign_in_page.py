@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import clear_script_prefix, include, path, re_path, set_script_prefix
 
@@ -37,12 +37,18 @@ def with_its_own_sign_in_page(request):
     return HttpResponse("pages")
 
 
+def next_page(request):
+    request.session.get("page")
+    return HttpResponseRedirect("?page=2")
+
+
 # What startproject makes, with a view and the pages of the kit.
 NEW = (
     path("admin/", admin.site.urls),
     path("read/", read),
     path("private/", login_required(private)),
     path("pay/", recent_authentication_required()(private)),
+    path("next/", next_page),
     path("pages/", with_its_own_sign_in_page),
     path("account/sessions/", include("django_sessionkit.urls")),
 )
@@ -75,6 +81,14 @@ def test_whoever_was_signed_out_is_told_where_there_is_no_page_to_sign_in(signed
     response = signed_out.get(url)
     assert response.status_code == 401
     assert TEXT in response.text
+
+
+def test_a_redirect_to_a_page_that_is_not_there_is_a_refusal(signed_out):
+    assert signed_out.post("/private/").status_code == 401
+
+
+def test_a_redirect_to_another_query_of_the_same_page_is_none(signed_out):
+    assert signed_out.get("/next/").headers["Location"] == "?page=2"
 
 
 def test_a_view_that_knows_its_own_sign_in_page_sends_there(signed_out):
