@@ -11,12 +11,13 @@ from django.http import HttpResponse
 from django.urls import path
 
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.policy import STAFF
 from tests.browsers import deletes_the_cookie
 from tests.packages.support import PACKAGES, SIGN_IN
 from tests.packages.urls import urlpatterns as site
 from tests.pages import LIST, PROVE, words
-from tests.people import end_url, handle, is_in, post_sign_in, row_of, who
-from tests.store import payloads
+from tests.people import end_url, handle, is_in, key_of, post_sign_in, row_of, who
+from tests.store import SessionStore, payloads
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
@@ -118,6 +119,7 @@ def test_staff_who_act_as_a_user_are_asked_for_their_own_password(support, alice
     assert is_in(browser)
     row = row_of(browser)
     assert (row.pk, row.support) == (before.pk, before.support)
+    assert SessionStore(key_of(browser)).policy.idle == STAFF.idle
     at_work.stop()
     assert is_in(browser, "carol")
     assert browser.get("/pay/").status_code == 200

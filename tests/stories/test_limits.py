@@ -55,7 +55,8 @@ def impersonate_late(request):
     """Saves the session before it notes who acts: staff who are known by a token, say."""
     login(request, User.objects.get(username="alice"), BACKEND)
     request.session.save()
-    request.session["hijack_history"] = [str(User.objects.get(username="bob").pk)]
+    people = [User.objects.get(username=name) for name in ("bob", "alice")]
+    request.session["hijack_history"] = [str(user.pk) for user in people]
     return HttpResponse("welcome")
 
 
@@ -638,6 +639,7 @@ def test_staff_who_note_late_that_they_act_as_a_user_do_not_count_from_then_on(
     staff.get("/impersonate_late/")
     row = row_of(staff)
     assert (row.counts, row.support) == (False, True)
+    assert SessionStore(key_of(staff)).person == str(User.objects.get(username="bob").pk)
     other = enter()
     assert all(map(is_in, [mine, staff, other]))
 

@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import clear_script_prefix, include, path, re_path, set_script_prefix
@@ -15,7 +16,6 @@ from django_sessionkit.models import UserSession
 from tests.browsers import SCRIPT
 from tests.pages import LIST, OTHERS, PROVE
 from tests.people import end_url, row_of
-from tests.urls import read
 
 pytestmark = pytest.mark.django_db
 
@@ -24,6 +24,13 @@ TEXT = "You were signed out: this session was ended from another device."
 
 def private(request):
     return HttpResponse("private")
+
+
+def refuse(request):
+    """Refuses strangers, and leaves it to others where they sign in."""
+    if not request.user.is_authenticated:
+        raise PermissionDenied
+    return HttpResponse("welcome")
 
 
 def page_of_cms(request, where):
@@ -45,7 +52,7 @@ def next_page(request):
 # What startproject makes, with a view and the pages of the kit.
 NEW = (
     path("admin/", admin.site.urls),
-    path("read/", read),
+    path("members/", refuse),
     path("private/", login_required(private)),
     path("pay/", recent_authentication_required()(private)),
     path("next/", next_page),
@@ -76,7 +83,7 @@ def signed_out(signed_in, new_project):
     return browser
 
 
-@pytest.mark.parametrize("url", ["/read/", "/private/"])
+@pytest.mark.parametrize("url", ["/members/", "/private/"])
 def test_whoever_was_signed_out_is_told_where_there_is_no_page_to_sign_in(signed_out, url):
     response = signed_out.get(url)
     assert response.status_code == 401
@@ -157,17 +164,17 @@ def test_whoever_signs_this_device_out_reads_so(signed_in, new_project):
 )
 def test_django_leads_to_the_page_from_there(signed_in, settings, login_url, patterns):
     browser = signed_in()
-    settings.ROOT_URLCONF, settings.LOGIN_URL = (path("read/", read), *patterns), login_url
+    settings.ROOT_URLCONF, settings.LOGIN_URL = (path("members/", refuse), *patterns), login_url
     UserSession.objects.revoke()
-    assert browser.get("/read/").headers["Location"].startswith(f"{login_url}?next=")
+    assert browser.get("/members/").headers["Location"].startswith(f"{login_url}?next=")
 
 
 def test_a_path_without_its_slash_leads_nowhere_on_a_site_that_adds_none(signed_in, settings):
     browser = signed_in()
-    settings.ROOT_URLCONF = (path("read/", read), path("sign-in/", sign_in))
+    settings.ROOT_URLCONF = (path("members/", refuse), path("sign-in/", sign_in))
     settings.LOGIN_URL, settings.APPEND_SLASH = "/sign-in", False
     UserSession.objects.revoke()
-    assert browser.get("/read/").status_code == 401
+    assert browser.get("/members/").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -176,12 +183,12 @@ def test_a_path_without_its_slash_leads_nowhere_on_a_site_that_adds_none(signed_
 def test_a_site_under_a_path_of_its_own(signed_in, settings, login_url, is_there):
     """What is outside of that path is another server's business."""
     browser = signed_in()
-    settings.ROOT_URLCONF = (path("read/", read), path("sign-in/", sign_in))
+    settings.ROOT_URLCONF = (path("members/", refuse), path("sign-in/", sign_in))
     settings.LOGIN_URL = login_url
     UserSession.objects.revoke()
     set_script_prefix("/shop/")  # as Django's handlers do, but not those of its test clients
     try:
-        response = browser.get("/read/")
+        response = browser.get("/members/")
     finally:
         clear_script_prefix()
     if is_there:
