@@ -109,4 +109,4 @@ def test_a_sign_in_page_that_a_cms_has(enter, alice, settings, shown):
     settings.LOGIN_URL = shown("LOGIN_URL")["LOGIN_URL"]
     browser = enter("alice", "secret")
     alice.sessionkit_sessions.revoke()
-    assert browser.get("/whoami/").headers["Location"] == "/cms/login/?next=/whoami/"
+    assert browser.get("/forbidden/").headers["Location"] == "/cms/login/?next=/forbidden/"
