@@ -46,11 +46,16 @@ check: .venv/test
 	$(call quietly,lint-imports --cache-dir .cache/import_linter)
 	$(call quietly,python manage.py makemigrations --check --dry-run)
 
+# The tests with other packages have settings of their own: a site with all of these.
+PACKAGES := --ds=tests.packages.settings tests/packages
+
 pytest-sqlite pytest-postgresql: pytest-%: .venv/test
 	SESSIONKIT_TEST_DATABASE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_DATABASE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES)
 
 pytest-redis pytest-valkey: pytest-%: .venv/test
 	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES)
 
 coverage: .venv/test
 	@$(BIN)/coverage combine --quiet

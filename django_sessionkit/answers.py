@@ -45,7 +45,9 @@ from django_sessionkit.visit.interruptions import (
     Unopened,
 )
 from django_sessionkit.visit.redirects import (
+    leads_somewhere,
     local_url,
+    login_url,
     path_of,
     sign_in_url,
     way_back,
@@ -255,7 +257,7 @@ def _tell_of_end(
         cookies.spare(request)
     if is_page(request):
         # While the cookie stays, the same request would be refused, and redirected, again.
-        if response is None or (refused and not (stays or _is_redirect(response))):
+        if response is None or (refused and not (stays or _leads_somewhere(response))):
             answer = tell(request, _notice_of_end(request, text))
             return answer if response is None else _in_place_of(request, response, answer)
     else:
@@ -388,6 +390,10 @@ def _refuses(request: HttpRequest, response: HttpResponse) -> bool:
     return not (_is_known(request) or _is_sign_in_page(request))
 
 
+def _leads_somewhere(response: HttpResponse) -> bool:
+    return _is_redirect(response) and leads_somewhere(response.headers["Location"])
+
+
 def _is_redirect(response: HttpResponse) -> bool:
     return response.status_code in (301, 302, 303, 307, 308) and "Location" in response.headers
 
@@ -401,8 +407,9 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     Tell whether a redirect leads to a sign-in page: that of LOGIN_URL, one that is named "login",
     as the admin's is, or any page that is to lead back to where the visitor is.
     """
-    host, parts, own = request.get_host(), urlsplit(url), sign_in_url() or ""
-    if (parts.netloc or host, path_of(url)) == (urlsplit(own).netloc or host, path_of(own)):
+    host, parts, own = request.get_host(), urlsplit(url), login_url()
+    there = (parts.netloc or host, path_of(url))
+    if own is not None and there == (urlsplit(own).netloc or host, path_of(own)):
         return True
     back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
     here = request.get_full_path()

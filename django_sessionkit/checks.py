@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.visit.redirects import sign_in_url
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
 MESSAGES = {
@@ -102,6 +103,10 @@ MESSAGES = {
     "W014": (
         "Whoever is signed out from elsewhere is not told why: there is no {missing}.",
         "Add {missing}. If your pages show no messages, silence this check.",
+    ),
+    "W015": (
+        "LOGIN_URL = {url!r} leads to no page, so whoever was signed out is not sent to sign in.",
+        'Set LOGIN_URL to your sign-in page, for example "admin:login", or to a URL with its host.',
     ),
     "W020": (
         "SESSIONKIT_POLICY = {policy!r} may lock sessions, and no URL leads to what unlocks them.",
@@ -206,7 +211,7 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     store = _engine(kwargs.get("databases"))
-    return [*_apps(), *store, *_middleware(), *_messages(), *_settings(), *_cookie()]
+    return [*_apps(), *store, *_middleware(), *_messages(), *_settings(), *_cookie(), *_urls()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -350,6 +355,11 @@ def _cookie() -> Iterator[checks.CheckMessage]:
             yield _message("E009", cookie=cookie, setting=setting, value=value)
     if _samesite() == "none" and not settings.SESSION_COOKIE_SECURE:
         yield _message("E010")
+
+
+def _urls() -> Iterator[checks.CheckMessage]:
+    if getattr(settings, "ROOT_URLCONF", None) and sign_in_url() is None:
+        yield _message("W015", url=settings.LOGIN_URL)
 
 
 def _deployed_cookie() -> Iterator[checks.CheckMessage]:

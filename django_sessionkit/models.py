@@ -18,6 +18,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import connections, models, transaction
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import ranges
@@ -250,6 +251,8 @@ class UserSession(models.Model):
     counts = models.BooleanField(_("counts towards the limit"), default=True)
     # The session waits until its user has made room for it, where Policy.on_limit is "ask".
     waits = models.BooleanField(_("waits for room"), default=False)
+    # Staff act as the user, by a package for that. The user's page tells no more of such a session.
+    support = models.BooleanField(_("support access"), default=False)
     # The session is to get a new key, because the permissions of its user have changed.
     renew = models.BooleanField(_("gets a new key"), default=False)
     ended_at = models.DateTimeField(_("ended"), null=True)
@@ -297,6 +300,11 @@ class UserSession(models.Model):
     @property
     def device(self) -> Device:
         return device_of(self.user_agent)
+
+    @property
+    def name(self) -> str:
+        """What its user calls the session: the device, or who else is behind it."""
+        return gettext("Support access") if self.support else str(self.device)
 
     @property
     def place(self) -> str:

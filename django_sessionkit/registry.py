@@ -17,7 +17,7 @@ from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from django_sessionkit import models
-from django_sessionkit.accounts import has_password_of, is_disabled
+from django_sessionkit.accounts import has_password_of, is_disabled, user_of
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.limits import make_room
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
@@ -38,11 +38,14 @@ def enter(
     client: Client | None,
     policy: Policy,
     counts: bool,
+    authenticated_at: int,
+    support: bool,
 ) -> tuple[str, bool]:
     """
     Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as 32
     hexadecimal digits, and whether the session counts towards that limit. A session that ``counts``
-    and for which there is no room yet has to wait until its user has made some.
+    and for which there is no room yet has to wait until its user has made some. ``support``: staff
+    act as the user, and proved who they are at the moment ``authenticated_at``.
 
     Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
     """
@@ -57,16 +60,46 @@ def enter(
             user_id=user_id,
             digest=digest,
             started_at=started,
-            authenticated_at=started,
+            authenticated_at=as_datetime(authenticated_at),
             last_seen_at=started,
             ip=client.address if client else None,
             user_agent=client.user_agent if client else "",
             counts=counts,
             waits=limited and not counts,
+            support=support,
             **lifetime.as_columns(),
         )
         row.save(using=rows.db, force_insert=True)
     return row.pk.hex, counts
+
+
+def enter_late(handle: str, user: str, policy: Policy) -> bool:
+    """
+    Count a session towards the limit that was entered without, as enter() does. Return False if its
+    user has to make room first.
+
+    Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
+    """
+    user_id = UserSession._meta.get_field("user").target_field.to_python(user)
+    rows = UserSession.objects.primary()
+    with transaction.atomic(rows.db):
+        counts = policy.limit is None or make_room(rows, user_id, policy)
+        rows.filter(pk=handle, ended_at=None).update(counts=counts, waits=not counts)
+    return counts
+
+
+def enter_support(handle: str, authenticated_at: int, lifetime: Lifetime) -> None:
+    """Note in a row that staff act as its user: it does not count towards the limit, and tells what
+    they have proved."""
+    row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
+    proved = as_datetime(authenticated_at)
+    row.update(
+        counts=False,
+        waits=False,
+        support=True,
+        authenticated_at=proved,
+        **lifetime.as_columns(),
+    )
 
 
 def stay_within(handle: str, policy: Policy) -> bool:
@@ -91,11 +124,12 @@ def take_back(handle: str) -> None:
     UserSession.objects.primary().filter(pk=handle, ended_at=None).delete()
 
 
-def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | None:
+def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> UserSession | None:
     """
     Return the row of a session, with its user, if the session may go on. Return None if it was
     ended or has another key, or if its user was disabled, deleted, or given another password behind
-    Django's back: that ends the session now.
+    Django's back: that ends the session now. So does an account that is disabled or deleted of the
+    ``person`` who acts as the user, by their primary key as text.
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
@@ -106,7 +140,7 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
         orphans = list(row.values_list("pk", flat=True))
         models.mark_ended(to_end, EndReason.ACCOUNT_DISABLED, handles=orphans)
         return None
-    if is_disabled(found.user):
+    if is_disabled(found.user) or (found.support and not _may_act(person)):
         reason = EndReason.ACCOUNT_DISABLED
     elif not has_password_of(found.user, auth_hash):
         reason = EndReason.PASSWORD_CHANGE
@@ -114,6 +148,11 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | 
         return found
     models.mark_ended(to_end, reason, handles=[found.pk])
     return None
+
+
+def _may_act(person: str) -> bool:
+    user = user_of(person)
+    return user is not None and not is_disabled(user)
 
 
 def is_open(handle: str, digest: str | None = None) -> bool:

@@ -15,6 +15,7 @@ from django.contrib.auth import HASH_SESSION_KEY, REDIRECT_FIELD_NAME, logout
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.http.response import HttpResponseBase
@@ -29,7 +30,8 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import DetailView, FormView, ListView, TemplateView
 
-from django_sessionkit.accounts import policy_of
+from django_sessionkit import answers
+from django_sessionkit.accounts import acting_user, key_of, person_in, policy_of, user_in
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.forms import Hidden, PasswordForm
@@ -38,7 +40,13 @@ from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.paging import Page, page_of, query_of
 from django_sessionkit.proofs import proof_url
 from django_sessionkit.visit.devices import device_of
-from django_sessionkit.visit.redirects import local_url, path_of, with_way_back
+from django_sessionkit.visit.redirects import (
+    local_url,
+    path_of,
+    sign_in_url,
+    to_sign_in,
+    with_way_back,
+)
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -60,6 +68,25 @@ def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> Us
     return sessions.annotate(is_current=current, is_active_now=active)
 
 
+def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
+    """
+    Return these rows as their user may see them: where staff act as the user is none of the user's
+    business. Do not save these rows.
+    """
+    for session in sessions:
+        if session.support:
+            session.ip, session.user_agent = None, ""
+    return sessions
+
+
+def signed_out(request: HttpRequest) -> HttpResponse:
+    """Return what somebody gets who has signed out on one of these pages."""
+    if url := settings.LOGOUT_REDIRECT_URL or sign_in_url():
+        return redirect(url)
+    text = str(answers.FAREWELLS[EndReason.LOGOUT])
+    return answers.tell(request, answers.Notice(200, gettext("Signed out"), text))
+
+
 @method_decorator(GUARDS, name="dispatch")
 class OwnSessionsMixin(LoginRequiredMixin):
     """
@@ -76,6 +103,11 @@ class OwnSessionsMixin(LoginRequiredMixin):
     def handle(self) -> uuid.UUID | None:
         return getattr(self.request.session, "handle", None)
 
+    def handle_no_permission(self) -> HttpResponseRedirect:
+        if self.login_url is None and sign_in_url() is None:
+            raise PermissionDenied
+        return super().handle_no_permission()
+
     def own_sessions(self) -> UserSessionQuerySet:
         return with_activity(UserSession.objects.primary().filter(user=self.user), self.handle)
 
@@ -90,7 +122,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
         message for the user and return None.
         """
         try:
-            return sessions.revoke(by=self.user)
+            return sessions.revoke(by=acting_user(self.user, self.request.session))
         except StoreUnavailable:
             seconds = conf.SESSIONKIT_TOUCH_INTERVAL
             text = ngettext(
@@ -109,7 +141,7 @@ class OwnSessionPageMixin(OwnSessionsMixin):
 
     def get_queryset(self) -> list[UserSession]:
         self.page = page_of(self.own_sessions(), self.handle, self.request.GET)
-        return self.page.sessions
+        return for_its_user(self.page.sessions)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         page = {"session_page": self.page, "other_count": self.page.other_count}
@@ -149,13 +181,17 @@ class SessionEndView(
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         return super().get_context_data(page_query=query_of(self.request.GET), **kwargs)
 
+    def get_object(self, queryset: Any = None) -> UserSession:
+        (session,) = for_its_user([super().get_object(queryset)])
+        return session
+
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         session = self.get_object()
         if session.pk == self.handle:
             logout(request)
-            return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
+            return signed_out(request)
         ended = self.end(self.get_queryset().filter(pk=session.pk))
-        names = {"device": session.device}
+        names = {"device": session.name}
         if ended:
             text = gettext("%(device)s was signed out.") % names
             messages.success(request, text, fail_silently=True)
@@ -232,7 +268,7 @@ class BackMixin:
         return rows.filter(pk=self.locked.handle).first()
 
     def to_sign_in(self) -> HttpResponse:
-        return with_way_back(self.request, resolve_url(settings.LOGIN_URL), self.back)
+        return to_sign_in(self.request, self.back)
 
 
 # "fields" is a form that was sent to another page. It can hold a password, too.
@@ -266,16 +302,19 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         return super().dispatch(request, *args, **kwargs)
 
     def get_account(self) -> AbstractBaseUser | None:
-        """Return the user who has to prove who they are, or None if there is no such user."""
+        """
+        Return the user who has to prove who they are, or None if there is no such user. It is
+        whoever is behind the session, also while the request is another user's.
+        """
         if not self.locked:
             user, handle = self.request.user, getattr(self.session, "handle", None)
-            return user if handle and user.is_authenticated else None
+            return person_in(self.session, user) if handle and user.is_authenticated else None
         row = self.locked_row()
         if row and (
             self.locked.reason != "idle"
             or row.device.is_like(device_of(self.session.client.user_agent))
         ):
-            return cast("AbstractBaseUser", row.user)
+            return person_in(self.locked, cast("AbstractBaseUser", row.user))
         # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
         # device, the cookie is a copy: end the session.
         UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
@@ -305,8 +344,9 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             self.session.unlock()
         else:
             self.session.reauthenticate()
-        # Checking the password may have upgraded its hash.
-        self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
+        if user_in(self.session) == key_of(form.user):
+            # Checking the password may have upgraded its hash.
+            self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
         to = local_url(self.request, self.request.POST.get("to", ""))
         if not to:
             return HttpResponseRedirect(self.back)
@@ -335,7 +375,7 @@ class SessionLimitView(BackMixin, TemplateView):
             return self.to_sign_in()
         if "sign_out" in request.POST:
             logout(request)
-            return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
+            return signed_out(request)
         self.row = row
         return super().dispatch(request, *args, **kwargs)
 

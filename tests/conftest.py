@@ -38,6 +38,10 @@ hypothesis.settings.load_profile("tests")
 set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
 
+# The packages have a leg of their own, with settings of their own: see the Makefile.
+collect_ignore = [] if settings.SETTINGS_MODULE == "tests.packages.settings" else ["packages"]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     config.addinivalue_line("markers", "postgresql: about PostgreSQL, in the leg that is on it")

@@ -53,9 +53,9 @@ def sign_in(
     return device
 
 
-def post_sign_in(browser: Any, name: str = "alice", **extra: Any) -> Any:
+def post_sign_in(browser: Any, name: str = "alice", password: str = "secret", **extra: Any) -> Any:
     """Send the form of the sign-in page, without opening the page first. Return the answer."""
-    return browser.post("/login/", {**CREDENTIALS, "username": name}, **extra)
+    return browser.post("/login/", {"username": name, "password": password}, **extra)
 
 
 def same(device: Client) -> Client:

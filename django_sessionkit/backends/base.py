@@ -75,6 +75,15 @@ class SessionStore(Saving, Touching):
         return (clock.now() - at) / 1000 if at else None
 
     @property
+    def person(self) -> str | None:
+        """
+        The primary key, as text, of whoever is behind this session, or None for a visitor: mostly
+        its user, or else the staff who act as its user, by django-hijack or django-loginas.
+        """
+        self.ensure_loaded()
+        return self._facts.person
+
+    @property
     def policy(self) -> Policy:
         """What still matters of the user's Policy after the sign-in. See Policy.facts()."""
         self.ensure_loaded()
@@ -223,10 +232,10 @@ class SessionStore(Saving, Touching):
         return await self._arun(self._exists(session_key))
 
     def create(self) -> None:
-        self._run(self._create())
+        self._run(self._create(early=True))
 
     async def acreate(self) -> None:
-        await self._arun(self._create())
+        await self._arun(self._create(early=True))
 
     def save(self, must_create: bool = False) -> None:
         self._run(self._save(must_create))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
+from django_sessionkit.accounts import UNKNOWN
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import Policy
@@ -53,6 +54,8 @@ class Facts(NamedTuple):
     bound: Mapping[str, str] | None = None  # what is known of the client, by Policy.bind
     pending: int | None = None  # the limit, while the session waits for room
     successor: str | None = None  # under a former key only: the salt that leads to the next key
+    # The primary key of whoever acts as the user, as text, or accounts.UNKNOWN.
+    actor: str | None = None
     # What a later version has stored: kept as it is, for a session outlives the way back.
     unknown: tuple[Any, ...] = ()
 
@@ -74,6 +77,11 @@ class Facts(NamedTuple):
     def row(self) -> uuid.UUID:
         """The handle of a session that is signed in, as the primary key of its row."""
         return uuid.UUID(self.handle)
+
+    @property
+    def person(self) -> str | None:
+        """The primary key of whoever is behind the session: its user, or who acts as the user."""
+        return self.user if self.actor in (None, UNKNOWN) else self.actor
 
     def merged(self, base: Self, theirs: Self) -> Self:
         """Return ``theirs`` with what these facts have changed since ``base``."""
@@ -193,6 +201,22 @@ class Facts(NamedTuple):
             deadline=None if policy.absolute is None else now + 1000 * policy.absolute,
             keyed_at=None if policy.renew_after is None else now,
             bound=_traits(policy.bind, client) if policy.bind else None,
+        )
+
+    def passed_on(self, user: str, acting: bool, now: int) -> Self:
+        """
+        Return the facts of the session that follows this one because whoever is behind it begins or
+        ends to act as another user. That proves nothing: the proof of identity stays the one that
+        there was, with its policy and its longest lifetime.
+        """
+        return type(self)(
+            user=user,
+            authenticated_at=self.authenticated_at,
+            policy=self.policy,
+            deadline=self.deadline,
+            keyed_at=None if self.keyed_at is None else now,
+            bound=self.bound,
+            actor=self.person if acting else None,
         )
 
     def with_clock_set(self, now: int, tolerance: int) -> Self:

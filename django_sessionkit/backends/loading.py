@@ -45,7 +45,10 @@ class Loading(Checking):
         self.is_new = False  # this request has made the session: no cookie has led to it
         self.is_beside = False  # the cookie has led to another one, which does not open here
         self._locked_key: SessionKey | None = None
-        self._flushed: str | None = None  # the handle of a session that was flushed
+        self._flushed: Facts | None = None  # of the session of a user that was flushed
+        # This request has opened the row, and nobody has noted so far that they act as its user.
+        self._is_entered = False
+        self._decides_later = False  # whether the session counts towards the limit
         self._forget()
 
     def _forget(self) -> None:
@@ -193,7 +196,9 @@ class Loading(Checking):
         """Keep a session from whoever holds its cookie; return what is left to them."""
         self._forget()
         facts = record.facts
-        self._interrupted_by(Locked(reason, facts.row, cast("str", facts.user), facts.pending))
+        self._interrupted_by(
+            Locked(reason, facts.row, cast("str", facts.user), facts.pending, facts.person)
+        )
         self._locked_key, self._session_key = record.key, None
         # The page that unlocks it has a form.
         return {name: data[name] for name in [CSRF_SESSION_KEY] if name in data}

@@ -95,7 +95,7 @@ class Renewing(Merging):
             yield registry.renew_again, self._facts.handle
 
     def _stored_policy(self) -> Flow[Policy]:
-        user = cast("str", self._facts.user)
+        user = cast("str", self._facts.person)
         policy: Policy = yield stored_policy_of, user, current_request.get()
         return policy
 

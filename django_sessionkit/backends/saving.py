@@ -26,11 +26,14 @@ class Saving(Writing, Renewing):
             return False
         return key.digest in (yield self.peek, [key.digest])
 
-    def _create(self) -> Flow[None]:
+    def _create(self, early: bool = False) -> Flow[None]:
         data = self._data_without_loading()
         self._refuse_while_locked(data)
         self.is_beside = self.is_beside or self._is_unopened
         self._forget()
+        # The view goes on. It may have taken the place of another user to act as this one, and note
+        # that afterwards.
+        self._decides_later = early and self._flushed is not None and self.client is not None
         # Random keys are never equal by chance: if one is taken, the random source repeats itself.
         for _ in range(3):
             with suppress(CreateError):
@@ -141,7 +144,7 @@ class Saving(Writing, Renewing):
 
     def _flush(self) -> Flow[None]:
         yield from self._delete(None)
-        self._flushed = self._facts.handle
+        self._flushed = self._facts if self._facts.handle else None
         self.clear()
         self._forget()
         self._unlocked()

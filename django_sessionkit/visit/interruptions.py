@@ -35,6 +35,7 @@ class Locked(NamedTuple):
     handle: uuid.UUID
     user: str
     limit: int | None
+    person: str | None = None  # whose proof of identity opens it: mostly its user
 
 
 class OverLimit(NamedTuple):

@@ -236,6 +236,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
             ]
         },
     ],
+    "W015": [{"LOGIN_URL": "/nowhere/"}, {"LOGIN_URL": "nowhere"}],
     "W020": [
         {"SESSIONKIT_POLICY": policy, "ROOT_URLCONF": "django.contrib.auth.urls"}
         for policy in ("tests.policies.of_everybody", "django_sessionkit.policy.aal2")
@@ -292,6 +293,8 @@ WRONG_WHEN_ASKED = ["W009", "W013"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
+    {"ROOT_URLCONF": None},
+    {"LOGIN_URL": "https://sso.example/sign-in"},
     {**REDIS, "CACHES": {"default": DJANGO_REDIS}},
     {
         **REDIS,
@@ -542,6 +545,7 @@ def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
         "from example_project.settings import *\n"
         "INSTALLED_APPS = ['django.contrib.messages', 'django_sessionkit']\n"
         "ROOT_URLCONF = 'site_urls'\n"
+        "LOGIN_URL = 'https://sso.example/'\n"
     )
     (tmp_path / "site_urls.py").write_text("urlpatterns = []\n")
     done = subprocess.run(

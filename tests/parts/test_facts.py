@@ -15,6 +15,7 @@ from django.test import override_settings
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from django_sessionkit.accounts import UNKNOWN
 from django_sessionkit.backends.facts import (
     END_OF_TIME,
     FAMILY,
@@ -56,6 +57,7 @@ FULL = Facts(
     bound={"browser": "Firefox"},
     pending=3,
     successor="cd" * 20,
+    actor="9",
 )
 # The list that is stored of FULL. Sessions are stored like this: no value may change its place.
 FULL_AS_STORED = [
@@ -71,6 +73,7 @@ FULL_AS_STORED = [
     {"browser": "Firefox"},
     3,
     "cd" * 20,
+    "9",
 ]
 
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"
@@ -208,6 +211,17 @@ def test_what_a_later_version_has_stored_keeps_its_place_behind_facts_that_say_n
     assert Facts(unknown=("new",)).as_stored() == [*Facts()[:KNOWN], "new"]
 
 
+def test_whoever_acts_as_the_user_is_behind_the_session():
+    assert FULL.person == "9"
+    assert FULL._replace(actor=None).person == FULL._replace(actor=UNKNOWN).person == "7"
+    passed_on = FULL.passed_on("5", True, NOW)
+    assert (passed_on.user, passed_on.actor, passed_on.keyed_at) == ("5", "9", NOW)
+    kept = ("authenticated_at", "policy", "deadline", "bound")
+    assert all(getattr(passed_on, name) == getattr(FULL, name) for name in kept)
+    assert (passed_on.handle, passed_on.pending, passed_on.previous) == (None, None, None)
+    assert FULL._replace(keyed_at=None).passed_on("9", False, NOW).keyed_at is None
+
+
 @given(
     st.tuples(
         st.none() | st.just("ab" * 16),
@@ -220,6 +234,7 @@ def test_what_a_later_version_has_stored_keeps_its_place_behind_facts_that_say_n
         st.none() | TRAITS.filter(bool),
         st.none() | st.integers(1, 5),
         st.none() | st.just("ef" * 20),
+        st.none() | st.sampled_from(["7", UNKNOWN]),
         st.lists(JSON, max_size=2).map(tuple),
     ).map(Facts._make)
 )

@@ -43,6 +43,7 @@ settings.configure(
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
     STATIC_URL="static/",
     SILENCED_SYSTEM_CHECKS=["sessionkit.W014"],  # this site shows no messages
+    LOGIN_URL="https://sso.example/",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}},
 )
 django.setup()

@@ -51,6 +51,15 @@ def impersonate(request, note):
     return HttpResponse("welcome")
 
 
+def impersonate_late(request):
+    """Saves the session before it notes who acts: staff who are known by a token, say."""
+    login(request, User.objects.get(username="alice"), BACKEND)
+    request.session.save()
+    people = [User.objects.get(username=name) for name in ("bob", "alice")]
+    request.session["hijack_history"] = [str(user.pk) for user in people]
+    return HttpResponse("welcome")
+
+
 def release(request):
     login(request, User.objects.get(username="bob"), BACKEND)
     return HttpResponse("welcome back")
@@ -67,6 +76,7 @@ def enter_and_save(request):
 urlpatterns = [
     *site,
     path("impersonate/<str:note>/", impersonate),
+    path("impersonate_late/", impersonate_late),
     path("release/", release),
     path("enter_and_save/", enter_and_save),
 ]
@@ -619,6 +629,19 @@ def test_staff_who_act_as_a_user_do_not_count(enter, browse, policy, mode, note,
     staff.get("/release/")
     assert who(staff) == "bob"
     assert row_of(staff).counts is True
+
+
+def test_staff_who_note_late_that_they_act_as_a_user_do_not_count_from_then_on(
+    enter, browse, policy
+):
+    policy(limit=2)
+    mine, staff = enter(), browse()
+    staff.get("/impersonate_late/")
+    row = row_of(staff)
+    assert (row.counts, row.support) == (False, True)
+    assert SessionStore(key_of(staff)).person == str(User.objects.get(username="bob").pk)
+    other = enter()
+    assert all(map(is_in, [mine, staff, other]))
 
 
 def test_staff_do_count_as_themselves(enter, policy):

@@ -448,7 +448,7 @@ def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_sta
         return False
 
     monkeypatch.setattr(registry, "has_password_of", is_verified)
-    assert registry.may_go_on(session.handle.hex, [digest], "an old one") is None
+    assert registry.may_go_on(session.handle.hex, [digest], "an old one", str(alice.pk)) is None
     assert UserSession.objects.get().ended_at is None
 
 
