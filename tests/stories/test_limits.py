@@ -18,7 +18,7 @@ from django.urls import path
 from django_sessionkit import limits, registry
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import TooManySessions
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.signals import sign_in_refused
 from tests import store
 from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, view
@@ -786,15 +786,21 @@ def test_two_wait_for_one_place(waiting, two_count):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.standard("ASVS-15.4.2")
-def test_two_choose_the_same_one(waiting, two_count):
+def test_two_choose_the_same_one(waiting, two_count, monkeypatch):
     first, second, *both = waiting
     gone, responses = str(row_of(first).pk), []
+    revoke, have_chosen = UserSessionQuerySet.revoke, threading.Barrier(2)
+
+    def revoke_at_once(*args, **kwargs):
+        have_chosen.wait(10)
+        return revoke(*args, **kwargs)
 
     def choose(browser):
         url = "/account/sessions/limit/"
         responses.append(browser.post(url, {"session": [gone], "next": "/read/"}))
 
-    with two_count():
+    with two_count(), monkeypatch.context() as patch:
+        patch.setattr(UserSessionQuerySet, "revoke", revoke_at_once)
         together(*[lambda browser=browser: choose(browser) for browser in both])
     assert sorted(response.status_code for response in responses) == [200, 302]
     (told,) = [response for response in responses if response.status_code == 200]
