@@ -312,7 +312,7 @@ class StorageContract(Contract):
         self.store.clear_expired(lambda done, of: heard.append((done, of)))
         self.assertTrue(all(0 < done <= of for done, of in heard))
         self.assertEqual(self.verb("read", digest).payload, payload)
-        # Whether it is gone is the store's affair: that may forget what has expired in its own time.
+        # Whether that is gone is not asked: a store may forget what has expired in its own time.
         self.assertIsNone(self.verb("read", over))
 
     # What somebody else has written.

@@ -77,7 +77,10 @@ class SessionStore(base.SessionStore):
             "ConditionExpression": SAME,
             "ExpressionAttributeValues": now() | {":expected": {"B": expected}},
         }
-        put = {"TableName": table(), "Item": {**key(new), **values(payload, touched_at, expires_at)}}
+        put = {
+            "TableName": table(),
+            "Item": {**key(new), **values(payload, touched_at, expires_at)},
+        }
         return done("transact_write_items", TransactItems=[{"Delete": delete}, {"Put": put}])
 
     @classmethod
@@ -114,8 +117,14 @@ class SessionStore(base.SessionStore):
 # The items.
 
 
+def site() -> dict[str, Any]:
+    """Return what a site says of its table: the name, and what boto3 is to know."""
+    said: dict[str, Any] = settings.DYNAMODB_SESSIONS  # type: ignore[misc]  # of this engine
+    return said
+
+
 def table() -> str:
-    name: str = settings.DYNAMODB_SESSIONS["table"]
+    name: str = site()["table"]
     return name
 
 
@@ -148,7 +157,7 @@ def now() -> dict[str, Any]:
 @cache
 def client() -> Any:
     """Return the client of this process, which threads can share."""
-    options = {name: value for name, value in settings.DYNAMODB_SESSIONS.items() if name != "table"}
+    options = {name: value for name, value in site().items() if name != "table"}
     timeouts = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 2})
     return boto3.client("dynamodb", config=timeouts, **options)
 

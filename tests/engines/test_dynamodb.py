@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from django.test import TestCase, TransactionTestCase, override_settings
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from django_sessionkit import testing
