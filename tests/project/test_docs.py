@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,11 +27,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 
 import django_sessionkit
-from django_sessionkit import tasks, urls
+from django_sessionkit import tasks, testing, urls
 from django_sessionkit.checks import MESSAGES
 from django_sessionkit.conf import Settings, conf
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.storage import Storage
 from django_sessionkit.visit import client as clients
 from tests import servers, store
 from tests.documents import (
@@ -103,6 +105,7 @@ def test_make_runs_what_the_documents_say():
         "=postgresql",
         "=redis",
         "=valkey",
+        "=memory",
         "report",
     ):
         assert words in test
@@ -455,6 +458,27 @@ def test_every_verb_is_documented():
     verbs = {name for name in vars(UserSessionQuerySet) if not name.startswith("_")}
     documented = first_column(section("docs/code.md", "Verbs"))
     assert {name.partition("(")[0] for name in documented} == verbs
+
+
+def test_every_verb_of_an_engine_is_documented_with_its_arguments():
+    documented = first_column(section("docs/engines.md", "The verbs"))
+    verbs = []
+    for name in sorted(Storage.__abstractmethods__, key=list(vars(Storage)).index):
+        given = signature(getattr(Storage, name)).parameters.values()
+        named = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in given]
+        verbs.append(f"{name}({', '.join(named)})")
+    assert documented == verbs
+
+
+def test_the_tests_for_an_engine_are_all_in_the_example():
+    contracts = {each.__name__ for each in vars(testing).values() if is_contract(each)}
+    (example,) = [block.text for block in EXAMPLES if "testing." in block.text]
+    assert set(re.findall(r"testing\.(\w+)", example)) == contracts
+
+
+def is_contract(found: object) -> bool:
+    is_class = isinstance(found, type) and issubclass(found, testing.Contract)
+    return is_class and found is not testing.Contract
 
 
 @pytest.mark.django_db
