@@ -118,7 +118,7 @@ class SessionStore(base.SessionStore):
 
 
 def site() -> dict[str, Any]:
-    """Return what a site says of its table: the name, and what boto3 is to know."""
+    """Return what a site says: the table, a timeout in seconds, and what boto3 is to know."""
     said: dict[str, Any] = settings.DYNAMODB_SESSIONS  # type: ignore[misc]  # of this engine
     return said
 
@@ -157,9 +157,12 @@ def now() -> dict[str, Any]:
 @cache
 def client() -> Any:
     """Return the client of this process, which threads can share."""
-    options = {name: value for name, value in site().items() if name != "table"}
-    timeouts = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 2})
-    return boto3.client("dynamodb", config=timeouts, **options)
+    options = {name: value for name, value in site().items() if name not in ("table", "timeout")}
+    seconds = site()["timeout"]
+    patience = Config(
+        connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 2}
+    )
+    return boto3.client("dynamodb", config=patience, **options)
 
 
 @receiver(setting_changed)

@@ -92,3 +92,10 @@ if not store.IN_MEMORY:  # that cannot be down
 
     class AsyncOutageTests(OutageTests):
         asynchronous = True
+
+
+def test_what_is_not_defined_is_named():
+    with pytest.raises(NotImplementedError, match=r"spoil\(digest\)"):
+        StorageContract().spoil("0" * 64)
+    with pytest.raises(NotImplementedError, match=r"outage\(\)"):
+        OutageContract().outage()

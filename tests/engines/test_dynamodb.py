@@ -49,6 +49,7 @@ def server():
 def sessions_at(port):
     return {
         "table": TABLE,
+        "timeout": 30,
         "endpoint_url": f"http://{HOST}:{port}",
         "region_name": "eu-central-1",
         "aws_access_key_id": "test",
