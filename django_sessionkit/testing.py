@@ -301,7 +301,7 @@ class StorageContract(Contract):
             (touched, _), (replaced, payload) = self.stored(expires_in), self.stored(expires_in)
             digests, over, until = [touched, replaced], clock.now() + expires_in, clock.now() + HOUR
             replace = replaced, new_payload(), until, version_of(payload)
-            return self.verb("touch", touched, over, until) and self.verb("replace", *replace)
+            return all((self.verb("touch", touched, over, until), self.verb("replace", *replace)))
 
         self.assertTrue(any(map(is_in_time, SHORT)))
         self.wait_for(lambda: clock.now() > over + SECOND // 10)

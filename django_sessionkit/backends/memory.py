@@ -3,7 +3,6 @@ The storage verbs in the memory of this process: for development, and for the te
 All sessions end with the process, and no other process knows of them.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Collection
 from threading import Lock
@@ -15,8 +14,6 @@ from django_sessionkit.backends.sealing import version_of
 from django_sessionkit.conf import conf
 from django_sessionkit.ranges import Progress
 from django_sessionkit.storage import Stored
-
-logger = logging.getLogger("django_sessionkit")
 
 
 class Entry(NamedTuple):
@@ -35,8 +32,7 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def read(cls, digest: str) -> Stored | None:
-        entry = _alive(digest)
-        return entry and Stored(entry.payload, entry.touched_at)
+        return (entry := _alive(digest)) and Stored(entry.payload, entry.touched_at)
 
     @classmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
@@ -86,10 +82,8 @@ class SessionStore(base.SessionStore):
     @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
         with _lock:
-            expired = [digest for digest in _entries if not _alive(digest)]
-            for digest in expired:
+            for digest in [digest for digest in _entries if not _alive(digest)]:
                 del _entries[digest]
-        logger.info("Purged %d expired sessions", len(expired))
         super().clear_expired(progress)
 
     # No verb waits for anything but the lock, which is held for some microseconds: none of the
