@@ -12,12 +12,10 @@ from django.db import OperationalError, connection
 from django.test import TestCase, TransactionTestCase
 
 from django_sessionkit.backends import redis_clients
-from django_sessionkit.testing import (
-    OutageContract,
-    RaceContract,
-    SessionContract,
-    StorageContract,
-)
+from django_sessionkit.testing.outages import OutageContract
+from django_sessionkit.testing.races import RaceContract
+from django_sessionkit.testing.sessions import SessionContract
+from django_sessionkit.testing.storage import StorageContract
 from tests import store
 from tests.redis_servers import sessions_in
 from tests.servers import HOST

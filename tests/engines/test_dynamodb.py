@@ -11,7 +11,10 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from django_sessionkit import testing
+from django_sessionkit.testing.outages import OutageContract
+from django_sessionkit.testing.races import RaceContract
+from django_sessionkit.testing.sessions import SessionContract
+from django_sessionkit.testing.storage import StorageContract
 from tests.engines import dynamodb
 from tests.servers import HOST, free_port
 
@@ -57,7 +60,7 @@ def sessions_at(port):
     }
 
 
-class StorageTests(testing.StorageContract, TestCase):
+class StorageTests(StorageContract, TestCase):
     engine = ENGINE
 
     def spoil(self, digest):
@@ -65,11 +68,11 @@ class StorageTests(testing.StorageContract, TestCase):
         dynamodb.ask("put_item", Item=item)
 
 
-class RaceTests(testing.RaceContract, TransactionTestCase):
+class RaceTests(RaceContract, TransactionTestCase):
     engine = ENGINE
 
 
-class SessionTests(testing.SessionContract, TestCase):
+class SessionTests(SessionContract, TestCase):
     engine = ENGINE
 
 
@@ -77,7 +80,7 @@ class AsyncSessionTests(SessionTests):
     asynchronous = True
 
 
-class OutageTests(testing.OutageContract, TestCase):
+class OutageTests(OutageContract, TestCase):
     engine = ENGINE
 
     @contextmanager

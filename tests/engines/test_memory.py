@@ -119,7 +119,9 @@ from django.test import Client, LiveServerTestCase, TestCase, TransactionTestCas
 
 from django_sessionkit.backends import memory
 from django_sessionkit.models import UserSession
-from django_sessionkit.testing import RaceContract, SessionContract, StorageContract
+from django_sessionkit.testing.races import RaceContract
+from django_sessionkit.testing.sessions import SessionContract
+from django_sessionkit.testing.storage import StorageContract
 
 
 class Story:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from inspect import signature
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 from unittest import mock
 
@@ -148,6 +149,7 @@ FOLLOWED = """
 # What django-admin has made, changed as the README says.
 import runpy
 from pathlib import Path
+from pkgutil import iter_modules
 
 from mysite.{module} import *
 
@@ -471,14 +473,11 @@ def test_every_verb_of_an_engine_is_documented_with_its_arguments():
 
 
 def test_the_tests_for_an_engine_are_all_in_the_example():
-    contracts = {each.__name__ for each in vars(testing).values() if is_contract(each)}
+    modules = {each.name for each in iter_modules(testing.__path__)} - {"contract"}
     (example,) = [block.text for block in EXAMPLES if "testing." in block.text]
-    assert set(re.findall(r"testing\.(\w+)", example)) == contracts
-
-
-def is_contract(found: object) -> bool:
-    is_class = isinstance(found, type) and issubclass(found, testing.Contract)
-    return is_class and found is not testing.Contract
+    imported = re.findall(r"testing\.(\w+) import (\w+)", example)
+    assert {module for module, _ in imported} == modules
+    assert set(re.findall(r"\((\w+Contract), ", example)) == {name for _, name in imported}
 
 
 @pytest.mark.django_db

@@ -49,7 +49,7 @@ django.setup()
 from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 import django_sessionkit.backends.memory
-import django_sessionkit.testing
+import django_sessionkit.testing.sessions
 from django.core.management import call_command
 from django.test import Client
 from django.test.utils import setup_test_environment
