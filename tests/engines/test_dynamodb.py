@@ -44,6 +44,7 @@ def server():
             BillingMode="PAY_PER_REQUEST",
         )
         yield
+        dynamodb.client().delete_table(TableName=TABLE)  # moto would have it the next time
     running.shutdown()
     thread.join()
     running.server_close()
