@@ -1,13 +1,13 @@
 # make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port;
 #              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run)
-# make test    all checks and tests, on SQLite, PostgreSQL, Redis and Valkey
+# make test    all checks and tests, on SQLite, PostgreSQL, Redis and Valkey, and in memory
 # make format  let ruff put the code into shape
 # make conformance   what OWASP and NIST ask of sessions, and which tests show it
 #              (CONFORMANCE_ARGS=--write: make docs/conformance.md of it)
 # make bench   how fast it is, beside its peers and the bare drivers (QUICK=1: in under three
 #              minutes; BENCH_ARGS="operations --json FILE": a part of it, its figures)
 #
-# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -redis, -valkey).
+# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -redis, -valkey, -memory).
 #
 # Each makes the virtual environment that it needs, in .venv (PYTHON=python3.13 for another Python).
 
@@ -22,8 +22,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,geoip,postgres,speed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format \
-	conformance bench
+.PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey pytest-memory \
+	coverage format conformance bench
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -33,7 +33,7 @@ test: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory -j2 \
-		pytest-sqlite pytest-postgresql pytest-redis pytest-valkey
+		pytest-sqlite pytest-postgresql pytest-redis pytest-valkey pytest-memory
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.
@@ -56,6 +56,10 @@ pytest-sqlite pytest-postgresql: pytest-%: .venv/test
 pytest-redis pytest-valkey: pytest-%: .venv/test
 	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES)
+
+# Only what an engine makes a difference to: this one is not for sites.
+pytest-memory: .venv/test
+	SESSIONKIT_TEST_ENGINE=memory $(BIN)/coverage run -m pytest tests/engines tests/stories $(PYTEST_ARGS)
 
 coverage: .venv/test
 	@$(BIN)/coverage combine --quiet

@@ -141,6 +141,10 @@ MESSAGES = {
         "The session cookie outlives the browser, which NIST {level} advises against.",
         "Set SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
     ),
+    "W019": (
+        "SESSION_ENGINE = {engine!r} keeps sessions in the memory of one process.",
+        'Set SESSION_ENGINE = "django_sessionkit.backends.db": this one is for tests.',
+    ),
     # Of `check --database`, and of migrate.
     "W009": (
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
@@ -154,6 +158,7 @@ MESSAGES = {
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 DJANGOS_ENGINES = "django.contrib.sessions.backends."
+MEMORY = "django_sessionkit.backends.memory"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
 
@@ -191,6 +196,7 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
     "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
+    "SESSIONKIT_MEMORY_LIMIT": range(1, 1_000_000_000),
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
@@ -215,7 +221,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    return [*_deployed_cookie(), *_deployed_policy()]
+    return [*_deployed_engine(), *_deployed_cookie(), *_deployed_policy()]
 
 
 def _apps() -> Iterator[checks.CheckMessage]:
@@ -360,6 +366,12 @@ def _cookie() -> Iterator[checks.CheckMessage]:
 def _urls() -> Iterator[checks.CheckMessage]:
     if getattr(settings, "ROOT_URLCONF", None) and sign_in_url() is None:
         yield _message("W015", url=settings.LOGIN_URL)
+
+
+def _deployed_engine() -> Iterator[checks.CheckMessage]:
+    # Not without --deploy: for development and tests, one process is as it should be.
+    if settings.SESSION_ENGINE == MEMORY:
+        yield _message("W019", engine=MEMORY)
 
 
 def _deployed_cookie() -> Iterator[checks.CheckMessage]:

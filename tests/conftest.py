@@ -1,7 +1,7 @@
 """
 One run of the tests is a leg: all tests on one store. SESSIONKIT_TEST_DATABASE is "sqlite" (the
-default) or "postgresql". SESSIONKIT_TEST_ENGINE is "db" (the default), "redis" or "valkey". If a
-server is missing, the run fails: no test is skipped.
+default) or "postgresql". SESSIONKIT_TEST_ENGINE is "db" (the default), "memory", "redis" or
+"valkey". If a server is missing, the run fails: no test is skipped.
 """
 
 import os
@@ -64,15 +64,17 @@ def pytest_report_header() -> str:
         server = sync_client().info("server")
         brand = server.get("server_name", "redis")
         database += f" and {brand} {server.get(f'{brand}_version')}"
+    elif store.APART:
+        database += " and memory"
     return f"Python {platform.python_version()}, Django {django.__version__}, {database}"
 
 
-def left_out(vendor: str, on_redis: bool) -> set[str]:
+def left_out(vendor: str, engine: str) -> set[str]:
     """Return the marks of the tests that this leg does not run, because other legs do."""
-    elsewhere = set() if on_redis else {"redis"}
+    elsewhere = set() if engine == "redis" else {"redis"}
     if vendor != "postgresql":
         elsewhere.add("postgresql")
-    if vendor != "sqlite" or on_redis:
+    if (vendor, engine) != ("sqlite", "db"):
         elsewhere.add("once")
     return elsewhere
 
@@ -80,7 +82,7 @@ def left_out(vendor: str, on_redis: bool) -> set[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         conformance.shown_by(item)  # raises an error for a requirement that does not exist
-    elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.endswith(".redis"))
+    elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.rpartition(".")[2])
     deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)
@@ -91,7 +93,7 @@ def own_keys(settings: Any) -> Iterator[None]:
     """Give every test a prefix of its own in Redis, because the server may hold other data."""
     settings.SESSIONKIT_REDIS_PREFIX = f"test:{secrets.token_hex(8)}:"
     yield
-    if settings.SESSION_ENGINE.endswith(".redis"):
+    if store.APART:  # else it is taken back with the test's transaction
         store.wipe()
 
 

@@ -77,6 +77,8 @@ if database_url.startswith("sqlite"):
 match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
     case "db":
         SESSION_ENGINE = "django_sessionkit.backends.db"
+    case "memory":
+        SESSION_ENGINE = "django_sessionkit.backends.memory"
     case "redis" | "valkey" as brand:
         SESSION_ENGINE = "django_sessionkit.backends.redis"
         SESSION_CACHE_ALIAS = "sessions"
@@ -89,7 +91,9 @@ match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
             },
         }
     case unknown:
-        raise ImproperlyConfigured(f"SESSIONKIT_TEST_ENGINE: db, redis or valkey, not {unknown}")
+        raise ImproperlyConfigured(
+            f"SESSIONKIT_TEST_ENGINE: db, memory, redis or valkey, not {unknown}"
+        )
 
 # Django 6.1 asks for this setting. In tests, Django keeps mails in memory anyway.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}

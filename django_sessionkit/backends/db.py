@@ -85,6 +85,8 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
+        if not digests:
+            return set()
         with _connection().cursor() as cursor:
             cursor.execute(f"{PEEK} ({_marks(digests)})", [clock.now(), *digests])
             return {digest for (digest,) in cursor.fetchall()}

@@ -115,6 +115,9 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_REDIS_PREFIX": b"sessions:"},
         {"SESSIONKIT_REDIS_PREFIX": ""},
         {"SESSIONKIT_REDIS_PREFIX": None},
+        {"SESSIONKIT_MEMORY_LIMIT": 0},
+        {"SESSIONKIT_MEMORY_LIMIT": None},
+        {"SESSIONKIT_MEMORY_LIMIT": "10000"},
         {"SESSIONKIT_POLICY": Policy(idle=60)},
         {"SESSIONKIT_POLICY": ""},
         {"SESSIONKIT_POLICY": None},
@@ -286,6 +289,9 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
             "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
         },
     ],
+    "W019": [
+        {"SESSION_ENGINE": "django_sessionkit.backends.memory"},
+    ],
 }
 
 # What only `check --database` asks for: see test_redis_checks.py.
@@ -307,6 +313,8 @@ RIGHT: list[dict[str, Any]] = [
     },
     DEPLOYED,
     {"SESSION_ENGINE": "tests.faces.test_checks"},
+    {"SESSION_ENGINE": "django_sessionkit.backends.memory"},
+    {"SESSION_ENGINE": "django_sessionkit.backends.memory", "SESSIONKIT_MEMORY_LIMIT": 1},
     {"MIDDLEWARE": [OF_A_SITE, *OTHER_MIDDLEWARE]},
     {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
     {"MIDDLEWARE": [CSRF, OURS, MESSAGE]},

@@ -604,7 +604,7 @@ def test_a_new_session_that_was_rolled_back_changes_no_answer(answers, kind, met
 
     response = answers(act, getattr(RequestFactory(), method)("/", headers=kind))
     assert (response.status_code, response.content) == (404, b"not here")
-    assert ("sessionid" in response.cookies) is store.ON_REDIS
+    assert ("sessionid" in response.cookies) is store.APART
 
 
 def test_signing_in_with_the_cookie_of_an_ended_session_just_works(signed_in):

@@ -10,7 +10,9 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 from unittest import mock
 
@@ -28,11 +30,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 
 import django_sessionkit
-from django_sessionkit import tasks, urls
+from django_sessionkit import tasks, testing, urls
 from django_sessionkit.checks import MESSAGES
 from django_sessionkit.conf import Settings, conf
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.storage import Storage
 from django_sessionkit.visit import client as clients
 from tests import servers, store
 from tests.browsers import PAGE
@@ -106,6 +109,7 @@ def test_make_runs_what_the_documents_say():
         "=postgresql",
         "=redis",
         "=valkey",
+        "=memory",
         "report",
     ):
         assert words in test
@@ -148,6 +152,7 @@ FOLLOWED = """
 # What django-admin has made, changed as the README says.
 import runpy
 from pathlib import Path
+from pkgutil import iter_modules
 
 from mysite.{module} import *
 
@@ -667,6 +672,24 @@ def test_every_verb_is_documented():
     verbs = {name for name in vars(UserSessionQuerySet) if not name.startswith("_")}
     documented = first_column(section("docs/code.md", "Verbs"))
     assert {name.partition("(")[0] for name in documented} == verbs
+
+
+def test_every_verb_of_an_engine_is_documented_with_its_arguments():
+    documented = first_column(section("docs/engines.md", "The verbs"))
+    verbs = []
+    for name in sorted(Storage.__abstractmethods__, key=list(vars(Storage)).index):
+        given = signature(getattr(Storage, name)).parameters.values()
+        named = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in given]
+        verbs.append(f"{name}({', '.join(named)})")
+    assert documented == verbs
+
+
+def test_the_tests_for_an_engine_are_all_in_the_example():
+    modules = {each.name for each in iter_modules(testing.__path__)} - {"contract"}
+    (example,) = [block.text for block in EXAMPLES if "testing." in block.text]
+    imported = re.findall(r"testing\.(\w+) import (\w+)", example)
+    assert {module for module, _ in imported} == modules
+    assert set(re.findall(r"\((\w+Contract), ", example)) == {name for _, name in imported}
 
 
 @pytest.mark.django_db

@@ -53,7 +53,7 @@ def test_what_it_costs_to_unlock_a_session(locked, drive, full):
     with round_trips(1):
         drive(session, "get", "cart")
     # It is read again, and its row looked at when it is there; a full proof needs the user.
-    count = 4 if store.ON_REDIS else 6
+    count = 4 if store.APART else 6
     with round_trips(count + full):
         drive(session, "unlock", full)
 
@@ -62,7 +62,7 @@ def test_what_it_costs_to_prove_who_one_is(alice, policy, clock, drive):
     policy(idle=600, absolute=HOUR)
     session = SessionStore(hand_made(alice).session_key)
     session.get("cart")
-    with round_trips(4 if store.ON_REDIS else 6):
+    with round_trips(4 if store.APART else 6):
         drive(session, "reauthenticate")
 
 

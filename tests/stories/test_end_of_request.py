@@ -82,7 +82,7 @@ def test_no_view_holds_a_lock_on_its_session(
     clock.move(seconds=seconds)
     SEEN.clear()
     assert browser.get("/hold/").content == b"done"
-    selects = ["SELECT"] if store.ON_REDIS else ["SELECT", "SELECT"]
+    selects = ["SELECT"] if store.APART else ["SELECT", "SELECT"]
     assert [selects] == SEEN
     assert only_row().last_seen_at == datetime.now(UTC)
 

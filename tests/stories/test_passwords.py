@@ -277,8 +277,8 @@ def test_a_change_that_is_taken_back_ends_nothing(alice):
         changed(alice)
         transaction.set_rollback(True)
     assert rows(here) == {("", None, False)}
-    assert alive() == (set() if store.ON_REDIS else {here})
-    assert is_in(laptop, alice) is not store.ON_REDIS
+    assert alive() == (set() if store.APART else {here})
+    assert is_in(laptop, alice) is not store.APART
 
 
 def test_fixtures_are_loaded_as_they_are(alice, ended):

@@ -248,7 +248,7 @@ def test_what_a_renewal_costs(shopper):
     old = key_of(browser)
     with later(DUE):
         # Reads and checks, writes the activity in row and store, and four that are a transaction.
-        with round_trips(8 if store.ON_REDIS else 10):
+        with round_trips(8 if store.APART else 10):
             read(browser)
         assert key_of(browser) != old
         with round_trips(2):  # what is left under the old key, and where that leads

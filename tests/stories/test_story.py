@@ -26,7 +26,7 @@ TEAPOT = PRODUCTS[0]
 SECRETS = {
     "name": "Ottilie Grünbaum",
     "street": "Zwetschgenweg 7",
-    "postcode": "12345",
+    "postcode": "EC1A 1BB",  # no digits that a digest could have by chance
     "city": "Xanten",
 }
 
