@@ -24,6 +24,7 @@ DOCUMENT = PROJECT / "docs" / "conformance.md"
 LEGS = {
     "SQLite": ("sqlite", False),
     "PostgreSQL": ("postgresql", False),
+    "MariaDB": ("mysql", False),
     "Redis": ("sqlite", True),
     "Valkey": ("sqlite", True),
 }

@@ -30,6 +30,9 @@ FORTNIGHT = 14 * 24 * 60 * 60 * 1000  # SESSION_COOKIE_AGE, in milliseconds
 NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
 ON_REDIS = settings.SESSION_ENGINE.endswith(".redis")
 
+# The verb that reads what others have written since, after a write that has failed.
+READ_AGAIN = "read" if SessionStore.native_async else "read_again"
+
 if ON_REDIS:
     import redis as driver
     import redis.asyncio as async_driver
