@@ -8,6 +8,7 @@ from django.db import connection
 
 from django_sessionkit.models import UserSession
 from tests import store
+from tests.browsers import put
 from tests.interleaving import HOLDS_ROWS, be_impatient, held_open
 from tests.people import is_still_in, key_of, only_row, who
 from tests.store import SessionStore
@@ -63,6 +64,16 @@ def test_page_of_a_session_that_a_job_holds_does_not_wait_and_stays_due(
         clock.move(seconds=1)
         assert is_still_in(browser)
         assert only_row().last_seen_at == before + timedelta(seconds=101)
+
+
+def test_page_of_a_visitor_whose_session_a_job_holds_does_not_wait(browse, clock, caplog):
+    browser = browse()
+    put(browser, cart="teapot")
+    clock.move(seconds=100)
+    with held_open(lambda: saves(browser)):
+        who(browser)
+    assert "did not answer" not in caplog.text
+    assert SessionStore(key_of(browser)).load() == {"cart": "teapot", "news": "many"}
 
 
 @pytest.mark.parametrize("ways", [["PRESENT"], ["REMOVED"]])
