@@ -148,9 +148,9 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                     store.call(store.remove, digests)
             except StoreUnavailable as error:
                 unavailable = error
-            _announce(revoked, reason, by)
-            _announce(expired, EndReason.EXPIRED, None)
-            _announce(idle, EndReason.IDLE, None)
+            announce(revoked, reason, by)
+            announce(expired, EndReason.EXPIRED, None)
+            announce(idle, EndReason.IDLE, None)
         if unavailable:
             raise unavailable
         return ended
@@ -209,10 +209,10 @@ def mark_ended(
     rows = rows.primary()
     if handles is None:
         handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
-    _announce(rows._mark(handles, reason, at=at), reason, None)
+    announce(rows._mark(handles, reason, at=at), reason, None)
 
 
-def _announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
+def announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
     # send_robust(): a receiver that fails must not keep the next batch alive. Django logs it.
     if handles:
         sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by)

@@ -8,7 +8,7 @@ function takes both.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,9 +25,9 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.visit.client import Client
 
 NO_FLAGS: Mapping[str, bool] = {}
-FREE = f"""
-SELECT id FROM {UserSession._meta.db_table} WHERE id = %s FOR UPDATE SKIP LOCKED
-"""  # noqa: S608 (a constant)
+TABLE = UserSession._meta.db_table
+# MySQL takes the row to update from a derived table only, if it is in the same table.
+FREE = "SELECT id FROM (SELECT id FROM {table} WHERE {where} FOR UPDATE SKIP LOCKED) AS free"
 
 
 def enter(
@@ -133,12 +133,10 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> U
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
-    # Only if it still has this digest: a change of the password may just have given it a new key.
-    to_end = free(handle).filter(digest__in=digests)
     if found is None:
         # A row whose user has gone is not found together with its user.
-        orphans = list(row.values_list("pk", flat=True))
-        models.mark_ended(to_end, EndReason.ACCOUNT_DISABLED, handles=orphans)
+        if row.exists():
+            _end_if_free(handle, EndReason.ACCOUNT_DISABLED, digests)
         return None
     if is_disabled(found.user) or (found.support and not _may_act(person)):
         reason = EndReason.ACCOUNT_DISABLED
@@ -146,7 +144,8 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> U
         reason = EndReason.PASSWORD_CHANGE
     else:
         return found
-    models.mark_ended(to_end, reason, handles=[found.pk])
+    # Only if it still has this digest: a change of the password may just have given it a new key.
+    _end_if_free(handle, reason, digests)
     return None
 
 
@@ -176,19 +175,34 @@ def touch(
             known["ip"] = client.address
         if client.user_agent:
             known["user_agent"] = client.user_agent
-    row = free(handle).filter(digest__in=digests, ended_at=None)
+    row = free(handle, digests).filter(ended_at=None)
     return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
 
 
-def free(handle: str) -> UserSessionQuerySet:
+def free(handle: str, digests: Sequence[str] = ()) -> UserSessionQuerySet:
     """
-    Return the row with this handle, to be written by a request that does not wait: on PostgreSQL, a
-    row that another transaction holds is left alone.
+    Return the row with this handle and, if there are any, one of these digests, to be written by a
+    request that does not wait: where the database can skip a row that another transaction holds,
+    that row is left alone. Add no condition on a column with an index: MariaDB then waits for the
+    row before it asks whether the row is free.
     """
     rows, pk = UserSession.objects.primary(), uuid.UUID(handle)
-    if connections[rows.db].vendor == "postgresql":
-        return rows.filter(pk=RawSQL(FREE, [pk]))  # noqa: S611 (a constant)
-    return rows.filter(pk=pk)
+    connection = connections[rows.db]
+    if not connection.features.has_select_for_update_skip_locked:
+        return rows.filter(pk=pk, **({"digest__in": digests} if digests else {}))
+    where = "id = %s"
+    if digests:
+        where += f" AND digest IN ({', '.join(['%s'] * len(digests))})"
+    params = [UserSession._meta.pk.get_db_prep_value(pk, connection), *digests]
+    unheld = RawSQL(FREE.format(table=TABLE, where=where), params)  # noqa: S611 (constants)
+    return rows.filter(pk=unheld)
+
+
+def _end_if_free(handle: str, reason: str, digests: Sequence[str] = ()) -> None:
+    """Mark a row ended and say so, unless another transaction holds it."""
+    row = free(handle, digests).filter(ended_at=None)
+    if row.update(ended_at=timezone.now(), end_reason=reason, ended_by=None):
+        models.announce([uuid.UUID(handle)], reason, None)
 
 
 def rekey(
@@ -226,7 +240,7 @@ def renew_again(handle: str) -> None:
 
 def catch_up(handle: str, old: str, new: str) -> None:
     """Write the digest of a new key into a row that still has the old one: a renewal broke off."""
-    free(handle).filter(digest=old).update(digest=new)
+    free(handle, [old]).update(digest=new)
 
 
 def digests_of(handle: str) -> list[str]:
@@ -261,7 +275,7 @@ def row_of_missing(digest: str) -> UserSession | None:
     if row and row.ended_at is None:
         has_expired = row.expires_at <= timezone.now()
         reason = row.expiry_reason if has_expired else EndReason.LOST
-        models.mark_ended(free(row.pk.hex), reason, handles=[row.pk])
+        _end_if_free(row.pk.hex, reason)
         row = rows.filter(pk=row.pk).first()
         if row and row.ended_at is None:  # held by somebody who has not said the reason yet
             row.end_reason = reason

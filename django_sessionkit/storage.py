@@ -71,6 +71,15 @@ class Storage(ABC):
         """
 
     @classmethod
+    def read_again(cls, digest: str) -> Stored | None:
+        """
+        Do what read() does, and see what others have written since. A storage in whose transactions
+        a second read() can show what the first one has shown (REPEATABLE READ) overrides this. Such
+        a storage is not ``native_async``.
+        """
+        return cls.read(digest)
+
+    @classmethod
     @abstractmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
         """

@@ -25,6 +25,7 @@ DOCUMENT = PROJECT / "docs" / "conformance.md"
 LEGS = {
     "SQLite": ("sqlite", "db"),
     "PostgreSQL": ("postgresql", "db"),
+    "MariaDB": ("mysql", "db"),
     "Redis": ("sqlite", "redis"),
     "Valkey": ("sqlite", "redis"),
 }

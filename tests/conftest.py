@@ -1,7 +1,7 @@
 """
 One run of the tests is a leg: all tests on one store. SESSIONKIT_TEST_DATABASE is "sqlite" (the
-default) or "postgresql". SESSIONKIT_TEST_ENGINE is "db" (the default), "memory", "redis" or
-"valkey". If a server is missing, the run fails: no test is skipped.
+default), "postgresql" or "mariadb". SESSIONKIT_TEST_ENGINE is "db" (the default), "memory", "redis"
+or "valkey". If a server is missing, the run fails: no test is skipped.
 """
 
 import os
@@ -14,12 +14,11 @@ from typing import Any
 
 import django
 import hypothesis
-import psycopg
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -45,6 +44,7 @@ collect_ignore = [] if settings.SETTINGS_MODULE == "tests.packages.settings" els
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     config.addinivalue_line("markers", "postgresql: about PostgreSQL, in the leg that is on it")
+    config.addinivalue_line("markers", "isolation: on MariaDB, under both of its usual levels")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
@@ -55,9 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     database = f"SQLite {sqlite3.sqlite_version}"
-    if connection.vendor == "postgresql":
-        with psycopg.connect(servers.postgresql()) as server:
-            database = f"PostgreSQL {server.info.parameter_status('server_version')}"
+    if connection.vendor != "sqlite":
+        with servers.connected(servers.SERVERS[connection.vendor]()) as cursor:
+            cursor.execute("SELECT version()")  # "10.11.18-MariaDB", "PostgreSQL 15.18 on x86_64"
+            database = cursor.fetchone()[0].partition(" on ")[0]
     if settings.SESSION_ENGINE.endswith(".redis"):
         from django_sessionkit.backends.redis_clients import sync_client
 
@@ -86,6 +87,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if connection.vendor == "mysql" and metafunc.definition.get_closest_marker("isolation"):
+        levels = ["read committed", "repeatable read"]
+        metafunc.parametrize("isolation", levels, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def isolation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The isolation level of every connection. Django's default on MySQL is "read committed"."""
+    level = getattr(request, "param", None)  # of tests with the mark
+    if level is None:
+        yield
+        return
+    request.getfixturevalue("django_db_setup")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(connections.settings["default"]["OPTIONS"], "isolation_level", level)
+        connection.close()
+        yield
+    connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -239,5 +261,5 @@ def example_database(tmp_path: Path) -> Iterator[str]:
     if connection.vendor == "sqlite":
         yield f"sqlite:///{tmp_path}/example.sqlite3"
         return
-    with servers.own_database(servers.postgresql()) as url:
+    with servers.own_database(servers.SERVERS[connection.vendor]()) as url:
         yield url

@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+from importlib.util import find_spec
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -67,8 +68,16 @@ match os.environ.get("SESSIONKIT_TEST_DATABASE", "sqlite"):
         # A name of its own: the server may hold other data, and Django replaces a database of the
         # same name.
         database_url, test_name = servers.postgresql(), TEST_NAME
+    case "mariadb":
+        database_url, test_name = servers.mariadb(), TEST_NAME
+        if not find_spec("MySQLdb"):
+            import pymysql
+
+            pymysql.install_as_MySQLdb()
     case unknown:
-        raise ImproperlyConfigured(f"SESSIONKIT_TEST_DATABASE: sqlite or postgresql, not {unknown}")
+        raise ImproperlyConfigured(
+            f"SESSIONKIT_TEST_DATABASE: sqlite, postgresql or mariadb, not {unknown}"
+        )
 
 DATABASES = {"default": {**dj_database_url.parse(database_url), "TEST": {"NAME": test_name}}}
 if database_url.startswith("sqlite"):

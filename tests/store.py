@@ -34,6 +34,9 @@ IN_MEMORY = settings.SESSION_ENGINE.endswith(".memory")
 APART = ON_REDIS or IN_MEMORY
 VERBS = ["read", "insert", "replace", "move", "touch", "remove", "peek"]
 
+# The verb that reads what others have written since, after a write that has failed.
+READ_AGAIN = "read" if SessionStore.native_async else "read_again"
+
 if IN_MEMORY:
     from django_sessionkit.backends import memory
 if ON_REDIS:

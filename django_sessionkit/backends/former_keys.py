@@ -37,9 +37,10 @@ class FormerKeys(Storage, SessionBase):
     # that is used there is not touched, and what is known about its device is kept.
     client: Client | None = None
 
-    def _resolve(self, key: SessionKey) -> Flow[Resolved]:
+    def _resolve(self, key: SessionKey, again: bool = False) -> Flow[Resolved]:
         """
-        Return the session with this key, or the one that a former key leads to.
+        Return the session with this key, or the one that a former key leads to. ``again``: others
+        have written to it since it was read.
 
         Each key on the way but the last one has reached the browser. So the first step already
         tells whether a former key comes too late, however many keys there were since. A key that is
@@ -49,12 +50,13 @@ class FormerKeys(Storage, SessionBase):
         leads to its session for as long as there is a trace.
         """
         is_visitor = self.client is not None
+        read = self.read_again if again and not self.native_async else self.read
         former: Record | None = None  # what lies under the key, if that is a former one
         is_delivered, reads = False, 0
         while True:
             reads += 1
             key.prepare()  # before the wait for the store: after it, everything takes longer
-            stored = yield self.read, key.digest
+            stored = yield read, key.digest
             if stored is None:
                 return Missing(key.digest)
             here = found(stored, key, self.serializer)

@@ -205,7 +205,7 @@ class Writing(Merging):
         """Have the row follow to a new key; return the key that the session has until then."""
         row = new, plan.active_at, plan.lifetime, facts.authenticated_at
         while not (yield registry.rekey, facts.handle, facts.may_have(key.digest), *row):
-            found = yield from self._resolve(key)
+            found = yield from self._resolve(key, again=True)
             if not isinstance(found, Found) or found.record.key == key:
                 raise self._ended(Missing(key.digest))
             key = found.record.key  # a parallel request has renewed it

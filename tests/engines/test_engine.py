@@ -17,7 +17,7 @@ from django_sessionkit.backends.sealing import SessionKey, digest_of
 from django_sessionkit.models import UserSession
 from django_sessionkit.visit.client import Client
 from tests import store
-from tests.store import SessionStore, again, round_trips, travel
+from tests.store import READ_AGAIN, SessionStore, again, round_trips, travel
 
 pytestmark = pytest.mark.django_db
 
@@ -201,13 +201,13 @@ def test_the_end_between_a_conflict_and_its_merge_is_the_end(drive, stored, monk
     mine["cart"] = []
     theirs["theme"] = "dark"
     theirs.save()
-    read = SessionStore.read
+    read = getattr(SessionStore, READ_AGAIN)
 
     def ended_just_before(digest):
         SessionStore.remove([digest])
         return read(digest)
 
-    monkeypatch.setattr(SessionStore, "read", staticmethod(ended_just_before))
+    monkeypatch.setattr(SessionStore, READ_AGAIN, staticmethod(ended_just_before))
     with pytest.raises(UpdateError):
         drive(mine, "save")
 

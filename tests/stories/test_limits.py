@@ -658,6 +658,7 @@ def test_staff_do_count_as_themselves(enter, policy):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.standard("ASVS-7.1.2", "ASVS-15.4.2", "WSTG-SESS-11")
 def test_twenty_sign_ins_at_once(enter, browse, policy, monkeypatch, refused, mode, caplog):
@@ -767,6 +768,7 @@ def two_count(monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
 @pytest.mark.standard("ASVS-15.4.2")
 def test_two_wait_for_one_place(waiting, two_count):
     first, second, *both = waiting
@@ -785,6 +787,7 @@ def test_two_wait_for_one_place(waiting, two_count):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
 @pytest.mark.standard("ASVS-15.4.2")
 def test_two_choose_the_same_one(waiting, two_count, monkeypatch):
     first, second, *both = waiting
@@ -812,6 +815,7 @@ def test_two_choose_the_same_one(waiting, two_count, monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
 @pytest.mark.standard("ASVS-15.4.2")
 def test_a_sign_in_and_one_that_waits_want_the_same_place(waiting, browse, two_count):
     first, _second, third, _fourth = waiting
@@ -830,6 +834,7 @@ def test_a_sign_in_and_one_that_waits_want_the_same_place(waiting, browse, two_c
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
 @pytest.mark.parametrize("url", ["/login/", "/enter_and_save/"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_view_in_a_transaction(enter, browse, policy, atomic_requests, mode, url):
@@ -852,6 +857,7 @@ def test_a_view_in_a_transaction(enter, browse, policy, atomic_requests, mode, u
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
 @pytest.mark.standard("ASVS-15.4.2")
 def test_twenty_views_in_transactions(browse, policy, atomic_requests, caplog):
     policy(limit=3, on_limit="refuse")

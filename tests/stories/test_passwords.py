@@ -261,7 +261,7 @@ def test_a_save_that_fails_ends_nothing_now_or_later(alice, bob, ended):
     laptop = sign_in(alice)
     alice.set_password("better")
     alice.username = bob.username
-    with pytest.raises(Exception, match=r"(?i)unique"), transaction.atomic():
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"), transaction.atomic():
         alice.save()
     alice.first_name = "Alice"
     alice.save(update_fields=["first_name"])

@@ -123,7 +123,8 @@ def test_a_proof_without_a_policy_leaves_the_session_as_it_is(signed_in, monkeyp
 
 
 def users_fetched(queries):
-    return sum('FROM "auth_user"' in query["sql"] for query in queries)
+    table = connection.ops.quote_name("auth_user")
+    return sum(f"FROM {table}" in query["sql"] for query in queries)
 
 
 def test_nobody_is_fetched_for_it_who_is_known(browse, alice, policy, clock):

@@ -8,14 +8,15 @@ from django.db import connection
 
 from django_sessionkit.models import UserSession
 from tests import store
-from tests.browsers import browse_as
-from tests.interleaving import held_open
+from tests.browsers import browse_as, put
+from tests.interleaving import HOLDS_ROWS, be_impatient, held_open
 from tests.people import CHROME, FIREFOX, is_still_in, key_of, only_row, who
 from tests.renewals import AFTER, DUE, GRACE, renewed, seen
 from tests.store import SessionStore, later
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
+    pytest.mark.isolation,
     pytest.mark.site("tests.calls"),
 ]
 
@@ -23,9 +24,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def impatient():
     """Whoever waits for a lock fails, and does not wait for the end of the test."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '1s'")
+    be_impatient()
     yield
     connection.close()
 
@@ -61,11 +60,21 @@ def test_page_of_a_session_that_a_job_holds_does_not_wait_and_stays_due(
     with held_open(lambda: job(browser)):
         assert is_still_in(browser)
     assert "did not answer" not in caplog.text
-    if connection.vendor == "postgresql" and not (store.APART and job is saves):
+    if HOLDS_ROWS and not (store.APART and job is saves):
         assert only_row().last_seen_at == before
         clock.move(seconds=1)
         assert is_still_in(browser)
         assert only_row().last_seen_at == before + timedelta(seconds=101)
+
+
+def test_page_of_a_visitor_whose_session_a_job_holds_does_not_wait(browse, clock, caplog):
+    browser = browse()
+    put(browser, cart="teapot")
+    clock.move(seconds=100)
+    with held_open(lambda: saves(browser)):
+        who(browser)
+    assert "did not answer" not in caplog.text
+    assert SessionStore(key_of(browser)).load() == {"cart": "teapot", "news": "many"}
 
 
 @pytest.mark.parametrize("ways", [["PRESENT"], ["REMOVED"]])
