@@ -62,7 +62,7 @@ Question = tuple[Callable[[Any], Any], str]
 
 def ask(question: Question) -> Any:
     """Return what the sync client answers. Raises an error of redis-py."""
-    if isinstance(_client, RedisCluster):
+    if _is_cluster:
         return _ask_node(_client, *question)
     if line.dead_until:
         line.take()
@@ -80,7 +80,7 @@ def ask(question: Question) -> Any:
 async def aask(question: Question) -> Any:
     """Return what the async client of this event loop answers. See ask()."""
     client, rooms, _keeper = await async_client()
-    if isinstance(client, AsyncRedisCluster):
+    if _is_cluster:
         return await _aask_node(client, rooms, *question)
     async with rooms[""]:
         if line.dead_until:
@@ -232,6 +232,7 @@ dead_lines: dict[str, Line] = {}
 # Of the process, kept until CACHES changes: redis-py's clients are made for all threads, and
 # Django's way to a cache takes longer than to open a session.
 _client: Any = None
+_is_cluster = False  # isinstance() takes longer, for classes that are abstract
 
 
 def sync_client() -> Any:
@@ -241,16 +242,17 @@ def sync_client() -> Any:
 
     Raises ImproperlyConfigured or InvalidCacheBackendError where the alias names no such cache.
     """
-    global _client
+    global _client, _is_cluster
     if _client is None:
         _client = source().get_client(write=True)
+        _is_cluster = isinstance(_client, RedisCluster)
     return _client
 
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:
-    global _client
+    global _client, _is_cluster
     if setting in ("CACHES", "SESSION_CACHE_ALIAS"):
-        _client = None
+        _client, _is_cluster = None, False
 
 
 setting_changed.connect(_forget_client)
