@@ -14,9 +14,10 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
-from django.db import router
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
+from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
 
@@ -78,6 +79,18 @@ MESSAGES = {
         "Users are written to the database {users!r}, and their sessions to {sessions!r}.",
         "Let DATABASE_ROUTERS send django_sessionkit to {users!r}: queries join the two tables.",
     ),
+    "E016": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, which cannot be imported: {error}.",
+        "Name a module with a SessionStore, as SESSION_ENGINE does, and install what it needs.",
+    ),
+    "E017": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
+        "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
+    ),
+    "E018": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
+        "Remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
+    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
@@ -128,6 +141,7 @@ MESSAGES = {
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
+RETURNING = "django_sessionkit.leaving.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
 
 # The presets that stand for a level of NIST. A site that chose one is told what else the level asks
@@ -148,6 +162,10 @@ def _are_paths(value: object) -> bool:
     return all(isinstance(path, str) and path.startswith("/") for path in paths)
 
 
+def _are_engines(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
+
+
 # The valid values of every setting in conf.py: a range of whole numbers, or their description and a
 # function that recognises them.
 VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
@@ -158,6 +176,7 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
+    "SESSIONKIT_ADOPT_FROM": ("a list of engines, as SESSION_ENGINE names one", _are_engines),
 }
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
@@ -174,8 +193,9 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    store = _engine(kwargs.get("databases"))
-    return [*_apps(), *store, *_middleware(), *_settings(), *_cookie()]
+    databases = kwargs.get("databases")
+    store = _engine(databases)
+    return [*_apps(), *store, *_middleware(), *_settings(), *_adoption(databases), *_cookie()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -204,7 +224,8 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
         yield _message("E001", engine=engine, error=error)
     else:
         if ENGINE not in _lineage(store):
-            yield _message("E002", engine=engine)
+            if RETURNING not in settings.MIDDLEWARE:
+                yield _message("E002", engine=engine)
             return
         for name, values in store.check(ask=bool(databases)):
             yield _message(name, **values)
@@ -220,7 +241,7 @@ def _middleware() -> Iterator[checks.CheckMessage]:
     session_middleware, lineage = order[sessions[0]]
     if len(sessions) > 1:
         yield _message("E004", middleware=", ".join(order[place][0] for place in sessions))
-    elif MIDDLEWARE not in lineage:
+    elif MIDDLEWARE not in lineage and session_middleware != RETURNING:
         yield _message("W001", middleware=session_middleware)
 
     needs_session = {
@@ -280,6 +301,24 @@ def _policy() -> Iterator[checks.CheckMessage]:
     else:
         if not callable(found):
             yield _message("E013", policy=policy, wrong="is not a function")
+
+
+def _adoption(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
+    named = conf.SESSIONKIT_ADOPT_FROM
+    for path in named if _are_engines(named) else ():
+        if path == settings.SESSION_ENGINE:
+            yield _message("E017", engine=path)
+            continue
+        try:
+            engine = engine_of(path)
+        except Exception as error:  # an app that is not installed, or whatever its modules raise
+            yield _message("E016", engine=path, error=error)
+            continue
+        if databases and isinstance(engine, Table):
+            table = engine.model._meta.db_table
+            connection = connections[router.db_for_write(engine.model)]
+            if table not in connection.introspection.table_names():
+                yield _message("E018", engine=path, table=table)
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:

@@ -21,8 +21,9 @@ from django_sessionkit.models import (
     StoredSession,
     UserSession,
     UserSessionQuerySet,
-    get_session_store,
+    alive_in_stores,
     mark_ended,
+    remove_from_stores,
 )
 from django_sessionkit.ranges import Progress
 
@@ -47,7 +48,6 @@ def purge_rows(progress: Progress | None = None) -> int:
 
     Raises StoreUnavailable.
     """
-    store = get_session_store()
     deleted = 0
     for part in UserSession.objects.walk(progress):
         now = timezone.now()
@@ -56,16 +56,17 @@ def purge_rows(progress: Progress | None = None) -> int:
         quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
         silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
         if digests := list(silent.values_list("digest", flat=True)):
-            gone = silent.filter(digest__in=set(digests) - store.call(store.peek, digests))
+            gone = silent.filter(digest__in=set(digests) - alive_in_stores(digests))
             expired = gone.filter(expires_at__lte=now)
             mark_ended(expired.filter(IDLE), EndReason.IDLE, at=F("expires_at"))
             mark_ended(expired, EndReason.EXPIRED, at=F("expires_at"))
-            mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
+            if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
+                mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
         if disabled := _disabled_users(part.filter(ended_at=None)):
             part.filter(user__in=disabled).revoke(EndReason.ACCOUNT_DISABLED)
         unconfirmed = part.filter(expires_at__gt=F("ended_at"))
         if digests := list(unconfirmed.values_list("digest", flat=True)):
-            store.call(store.remove, digests)
+            remove_from_stores(digests)
             unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
         kept_from = now - timedelta(seconds=conf.SESSIONKIT_RETENTION)
         deleted += part.filter(ended_at__lt=kept_from).delete_now()

@@ -19,6 +19,7 @@ from django.utils import timezone
 from django_sessionkit import models
 from django_sessionkit.accounts import has_password_of, is_disabled
 from django_sessionkit.clock import Lifetime, as_datetime
+from django_sessionkit.conf import conf
 from django_sessionkit.limits import make_room
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.policy import Policy
@@ -172,7 +173,7 @@ def rekey(
         row.update(
             digest=new,
             last_seen_at=as_datetime(at),
-            authenticated_at=as_datetime(authenticated_at),
+            authenticated_at=as_datetime(authenticated_at) if authenticated_at else None,
             **flags,
             **lifetime.as_columns(),
         )
@@ -214,12 +215,15 @@ def call_replaced(handle: str) -> None:
 def row_of_missing(digest: str) -> UserSession | None:
     """
     Return the row of a session that the store does not have, and mark it ended if it was not.
-    Return None for the session of a visitor, or one that a parallel request has given another key.
+    Return None for the session of a visitor, or one that a parallel request has given another key,
+    or may have moved.
     """
     rows = UserSession.objects.primary()
     row = rows.filter(digest=digest).first()
     if row and row.ended_at is None:
         has_expired = row.expires_at <= timezone.now()
+        if conf.SESSIONKIT_ADOPT_FROM and not has_expired:
+            return None  # it may just be moving back, to a process with another engine
         reason = row.expiry_reason if has_expired else EndReason.LOST
         models.mark_ended(_free(row.pk.hex), reason, handles=[row.pk])
         row = rows.filter(pk=row.pk).first()

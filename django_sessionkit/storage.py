@@ -20,7 +20,7 @@ Four words are used as they are meant here:
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -37,6 +37,15 @@ T = TypeVar("T")
 class Stored(NamedTuple):
     payload: bytes
     touched_at: int
+
+
+class StoredFully(NamedTuple):
+    """All that is stored of a session."""
+
+    digest: str
+    payload: bytes
+    touched_at: int
+    expires_at: int
 
 
 class Storage(ABC):
@@ -134,6 +143,34 @@ class Storage(ABC):
 
         Raises StoreUnavailable.
         """
+
+    # Verbs that are made of the others. An engine can have better ones.
+
+    @classmethod
+    def insert_all(cls, sessions: Collection[StoredFully]) -> None:
+        """Do what insert() does for each of these sessions. What is there already stays."""
+        for session in sessions:
+            cls.insert(*session)
+
+    @classmethod
+    def take(cls, digest: str, expected: bytes) -> bool:
+        """
+        Remove a session if its version is the one that is expected. Return False, and change
+        nothing, if the digest is unknown, expired, or stores another version by now.
+        """
+        if not cls.replace(digest, b"", 1, expected):
+            return False
+        cls.remove([digest])
+        return True
+
+    @classmethod
+    def scan(cls) -> tuple[int, Iterator[list[StoredFully]]] | None:
+        """
+        Return all sessions that have not expired, in small parts, and about how many parts there
+        are. A session that moves meanwhile may be missing, or be there twice. None: the storage
+        cannot list what it has.
+        """
+        return None
 
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:

@@ -9,7 +9,9 @@ compressor and key prefix are not involved. A replica is never asked, because re
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from operator import methodcaller
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,12 +21,13 @@ from django.core.cache import InvalidCacheBackendError
 from django.core.exceptions import ImproperlyConfigured
 from redis import exceptions
 
+from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import aask, ask, source, sync_client
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.conf import conf
-from django_sessionkit.storage import Stored
+from django_sessionkit.storage import Stored, StoredFully
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -160,6 +163,19 @@ class SessionStore(base.SessionStore):
         return await arun(_touch(digest, touched_at, expires_at, expected), aask)
 
     @classmethod
+    def insert_all(cls, sessions: Collection[StoredFully]) -> None:
+        run(_insert_all(sessions), ask)
+
+    @classmethod
+    def take(cls, digest: str, expected: bytes) -> bool:
+        return run(_script(TAKE, digest, expected), ask)
+
+    @classmethod
+    def scan(cls) -> tuple[int, Iterator[list[StoredFully]]]:
+        # About: there may be other keys.
+        return ask(methodcaller("dbsize")) // ranges.ROWS + 1, _scan()
+
+    @classmethod
     def remove(cls, digests: Collection[str]) -> None:
         run(_remove(digests), ask)
 
@@ -229,6 +245,39 @@ def _move(
     if not taken:
         yield from _remove([new])
     return bool(taken)
+
+
+def _insert_all(sessions: Collection[StoredFully]) -> Flow[None]:
+    def insert(client: Any) -> Any:
+        pipeline = client.pipeline(transaction=False)
+        for digest, payload, touched_at, expires_at in sessions:
+            pipeline.set(_key(digest), _stamp(touched_at) + payload, nx=True, pxat=expires_at)
+        return pipeline.execute()
+
+    if sessions:
+        yield insert
+
+
+def _scan() -> Iterator[list[StoredFully]]:
+    prefix = conf.SESSIONKIT_REDIS_PREFIX
+    pattern = re.sub(r"[][*?\\]", r"\\\g<0>", prefix) + "[0-9a-f]" * 64
+    keys = ask(methodcaller("scan_iter", match=pattern, count=ranges.ROWS))
+    while part := list(islice(keys, ranges.ROWS)):
+
+        def get(client: Any, part: list[bytes] = part) -> Any:
+            pipeline = client.pipeline(transaction=False)
+            for key in part:
+                pipeline.get(key)
+                pipeline.pttl(key)
+            return pipeline.execute(raise_on_error=False)
+
+        now, answers = clock.now(), iter(ask(get))
+        yield [
+            StoredFully(key.decode()[len(prefix) :], stored.payload, stored.touched_at, now + left)
+            for key, value, left in zip(part, answers, answers, strict=True)
+            # Not what has expired meanwhile, or what somebody else has put there.
+            if isinstance(value, bytes) and (stored := _stored(value)) and left > 0
+        ]
 
 
 def _script(script: Script, digest: str, *args: bytes | int) -> Flow[bool]:
