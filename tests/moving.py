@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase
 from django.test import override_settings
 
@@ -63,3 +64,21 @@ def session_of(browser: Any) -> Any:
     """Return the session of a browser, as a process with the way back has it."""
     engine = returning(import_module(settings.SESSION_ENGINE).SessionStore)
     return engine(browser.cookies["sessionid"].value)
+
+
+def old_session(engine: str, user: Any = None, **data: Any) -> SessionBase:
+    """Return a session that an engine has stored: of this user, or of a visitor."""
+    session = session_in(engine)
+    if user is not None:
+        session[SESSION_KEY] = str(user.pk)
+        session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+        session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.update(data)
+    session.save()
+    return session
+
+
+def with_cookie(browser: Any, session: SessionBase) -> Any:
+    """Return the browser, with the cookie of a session."""
+    browser.cookies["sessionid"] = session.session_key
+    return browser

@@ -478,11 +478,11 @@ def _after_commit(function: Callable[..., None], *args: Any) -> None:
 
 
 def _user_in(data: Data) -> str | None:
-    """Return the key of the user, or what no user has for a key if that is what it says."""
+    """Return the primary key of the user, None for a visitor, or "" for what can be no key."""
     try:
         return user_in(data)
     except ValidationError:
-        return repr(data.get(SESSION_KEY))
+        return ""
 
 
 def _people(keys: Collection[str]) -> dict[str, Any]:
