@@ -72,10 +72,14 @@ class Engine:
 
     def remove(self, old: OldSession) -> bool:
         """
-        Remove a session. Return False if it is not there as it was read: it was written since, as
-        far as the engine can tell, or is gone. Raises StoreUnavailable.
+        Remove a session. Return False, and leave it, if it was written since it was read, as far as
+        the engine can tell. Raises StoreUnavailable.
         """
         return self._call(self._remove, old)
+
+    def remove_all(self, olds: Sequence[OldSession]) -> list[OldSession]:
+        """Remove sessions, and return those for which remove() returns False."""
+        return self._call(self._remove_all, olds)
 
     def forget(self, key: str) -> None:
         """Remove a session, whatever is in it. Raises StoreUnavailable."""
@@ -116,6 +120,9 @@ class Engine:
     def _remove(self, old: OldSession) -> bool:
         self._forget(old.key)
         return True
+
+    def _remove_all(self, olds: Sequence[OldSession]) -> list[OldSession]:
+        return [old for old in olds if not self._remove(old)]
 
     def _forget(self, key: str) -> None:
         self.store().delete(key)
@@ -159,10 +166,6 @@ class Table(Engine):
     def count(self) -> int:
         return self._call(self._alive().count)
 
-    def remove_all(self, olds: Sequence[OldSession]) -> list[OldSession]:
-        """Remove sessions, and return those for which remove() would return False."""
-        return self._call(self._remove_all, olds)
-
     def _rows(self) -> "models.QuerySet[Any]":
         return self.model._base_manager.using(router.db_for_write(self.model))
 
@@ -205,19 +208,23 @@ class Table(Engine):
         return not self._remove_all([old])
 
     def _remove_all(self, olds: Sequence[OldSession]) -> list[OldSession]:
-        # delete(), for a site may have rows that belong to these, and receivers.
-        left = []
-        for old in olds:
-            row = self._rows().filter(session_key=old.key, session_data=old.version)
-            if not row.delete()[1].get(self.model._meta.label):
-                left.append(old)
-            elif hasattr(self.store, "cache_key_prefix"):
-                self.store().delete(old.key)  # cached_db: from the cache as well
-        return left
+        keys = [old.key for old in olds]
+        # One statement for all: a row whose text is one of those that were read is as it was read.
+        # And delete(), for a site may have rows that belong to these, and receivers.
+        unchanged = [old.version for old in olds]
+        self._rows().filter(session_key__in=keys, session_data__in=unchanged).delete()
+        left = {*self._rows().filter(session_key__in=keys).values_list("session_key", flat=True)}
+        for key in keys:
+            if key not in left:
+                self._forget_in_cache(key)
+        return [old for old in olds if old.key in left]
 
     def _forget(self, key: str) -> None:
         self._rows().filter(session_key=key).delete()
-        if hasattr(self.store, "cache_key_prefix"):
+        self._forget_in_cache(key)
+
+    def _forget_in_cache(self, key: str) -> None:
+        if hasattr(self.store, "cache_key_prefix"):  # of cached_db
             self.store().delete(key)
 
 

@@ -2,8 +2,8 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009 asks a server: it asks
-Redis, and runs with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009 and E018 ask a server:
+Redis, and the database. They run with ``check --database`` and ``migrate``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -87,10 +87,6 @@ MESSAGES = {
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
         "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
     ),
-    "E018": (
-        "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
-        "Remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
-    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
@@ -136,6 +132,10 @@ MESSAGES = {
     "W009": (
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
         "Run CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
+    ),
+    "E018": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
+        "Remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
     ),
 }
 

@@ -1,5 +1,8 @@
 """A site that moves from one engine to another, with its visitors."""
 
+import asyncio
+import threading
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +12,8 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.test import override_settings
 
 from django_sessionkit.leaving import returning
-from tests import store
 from tests.browsers import PAGE
+from tests.interleaving import together
 
 OURS = "django_sessionkit.middleware.SessionMiddleware"
 DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -26,9 +29,9 @@ ON_REDIS = "tests.adoption.engine_on_redis"
 OF_DJANGO = [DATABASE, CACHE, CACHED_DATABASE, FILES, COOKIES]
 OTHERS = [*OF_DJANGO, ON_REDIS]
 
-# From each of our engines to the other, in the legs that have both.
+# From each of our engines to the other, for the legs that have both.
 DB, REDIS = "django_sessionkit.backends.db", "django_sessionkit.backends.redis"
-BETWEEN = [(DB, REDIS), (REDIS, DB)] if store.ON_REDIS else []
+BETWEEN = [(DB, REDIS), (REDIS, DB)]
 
 
 def generation(engine: str, adopt_from: tuple[str, ...] = (), middleware: str = "") -> Any:
@@ -82,3 +85,34 @@ def with_cookie(browser: Any, session: SessionBase) -> Any:
     """Return the browser, with the cookie of a session."""
     browser.cookies["sessionid"] = session.session_key
     return browser
+
+
+def all_at_once(count: int, engine: Any, key: str, use: Callable[[Any], None]) -> None:
+    """Use a session in so many threads. None goes on before all have found that it is not here."""
+    all_miss = threading.Barrier(count)
+
+    def request() -> None:
+        session = engine(key)
+        looks: list[Any] = []
+        read, aread = session.read, getattr(session, "aread", None)
+
+        def look(digest: str) -> Any:
+            stored = read(digest)
+            if not looks:
+                looks.append(stored)
+                all_miss.wait(60)
+            return stored
+
+        async def alook(digest: str) -> Any:
+            assert aread
+            stored = await aread(digest)
+            if not looks:
+                looks.append(stored)
+                await asyncio.to_thread(all_miss.wait, 60)
+            return stored
+
+        session.read, session.aread = look, alook
+        use(session)
+        assert looks == [None]
+
+    together(*[request] * count)

@@ -105,6 +105,8 @@ class Adopting(Storage, SessionBase):
     def _fetch(self, key: SessionKey) -> tuple[SessionKey, Stored | None]:
         unavailable = None
         for engine in engines():
+            if engine is type(self):
+                continue
             try:
                 new = self._fetch_from(engine, key)
             except StoreUnavailable as error:
@@ -299,15 +301,19 @@ class Adopting(Storage, SessionBase):
     def _leave(self, engine: Engine, moves: Sequence[Move]) -> None:
         """Remove sessions from where they were. What was written there meanwhile comes along."""
         try:
-            for key, old in moves:
-                while not engine.remove(old):
-                    newer = engine.read(old.key)
-                    if newer is None:
-                        break
-                    self._catch_up(key, (NO_FACTS, old.data), (NO_FACTS, newer.data))
-                    old = newer
+            keys = {old.key: key for key, old in moves}
+            for old in engine.remove_all([old for _, old in moves]):
+                self._leave_written(engine, keys[old.key], old)
         except StoreUnavailable:
             pass  # which is in the log; adoptsessions removes what is left there
+
+    def _leave_written(self, engine: Engine, key: SessionKey, old: OldSession) -> None:
+        """Do so with a session that was written since."""
+        while (newer := engine.read(old.key)) is not None:
+            self._catch_up(key, (NO_FACTS, old.data), (NO_FACTS, newer.data))
+            if engine.remove(newer):
+                return
+            old = newer
 
     # Sessions that are sealed: of another engine of this package.
 
@@ -348,16 +354,24 @@ class Adopting(Storage, SessionBase):
                 digest, payload = session.digest, session.payload
                 while not engine.call(engine.take, digest, version_of(payload)):
                     newer = engine.call(engine.read, digest)
-                    key = keys.get(digest)
-                    if newer is None or key is None:
-                        break  # without its key, it moves when it is used next
-                    before = opened(payload, key, self.serializer)
-                    after = opened(newer.payload, key, self.serializer)
-                    if before and after:
-                        self._catch_up(key, before, after)
+                    if newer is None or not self._follow(keys.get(digest), digest, payload, newer):
+                        break
                     payload = newer.payload
         except StoreUnavailable:
             pass  # as in _leave()
+
+    def _follow(self, key: SessionKey | None, digest: str, payload: bytes, newer: Stored) -> bool:
+        """
+        Put what was written elsewhere since ``payload`` into the session as it is here. Return
+        False if that cannot be: it was written here, too, and nobody has its key.
+        """
+        if key is None:
+            return self.replace(digest, newer.payload, None, version_of(payload))
+        was = opened(payload, key, self.serializer)
+        became = opened(newer.payload, key, self.serializer)
+        if was and became:
+            self._catch_up(key, was, became)
+        return True
 
     # What both have in common.
 
