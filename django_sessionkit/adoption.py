@@ -94,7 +94,7 @@ class Engine:
         raise StoreUnavailable(f"{self.path} did not answer.")
 
     def _exists(self, key: str) -> bool:
-        return bool(SESSION_KEY_PATTERN.fullmatch(key) and self.store().exists(key))
+        return bool(SESSION_KEY_PATTERN.fullmatch(key) and self.store(key).exists(key))
 
     def _read(self, key: str) -> OldSession | None:
         if not self._exists(key):
@@ -125,7 +125,7 @@ class Engine:
         return [old for old in olds if not self._remove(old)]
 
     def _forget(self, key: str) -> None:
-        self.store().delete(key)
+        self.store(key).delete(key)
 
 
 class SignedCookies(Engine):
@@ -225,7 +225,7 @@ class Table(Engine):
 
     def _forget_in_cache(self, key: str) -> None:
         if hasattr(self.store, "cache_key_prefix"):  # of cached_db
-            self.store().delete(key)
+            self.store(key).delete(key)
 
 
 def _saved_at(expires_at: int, data: dict[str, Any]) -> int | None:

@@ -25,6 +25,7 @@ from tests.moving import (
     generation,
     is_there,
     old_session,
+    restarted,
     session_in,
     with_cookie,
 )
@@ -309,9 +310,7 @@ def test_sealed_sessions_move(signed_in, there, here):
         assert "Moved 12 sessions.\n" in adopt()
         assert "Moved 0 sessions.\n" in adopt()
     with generation(here):
-        assert is_still_in(
-            with_cookie(browser, session_in(here, browser.cookies["sessionid"].value))
-        )
+        assert is_still_in(restarted(browser))
         assert session_in(here, session.session_key).load() == {"number": 11}
         assert not session_in(there).exists(session.session_key)
     assert row_of(browser).expires_at == until

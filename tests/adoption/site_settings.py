@@ -1,0 +1,40 @@
+"""One generation of a site that moves, in a process of its own. The environment says which."""
+
+import os
+
+from tests import settings as of_leg
+from tests.settings import *  # noqa: F403
+from tests.settings import INSTALLED_APPS, MIDDLEWARE, SESSION_ENGINE
+
+OURS = "django_sessionkit.middleware.SessionMiddleware"
+DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
+
+DATABASES = {"default": dj_database_url.parse(os.environ["SITE_DATABASE"])}  # noqa: F405
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # As sites on SQLite do that have several writers; but waiting for no disk.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 60,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA synchronous=OFF",
+    }
+
+ROOT_URLCONF = "tests.adoption.site"
+SESSION_ENGINE = os.environ.get("SITE_ENGINE", SESSION_ENGINE)
+SESSIONKIT_ADOPT_FROM = os.environ.get("SITE_ADOPT_FROM", "").split()
+SESSIONKIT_REDIS_PREFIX = os.environ["SITE_PREFIX"]
+INSTALLED_APPS = [*INSTALLED_APPS, *os.environ.get("SITE_APPS", "").split()]
+OF_SITE = os.environ.get("SITE_MIDDLEWARE") or (OURS if "sessionkit" in SESSION_ENGINE else DJANGOS)
+MIDDLEWARE = [OF_SITE if name == OURS else name for name in MIDDLEWARE]
+# What one process keeps, the next one finds.
+SESSION_FILE_PATH = os.environ["SITE_FOLDER"]
+CACHES = {
+    **getattr(of_leg, "CACHES", {}),
+    "default": {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": SESSION_FILE_PATH,
+    },
+}
+if "sessions" in CACHES:
+    # Of django-redis-sessions, on the server of this leg.
+    SESSION_REDIS = {"url": CACHES["sessions"]["LOCATION"], "prefix": SESSIONKIT_REDIS_PREFIX}
+    SESSION_REDIS["socket_timeout"] = 5
