@@ -2,7 +2,7 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009 and E018 ask a server:
+works, but with less than it could have. No check reads a file, and only W009 and W014 ask a server:
 Redis, and the database. They run with ``check --database`` and ``migrate``.
 """
 
@@ -133,9 +133,9 @@ MESSAGES = {
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
         "Run CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
     ),
-    "E018": (
+    "W014": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
-        "Remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
+        "Run migrate, or remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
     ),
 }
 
@@ -318,7 +318,7 @@ def _adoption(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
             table = engine.model._meta.db_table
             connection = connections[router.db_for_write(engine.model)]
             if table not in connection.introspection.table_names():
-                yield _message("E018", engine=path, table=table)
+                yield _message("W014", engine=path, table=table)
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:

@@ -49,9 +49,8 @@ def site(example_database, log, tmp_path, settings):
         "PYTHONPATH": os.pathsep.join([str(servers.PROJECT), os.environ.get("PYTHONPATH", "")]),
     }
     if store.ON_REDIS:
+        base["SESSIONKIT_TEST_ENGINE"] = "redis"
         base["TEST_REDIS_URL"] = settings.CACHES["sessions"]["LOCATION"]
-    elif "postgresql" in example_database:
-        base["TEST_DATABASE_URL"] = example_database
 
     @contextmanager
     def site(**environment):
