@@ -78,17 +78,19 @@ class Returning(SessionBase):
         """Return the contents of a session, which may have to move back here first."""
         if data or not _is_key(key):
             return data
-        try:
-            session = self._take_back(key)
-        except StoreUnavailable:
-            self._session_key = key  # nobody knows: the cookie is not to be deleted
-            raise
-        # It may have come back since somebody first looked.
-        session = session or self.engine(key)
-        if found := session._get_session():  # type: ignore[attr-defined]
-            self._session_key = session.session_key
-            self.modified = self.modified or session.session_key != key
-        return found or data
+        for _ in range(2):
+            try:
+                session = self._take_back(key)
+            except StoreUnavailable:
+                self._session_key = key  # nobody knows: the cookie is not to be deleted
+                raise
+            # It may have come back since somebody first looked.
+            session = session or self.engine(key)
+            if found := session._get_session():  # type: ignore[attr-defined]
+                self._session_key = session.session_key
+                self.modified = self.modified or session.session_key != key
+                return found  # type: ignore[no-any-return]
+        return data
 
     def _take_back(self, key: str | None) -> SessionBase | None:
         for store in get_session_stores():

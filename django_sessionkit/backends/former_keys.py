@@ -10,6 +10,7 @@ import uuid
 
 from django_sessionkit import clock
 from django_sessionkit.backends.adopting import Adopting
+from django_sessionkit.backends.exchanging import is_moving
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record, Resolved, found
@@ -51,7 +52,7 @@ class FormerKeys(Adopting):
             reads += 1
             key.prepare()  # before the wait for the store: after it, everything takes longer
             stored = yield self.read, key.digest
-            if stored is None and conf.SESSIONKIT_ADOPT_FROM:
+            if conf.SESSIONKIT_ADOPT_FROM and (stored is None or is_moving(stored.payload)):
                 key, stored = yield from self._adopt(key)
             here = stored and found(stored, key, self.serializer)
             if here is None:

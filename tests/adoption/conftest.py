@@ -1,10 +1,13 @@
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache import cache
 
-from tests import moving
+from tests import moving, servers, store
 from tests.adoption import engine_on_redis
 
 
@@ -26,3 +29,29 @@ def old(request: pytest.FixtureRequest) -> str:
     """The engine that a site has had before: each that is not ours."""
     engine: str = request.param
     return engine
+
+
+@pytest.fixture
+def site(
+    example_database: str, log: Path, tmp_path: Path, settings: Any
+) -> Callable[..., AbstractContextManager[tuple[str, dict[str, str]]]]:
+    """A function that serves one generation of the site, and gives its URL and environment."""
+    base = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.adoption.site_settings",
+        "SITE_DATABASE": example_database,
+        "SITE_FOLDER": str(tmp_path),
+        "SITE_PREFIX": settings.SESSIONKIT_REDIS_PREFIX,
+        "PYTHONPATH": os.pathsep.join([str(servers.PROJECT), os.environ.get("PYTHONPATH", "")]),
+    }
+    if store.ON_REDIS:
+        base["SESSIONKIT_TEST_ENGINE"] = "redis"
+        base["TEST_REDIS_URL"] = settings.CACHES["sessions"]["LOCATION"]
+
+    @contextmanager
+    def site(**environment: str) -> Iterator[tuple[str, dict[str, str]]]:
+        env = {**base, **{f"SITE_{name.upper()}": value for name, value in environment.items()}}
+        with servers.serve("tests.adoption.serve_site", log, env) as url:
+            yield url, env
+
+    return site

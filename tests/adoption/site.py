@@ -18,17 +18,15 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def buy(request: HttpRequest) -> HttpResponse:
-    """Puts something into the cart."""
-    request.session["cart"] = [*request.session.get("cart", []), request.POST["thing"]]
-    return HttpResponse("bought")
+    """Puts something into a cart."""
+    name, thing = request.POST["cart"], request.POST["thing"]
+    request.session[name] = [*request.session.get(name, []), thing]
+    return cart(request)
 
 
 def cart(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"user": str(request.user), "cart": request.session.get("cart", [])})
-
-
-def generation(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(type(request.session).__module__)
+    carts = {name: value for name, value in request.session.items() if name.startswith("cart")}
+    return JsonResponse({"user": str(request.user), **carts})
 
 
 urlpatterns = [
@@ -36,5 +34,4 @@ urlpatterns = [
     path("sign_in/", sign_in),
     path("buy/", buy),
     path("cart/", cart),
-    path("generation/", generation),
 ]

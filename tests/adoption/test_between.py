@@ -206,21 +206,99 @@ def test_write_of_another_process_while_a_session_moves_comes_along(
 ):
     key = key_of(shopper_there)
 
-    def write():
-        theirs = there(key)
-        # As it was loaded before the session began to move.
-        theirs["language"] = "de"
-        theirs.save()
-
-    mine = there(key)
-    mine["language"] = "de"
-    left = before(monkeypatch, there, "take", mine.save)
+    theirs = there(key)
+    theirs["language"] = "de"
+    left = before(monkeypatch, there, "take", theirs.save)
     assert here(key).get("cart") == "teapot"
     assert not left
     stored = here(key).load()
     assert (stored["cart"], stored["language"]) == ("teapot", "de")
     assert stored[SESSION_KEY]
     assert there.read(digest_of(key)) is None
+    assert only_row().ended_at is None
+
+
+@pytest.mark.parametrize("step", ["insert", "take"])
+def test_nobody_reads_what_is_old_while_a_session_moves(
+    visitor_there, there, here, side_by_side, monkeypatch, step
+):
+    """What was saved there, a moment ago, is what one reads here, and the other way round."""
+    key = key_of(visitor_there)
+    seen = []
+
+    def write_and_read():
+        theirs = there(key)
+        theirs["cart"] = "kettle"
+        theirs.save()
+        seen.append(here(key)["cart"])
+        seen.append(there(key)["cart"])
+
+    left = before(monkeypatch, here if step == "insert" else there, step, write_and_read)
+    assert here(key)["cart"] == "kettle"
+    assert not left
+    assert seen == ["kettle", "kettle"]
+    assert here(key).load() == {"cart": "kettle"}
+    assert there.read(digest_of(key)) is None
+
+
+@pytest.mark.parametrize("step", ["insert", "take"])
+def test_process_that_is_killed_while_it_moves_a_session(
+    shopper_there, there, here, moved, monkeypatch, step
+):
+    def kill():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        before(patch, here if step == "insert" else there, step, kill)
+        with pytest.raises(KeyboardInterrupt):
+            here(key_of(shopper_there)).load()
+    assert is_still_in(shopper_there)
+    assert cart(shopper_there) == "teapot"
+    assert only_row().ended_at is None
+
+
+def test_process_of_the_old_engine_goes_on_with_what_nobody_moves(
+    shopper_there, there, here, engines, monkeypatch
+):
+    """A process that was to move the session is killed, and the site goes back at once."""
+    key = key_of(shopper_there)
+    with monkeypatch.context() as patch, generation(engines[1], (engines[0],)):
+        patch.setattr(here, "insert", None)
+        with pytest.raises(TypeError):
+            here(key).load()
+    with generation(engines[0], (engines[1],)):
+        theirs = there(key)
+        theirs["cart"] = "kettle"
+        theirs.save()
+        assert cart(restarted(shopper_there)) == "kettle"
+
+
+def test_process_that_takes_too_long_loses_nothing(visitor_there, there, here, moved, monkeypatch):
+    """The old processes do not know the new store: after a while they go on with what is theirs."""
+    key = key_of(visitor_there)
+
+    def write():
+        theirs = there(key)
+        theirs["theirs"] = "yes"
+        theirs.save()
+
+    def write_in_both():
+        write()
+        ours = here(key)
+        ours["ours"] = "yes"
+        ours.save()
+
+    for act, expected in [(write, {"theirs"}), (write_in_both, {"theirs", "ours"})]:
+        with monkeypatch.context() as patch:
+            left = before(patch, there, "take", act)
+            here(key).load()
+            assert not left
+        stored = here(key).load()
+        assert stored["cart"] == "teapot"
+        assert expected <= stored.keys()
+        assert there.read(digest_of(key)) is None
+        with generation(there.__module__, (here.__module__,)):
+            there(key).load()  # back to where it was
 
 
 def test_sign_out_with_one_is_one_with_the_other(shopper_there, there, here, side_by_side, drive):

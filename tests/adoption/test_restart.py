@@ -3,15 +3,14 @@ Over HTTP, with the real engines and packages: a hundred clients are signed in, 
 the site is started again, and nobody notices.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import repeat
 
 import httpx
 import pytest
 
-from tests import moving, servers, store
+from tests import moving, servers
 from tests.adoption.serve_site import VISITORS
 from tests.browsers import PAGE
 from tests.moving import HERE
@@ -35,30 +34,6 @@ ENGINES = [
     *(pytest.param(engine, marks=pytest.mark.once) for engine in ONCE),
     pytest.param(REDIS_SESSIONS, marks=pytest.mark.redis),
 ]
-
-
-@pytest.fixture
-def site(example_database, log, tmp_path, settings):
-    """A function that serves one generation of the site, and gives its URL."""
-    base = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.adoption.site_settings",
-        "SITE_DATABASE": example_database,
-        "SITE_FOLDER": str(tmp_path),
-        "SITE_PREFIX": settings.SESSIONKIT_REDIS_PREFIX,
-        "PYTHONPATH": os.pathsep.join([str(servers.PROJECT), os.environ.get("PYTHONPATH", "")]),
-    }
-    if store.ON_REDIS:
-        base["SESSIONKIT_TEST_ENGINE"] = "redis"
-        base["TEST_REDIS_URL"] = settings.CACHES["sessions"]["LOCATION"]
-
-    @contextmanager
-    def site(**environment):
-        env = {**base, **{f"SITE_{name.upper()}": value for name, value in environment.items()}}
-        with servers.serve("tests.adoption.serve_site", log, env) as url:
-            yield url, env
-
-    return site
 
 
 @pytest.fixture
