@@ -14,9 +14,9 @@ from django.utils import timezone
 from django_sessionkit import clock, ranges
 from django_sessionkit.adoption import Engine, OldSession, Table, engine_of, engines
 from django_sessionkit.backends.admitting import Admitting
-from django_sessionkit.backends.exchanging import MOVING, is_moving, rows, unmarked
+from django_sessionkit.backends.exchanging import Outcome, is_moving, rows, unmarked
 from django_sessionkit.backends.flows import Flow
-from django_sessionkit.backends.sealing import SessionKey, successor_of
+from django_sessionkit.backends.sealing import SessionKey, successor_of, version_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.ranges import Progress
 from django_sessionkit.storage import Storage, Stored, StoredFully
@@ -26,8 +26,8 @@ from django_sessionkit.visit.interruptions import Interruption, NoAnswer
 FROM_COOKIE = b"django_sessionkit.adoption".hex()
 # How often somebody looks for a session that another process is moving at this moment, which takes
 # a few milliseconds; and how often if only its row says that it is somewhere.
-LOOKS, FEW_LOOKS = 12, 5
-PAUSE = 0.002  # seconds, and more with every look: 132 milliseconds in all
+LOOKS, FEW_LOOKS = 60, 6
+PAUSE = 0.002  # seconds, and more with every look: 3.5 seconds in all
 
 # How many sessions have moved, and how many were left for which reason.
 Counts = Counter[str]
@@ -53,19 +53,22 @@ class Adopting(Admitting):
 
     def _fetch(self, key: SessionKey) -> tuple[SessionKey, Stored | None]:
         for look in range(LOOKS):
-            new, has_moved = self._fetch_from_all(key)
-            if has_moved is False:
+            is_last = look == LOOKS - 1
+            new, outcome = self._fetch_from_all(key, force=is_last)
+            if outcome is Outcome.REFUSED:
                 return new, None
             # Also if nobody else has it: it may have moved here since somebody first looked.
             stored = self.read(new.digest)
-            if stored is None and has_moved is None and not self._is_elsewhere(new.digest, look):
-                return new, None
             if stored is not None and not is_moving(stored.payload):
                 return new, stored
-            # Another process has it in its hands.
+            is_absent = outcome is Outcome.ABSENT
+            if stored is None and is_absent and not self._is_elsewhere(new.digest, look):
+                return new, None
+            if stored is not None and is_absent and is_last:
+                # Whoever was moving it here has broken off, after it was removed there.
+                before = version_of(stored.payload)
+                self.replace(new.digest, unmarked(stored.payload), None, before)
             time.sleep(PAUSE * look)
-        if stored is not None:  # whoever began to move it has broken off
-            self.replace(new.digest, unmarked(stored.payload), None, MOVING)
         return new, self.read(new.digest)
 
     def _is_elsewhere(self, digest: str, look: int) -> bool:
@@ -80,40 +83,37 @@ class Adopting(Admitting):
         # A visitor has no row. Between engines of this package, moves take turns most quickly.
         return look == 0 and any(not isinstance(each, Engine) for each in engines())
 
-    def _fetch_from_all(self, key: SessionKey) -> tuple[SessionKey, bool | None]:
+    def _fetch_from_all(self, key: SessionKey, force: bool) -> tuple[SessionKey, Outcome]:
         """
-        Move a session here from the first engine that has it. Return the key that it has now, and
-        whether it may move, or None if there is no such engine.
+        Move a session here from the first engine that has it. Return the key that it has here, and
+        what has come of that.
         """
         unavailable = None
         for engine in engines():
             if engine is type(self):
                 continue
             try:
-                new, has_moved = self._fetch_from(engine, key)
+                new, outcome = self._fetch_from(engine, key, force)
             except StoreUnavailable as error:
                 unavailable = error
                 continue
-            if has_moved is not None:
-                return new, has_moved
+            if outcome is not Outcome.ABSENT:
+                return new, outcome
         if unavailable and self.read(key.digest) is None:
             raise unavailable
-        return key, None
+        return key, Outcome.ABSENT
 
     def _fetch_from(
-        self, engine: Engine | type[Storage], key: SessionKey
-    ) -> tuple[SessionKey, bool | None]:
-        """
-        Move a session here. Return the key that it has now, and None if the engine does not have
-        it, or False if it may not move.
-        """
+        self, engine: Engine | type[Storage], key: SessionKey, force: bool
+    ) -> tuple[SessionKey, Outcome]:
         if not isinstance(engine, Engine):
-            return key, self._fetch_sealed(engine, key)
+            return key, self._fetch_sealed(engine, key, force)
         old = engine.read(key)
         if old is None:
-            return key, None
+            return key, Outcome.ABSENT
         new = key if engine.keeps_key else successor_of(key, FROM_COOKIE)
-        return new, self._admit(engine, [(new, old)]) > 0
+        is_let_in = self._admit(engine, [(new, old)]) > 0
+        return new, Outcome.MOVED if is_let_in else Outcome.REFUSED
 
     def _forget_elsewhere(self, key: SessionKey) -> None:
         """Remove a session that is signed out from the other engines: it may have moved back."""

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth import SESSION_KEY
 from django.db import transaction
 
+from django_sessionkit.backends import adopting
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
@@ -17,6 +18,12 @@ from tests.policies import LOCK
 from tests.store import HOUR, later
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.redis]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Whoever waits for another process, which a test keeps from going on, does not wait long."""
+    monkeypatch.setattr(adopting, "PAUSE", 0)
 
 
 @pytest.fixture(params=BETWEEN, ids=["to Redis", "to the database"])

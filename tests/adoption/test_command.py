@@ -10,6 +10,7 @@ from django.db import OperationalError, connection
 
 from django_sessionkit import adoption, ranges
 from django_sessionkit.adoption import Table
+from django_sessionkit.backends import adopting
 from django_sessionkit.checks import check_settings
 from django_sessionkit.models import EndReason, StoredSession, UserSession
 from tests import store
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(ranges, "ROWS", 5)
+    monkeypatch.setattr(adopting, "PAUSE", 0)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
@@ -13,7 +14,7 @@ from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, UserSession
 from tests import moving, store
 from tests.adoption import engine_on_redis
-from tests.browsers import cart, put, read, sets_no_cookie, view
+from tests.browsers import BROWSERS, PAGE, Browser, cart, put, read, sets_no_cookie, view
 from tests.moving import (
     CACHE,
     COOKIES,
@@ -30,6 +31,12 @@ from tests.people import is_still_in, key_of, only_row, post_sign_in
 from tests.store import SessionStore
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def browse():
+    """On one of the two handlers: what happens here is the same on the other, in a thread."""
+    return lambda: Browser(raise_request_exception=False, headers=PAGE)
 
 
 @pytest.fixture
@@ -182,9 +189,11 @@ def down(monkeypatch):
     return down
 
 
+@pytest.mark.parametrize("handler", BROWSERS)
 @pytest.mark.parametrize("engine", [DATABASE, CACHE, ON_REDIS])
-def test_engine_that_does_not_answer_signs_nobody_out(alice, browse, engine, down, caplog):
+def test_engine_that_does_not_answer_signs_nobody_out(alice, handler, engine, down, caplog):
     session = old_session(engine, alice)
+    browse = partial(BROWSERS[handler], raise_request_exception=False, headers=PAGE)
     with generation(HERE, (engine,)):
         browser = with_cookie(browse(), session)
         other = browse()

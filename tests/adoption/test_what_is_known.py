@@ -8,13 +8,20 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone, translation
 
 from django_sessionkit.models import UserSession
-from tests.browsers import given, read
+from tests.browsers import PAGE, Browser, given, read
 from tests.moving import DATABASE, HERE, generation, old_session, with_cookie
 from tests.pages import PROVE, words
 from tests.people import is_still_in, key_of, only_row, post_sign_in, row_of
 from tests.store import DAY, HOUR, SessionStore, expiries, later
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def browse():
+    """On one of the two handlers: what happens here is the same on the other, in a thread."""
+    return lambda: Browser(raise_request_exception=False, headers=PAGE)
+
 
 URL = "/pay/"  # asks for a proof that is not older than five minutes
 
