@@ -52,6 +52,7 @@ class Adopting(Admitting):
         return found
 
     def _fetch(self, key: SessionKey) -> tuple[SessionKey, Stored | None]:
+        missed = 0  # how often it was nowhere
         for look in range(LOOKS):
             is_last = look == LOOKS - 1
             new, outcome = self._fetch_from_all(key, force=is_last)
@@ -62,26 +63,28 @@ class Adopting(Admitting):
             if stored is not None and not is_moving(stored.payload):
                 return new, stored
             is_absent = outcome is Outcome.ABSENT
-            if stored is None and is_absent and not self._is_elsewhere(new.digest, look):
-                return new, None
-            if stored is not None and is_absent and is_last:
+            if stored is None and is_absent:
+                if not self._is_elsewhere(new.digest, missed):
+                    return new, None
+                missed += 1
+            elif stored is not None and is_absent and is_last:
                 # Whoever was moving it here has broken off, after it was removed there.
                 before = version_of(stored.payload)
                 self.replace(new.digest, unmarked(stored.payload), None, before)
             time.sleep(PAUSE * look)
         return new, self.read(new.digest)
 
-    def _is_elsewhere(self, digest: str, look: int) -> bool:
+    def _is_elsewhere(self, digest: str, missed: int) -> bool:
         """
         Tell whether a session is worth another look that nobody has. It may move to and fro between
         processes, and always be where one does not look at the moment.
         """
-        if look < FEW_LOOKS:
+        if missed < FEW_LOOKS:
             row = rows().filter(digest=digest, ended_at=None, expires_at__gt=timezone.now())
             if row.exists():
                 return True
         # A visitor has no row. Between engines of this package, moves take turns most quickly.
-        return look == 0 and any(not isinstance(each, Engine) for each in engines())
+        return missed == 0 and any(not isinstance(each, Engine) for each in engines())
 
     def _fetch_from_all(self, key: SessionKey, force: bool) -> tuple[SessionKey, Outcome]:
         """
