@@ -87,6 +87,7 @@ def test_sessions_are_listed_by_their_sign_in(alice, browse, old, clock):
     clock.move(hours=1)
     for session in (second, first):  # the first moves last
         assert is_still_in(with_cookie(browse(), session))
+        clock.move(seconds=1)
     newest, oldest = UserSession.objects.all()
     assert newest.started_at - oldest.started_at == timedelta(hours=1)
 
