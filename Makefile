@@ -1,13 +1,15 @@
 # make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port;
 #              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run)
-# make test    all checks and tests, on SQLite, PostgreSQL, Redis and Valkey
+# make test    all checks and tests, on SQLite, PostgreSQL, MariaDB, Redis and Valkey, and in memory
+# make test-all      the same, and on other versions of Django and Python (VERSIONS, below)
 # make format  let ruff put the code into shape
 # make conformance   what OWASP and NIST ask of sessions, and which tests show it
 #              (CONFORMANCE_ARGS=--write: make docs/conformance.md of it)
 # make bench   how fast it is, beside its peers and the bare drivers (QUICK=1: in under three
 #              minutes; BENCH_ARGS="operations --json FILE": a part of it, its figures)
 #
-# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -redis, -valkey).
+# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -mariadb, -redis,
+# -valkey, -memory, -django-6.1-python-3.14).
 #
 # Each makes the virtual environment that it needs, in .venv (PYTHON=python3.13 for another Python).
 
@@ -16,24 +18,30 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 CONFORMANCE_ARGS ?=
 BENCH_ARGS ?=
+# What make test-all adds. An alpha or beta of the next Django is tested once there is one.
+VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,geoip,postgres,speed
+# The slowest first, so that none is left to run alone.
+LEGS := pytest-mariadb pytest-postgresql pytest-redis pytest-valkey pytest-sqlite pytest-memory
+# There is no wheel with a MariaDB. Where there is no server either, only CI fails.
+MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v mariadb-install-db)
+DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check pytest-sqlite pytest-postgresql pytest-redis pytest-valkey coverage format \
-	conformance bench
+.PHONY: demo test test-all check $(LEGS) coverage format conformance bench
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
 	@$(BIN)/python manage.py demo --port $(PORT)
 
-test: .venv/test
+test-all: OTHER_LEGS := $(VERSIONS:%=pytest-%)
+test test-all: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory -j2 \
-		pytest-sqlite pytest-postgresql pytest-redis pytest-valkey
+	@$(MAKE) --no-print-directory -j2 $(LEGS) $(OTHER_LEGS)
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.
@@ -46,11 +54,28 @@ check: .venv/test
 	$(call quietly,lint-imports --cache-dir .cache/import_linter)
 	$(call quietly,python manage.py makemigrations --check --dry-run)
 
+# The tests with other packages have settings of their own: a site with all of these.
+PACKAGES := --ds=tests.packages.settings tests/packages
+
 pytest-sqlite pytest-postgresql: pytest-%: .venv/test
 	SESSIONKIT_TEST_DATABASE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_DATABASE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES)
+
+pytest-mariadb: .venv/test
+	$(if $(MARIADB),SESSIONKIT_TEST_DATABASE=mariadb $(BIN)/coverage run -m pytest $(PYTEST_ARGS),\
+		@echo "No MariaDB, so its tests were left out. On Debian: apt-get install $(DEBIAN_MARIADB)")
 
 pytest-redis pytest-valkey: pytest-%: .venv/test
 	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_ENGINE=$* $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES)
+
+# Only what an engine makes a difference to: this one is not for sites.
+pytest-memory: .venv/test
+	SESSIONKIT_TEST_ENGINE=memory $(BIN)/coverage run -m pytest tests/engines tests/stories $(PYTEST_ARGS)
+
+# On SQLite, and without tests/project, which is about this checkout. See .ci/version.
+pytest-django-%: .venv/test
+	@EXTRAS=$(EXTRAS) .ci/version $(subst -python-, ,$*) $(PYTEST_ARGS)
 
 coverage: .venv/test
 	@$(BIN)/coverage combine --quiet
@@ -83,7 +108,7 @@ bench: .venv/bench
 .venv/test: .venv/bin/python pyproject.toml
 	@echo "Installing django-sessionkit and what its tests need in .venv"
 	@$(PIP) install --upgrade "pip>=25.1"  # the first that knows dependency groups
-	@$(PIP) install --editable ".[$(EXTRAS)]" --group dev
+	@$(PIP) install --editable ".[$(EXTRAS)]" --group dev --group versions
 	@touch .venv/demo .venv/demo-redis $@
 
 .venv/bench: .venv/test

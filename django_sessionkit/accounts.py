@@ -5,6 +5,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_backends, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.core.signing import BadSignature, TimestampSigner
 from django.db import router
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
@@ -40,10 +42,62 @@ def user_in(data: Any, known: str | None = None) -> str | None:
     return str(get_user_model()._meta.pk.to_python(key))
 
 
-def is_impersonated(data: Any) -> bool:
-    """Tell whether staff act as the user of this session, by django-hijack or django-loginas."""
+def key_of(user: AbstractBaseUser) -> str | None:
+    """Return the primary key of a user as user_in() has it."""
+    return user_in({SESSION_KEY: user._meta.pk.value_to_string(user)})
+
+
+# Staff who act as a user. django-hijack and django-loginas sign the user in, and note in the new
+# session who does that. django-impersonate leaves staff their session, and changes request.user.
+
+# Somebody acts as the user of a session, and the note does not say who.
+UNKNOWN = "?"
+
+
+def actor_in(data: Any) -> str | None:
+    """
+    Return the primary key, as text, of whoever acts as the user of this session, by django-hijack
+    or django-loginas. Return UNKNOWN if the note of that names nobody, or None if there is no note.
+    """
+    if history := data.get("hijack_history"):
+        return _key_in(history[0])  # whoever acts as somebody can act as a third person from there
     flag = getattr(settings, "LOGINAS_FROM_USER_SESSION_FLAG", "loginas_from_user")
-    return any(data.get(name) for name in ("hijack_history", flag))
+    if note := data.get(flag):
+        try:
+            return _key_in(TimestampSigner().unsign(str(note)))
+        except BadSignature:
+            return UNKNOWN
+    return None
+
+
+def _key_in(note: object) -> str:
+    try:
+        return str(get_user_model()._meta.pk.to_python(note))
+    except ValidationError:
+        return UNKNOWN
+
+
+def acting_user(user: Any, session: Any) -> Any:
+    """
+    Return who is behind a request of this user: mostly the user, or else the staff who act as that
+    user.
+    """
+    person = getattr(session, "person", None)
+    key = key_of(user)
+    if person in (None, key):
+        return user
+    acts_as = user_in(session), _key_in(session.get("_impersonate"))
+    # Or else the request says who its user is, by a token say, and the session is another matter.
+    return (user_of(person) if key in acts_as else None) or user
+
+
+def person_in(session: Any, user: AbstractBaseUser) -> AbstractBaseUser | None:
+    """
+    Return whose proof of identity a session takes: that of ``user``, if the session is theirs and
+    nobody acts as them, or else that of who is behind it. Return None for nobody.
+    """
+    person = getattr(session, "person", None)
+    return user if person in (None, key_of(user)) else user_of(person)
 
 
 def user_of(pk: str) -> AbstractBaseUser | None:

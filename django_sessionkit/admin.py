@@ -26,6 +26,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from django_sessionkit.accounts import acting_user
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
@@ -53,7 +54,7 @@ def end_sessions(request: HttpRequest, sessions: UserSessionQuerySet) -> None:
     End these sessions on behalf of the request's user, log that, and leave a message about it. If
     the current session is among them, sign its user out.
     """
-    staff = cast("Any", request.user)  # whatever the site's user model is
+    staff = acting_user(cast("Any", request.user), request.session)
     handles = list(sessions.filter(ended_at=None).values_list("pk", flat=True))
     ended = None
     try:
@@ -158,6 +159,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "state",
         "address",
         "user_agent",
+        "support",
         "signed_in",
         "authenticated_at",
         "last_seen_at",

@@ -1,11 +1,15 @@
 """
 What a visitor is told when something comes between a request and its session: why they were signed
-out, that the session is locked, that the store does not answer. A page is redirected or gets a
-page, a script gets JSON.
+out, that the session is locked, that the store does not answer.
+
+A view's answer stands, unless it has refused a stranger. Then a page is redirected, to where the
+visitor can do something about it. A script is told by a header, and gets JSON where the view would
+have sent it to a page.
 """
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
@@ -20,6 +24,7 @@ from django.http import (
 from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.utils import timezone
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -27,17 +32,53 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from django_sessionkit import registry
 from django_sessionkit.conf import conf
-from django_sessionkit.models import EndReason
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit import cookies
-from django_sessionkit.visit.client import is_page
-from django_sessionkit.visit.interruptions import Lock, Locked, Missing, NoAnswer, OverLimit
-from django_sessionkit.visit.redirects import path_of, sign_in_url, way_back, with_way_back
+from django_sessionkit.visit.client import SAFE_METHODS, is_of_browser, is_page
+from django_sessionkit.visit.interruptions import (
+    Lock,
+    Locked,
+    Missing,
+    NoAnswer,
+    OverLimit,
+    Unopened,
+)
+from django_sessionkit.visit.redirects import (
+    leads_somewhere,
+    local_url,
+    login_url,
+    path_of,
+    sign_in_url,
+    way_back,
+    with_way_back,
+)
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
 # Seconds after which a visitor may try again when the store did not answer.
 RETRY_AFTER = 5
+# A session that a sign-in in the same browser has ended less long ago: the browser may have got the
+# cookie of the next. Whoever signs in rather than to unlock a session signs out of it.
+JUST_NOW = timedelta(minutes=1)
+BY_A_SIGN_IN = (EndReason.REPLACED, EndReason.LOGOUT)
+
+# The headers that tell a script why it is a stranger: an EndReason, or a Lock.
+ENDED, LOCKED = "Session-Ended", "Session-Locked"
+# The headers of an answer that are about its content, or about where it leads.
+OF_THE_CONTENT = {
+    "accept-ranges",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-range",
+    "etag",
+    "last-modified",
+    "location",
+    "vary",
+}
 
 # What a visitor reads whose session has ended, by the reason.
 FAREWELLS: dict[str, "_StrPromise"] = {
@@ -96,7 +137,7 @@ class Notice(NamedTuple):
     text: str
     # Where a page is redirected to, in place of this status. None: a page says the text itself.
     to: str | None = None
-    says_next: bool = False  # the page that follows says the text
+    says_next: bool = False  # the page that follows says the text, as a message
     extra: dict[str, str] = {}  # what a script is told besides
 
 
@@ -108,49 +149,47 @@ def is_locked_out(session: Any) -> bool:
     return isinstance(session.interruption, Locked) and SESSION_KEY not in session
 
 
-def instead_of(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Return what the visitor is told instead of the view's answer, or that answer."""
+def accompany(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """
+    Tell a visitor whose session has ended, or is locked, along with the view's answer. Another
+    answer takes its place only where the view has refused a stranger.
+
+    Raises StoreUnavailable if a view has refused somebody, and nobody can say why.
+    """
     session: Any = request.session
     interruption = session.interruption
     if is_locked_out(session):
-        if not (_is_known(request) or _is_open_while_locked(request)):
-            return _tell_of_lock(request, interruption)
-        # Such a session is not written, and its cookie stays.
-        cookies.spare(request)
-        patch_vary_headers(response, ("Cookie",))
-    elif isinstance(interruption, Missing) and SESSION_KEY not in session:
-        row = session.call(registry.row_of_missing, interruption.digest)
-        if row and _is_farewell_due(request, response):
-            farewell = tell(request, _signed_out(request, row.end_reason, response))
-            # What the view has set is not ours to drop: the state of a sign-in elsewhere, say.
-            for name, cookie in response.cookies.items():
-                farewell.cookies.setdefault(name, cookie)
-            return farewell
-        if not (row and _is_sign_in_page(request)):
-            # Without a row, a parallel request may just have given the session a new key: to delete
-            # the cookie could hit the new one. With a row, the next page has to say why.
-            cookies.spare(request)
+        return _accompany_locked(request, response, interruption)
+    if isinstance(interruption, Missing) and SESSION_KEY not in session:
+        return _accompany_missing(request, response, interruption)
     return response
 
 
-def interrupted(request: HttpRequest) -> HttpResponse:
-    """Answer for a session that went away while the request was under way, and could not be
-    written. Raises StoreUnavailable."""
+def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> HttpResponse:
+    """
+    Answer for a session that went away while the request was under way, and could not be written.
+    ``response`` is what the view has answered; without one, it has raised an exception. Raises
+    StoreUnavailable.
+    """
     session: Any = request.session
     row = None
     match session.interruption:
         case OverLimit(limit):
             return _refuse(request, limit)
         case Locked() as lock:
-            return _tell_of_lock(request, lock)
+            return _lead_to_unlock(request, lock)
         case NoAnswer():
             return unavailable(request)
         case Missing(digest):
             row = session.call(registry.row_of_missing, digest)
     request.session = type(session)()
     if row:
-        return tell(request, _signed_out(request, row.end_reason))
-    if session.is_known:
+        return _tell_of_end(request, response, row)
+    if session.is_new and response is not None:
+        # The transaction of the view was rolled back, and its new session with that.
+        cookies.spare(request)
+        return response
+    if session.is_known or isinstance(session.interruption, Unopened):
         # A parallel request, a sign-in in another tab say, has given the session a new key, and its
         # answer has the new cookie.
         cookies.spare(request)
@@ -159,22 +198,6 @@ def interrupted(request: HttpRequest) -> HttpResponse:
     again = request.get_full_path() if request.method in ("GET", "HEAD") else None
     text = _("You signed in or out in another tab meanwhile, so your session was not saved.")
     return tell(request, Notice(409, _("Please go back and try again"), text, to=again))
-
-
-def not_saved(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """
-    Answer for a session that could not be saved when its view had answered. Raises
-    StoreUnavailable.
-    """
-    session: Any = request.session
-    if session.is_new and isinstance(session.interruption, Missing):
-        row = session.call(registry.row_of_missing, session.interruption.digest)
-        if row is None:
-            # The transaction of the view was rolled back, and its new session with that.
-            request.session = type(session)()
-            cookies.spare(request)
-            return response
-    return interrupted(request)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
@@ -186,74 +209,196 @@ def unavailable(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _signed_out(
-    request: HttpRequest, reason: str, instead_of: HttpResponse | None = None
-) -> Notice:
+def ask_for_room(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """
+    Lead a person who has just signed in, and has to choose first which device is to go, to the page
+    for that, where the view redirects them. The page they were to get would take them for a
+    stranger, and need not say why. A script gets the view's answer, and is told.
+    """
+    session: Any = request.session
+    if not is_page(request):
+        response.headers[LOCKED] = Lock.LIMIT.value
+    elif _is_redirect(response):
+        to = urljoin(request.get_full_path(), response.headers["Location"])
+        notice = _notice_of_lock(Lock.LIMIT, session.waits_for_room, local_url(request, to))
+        response = _in_place_of(request, response, tell(request, notice))
+    return response
+
+
+# Sessions that have ended.
+
+
+def _accompany_missing(
+    request: HttpRequest, response: HttpResponse, missing: Missing
+) -> HttpResponse:
+    session: Any = request.session
+    try:
+        row = session.call(registry.row_of_missing, missing.digest)
+    except StoreUnavailable:
+        if _refuses(request, response):
+            raise
+        row = None  # the next request is told
+    if row is None:
+        # A parallel request may just have given the session a new key: to delete the cookie could
+        # hit the new one.
+        cookies.spare(request)
+        return response
+    return _tell_of_end(request, response, row)
+
+
+def _tell_of_end(
+    request: HttpRequest, response: HttpResponse | None, row: UserSession
+) -> HttpResponse:
+    """Tell why the session of this row has ended, along with the answer, if there is one."""
+    reason = row.end_reason or str(EndReason.LOST)
     text = str(FAREWELLS.get(reason, FAREWELLS[EndReason.LOST]))
-    to, wanted = sign_in_url(), str(getattr(instead_of, "url", ""))
-    says_next = to is not None
-    if _is_sign_in(request, wanted):  # the view knows its own sign-in page
-        to = to and wanted
-    elif to is not None and request.method == "GET":
+    refused = response is None or _refuses(request, response)
+    if stays := _may_have_new_cookie(row):
+        cookies.spare(request)
+    if is_page(request):
+        # While the cookie stays, the same request would be refused, and redirected, again.
+        if response is None or (refused and not (stays or _leads_somewhere(response))):
+            answer = tell(request, _notice_of_end(request, text))
+            return answer if response is None else _in_place_of(request, response, answer)
+    else:
+        # A client that does not say what it accepts is a test's: that gets the redirect it expects.
+        if response is None or (
+            refused and _is_redirect(response) and request.META.get("HTTP_ACCEPT")
+        ):
+            more = {"reason": reason}
+            answer = tell(request, Notice(401, _("Signed out"), text, extra=more))
+            response = answer if response is None else _in_place_of(request, response, answer)
+        response.headers[ENDED] = reason
+    # A script of a page takes the dead cookie away from that page, which would hear of nothing.
+    if is_of_browser(request) and (refused or not stays):
+        _leave_messages(request, response, (messages.WARNING, text, ""))
+    cookies.keep_from_caches(response)
+    return response
+
+
+def _may_have_new_cookie(row: UserSession) -> bool:
+    """Tell whether a parallel request may just have given this browser another session."""
+    if row.end_reason not in BY_A_SIGN_IN or row.ended_at is None:
+        return False
+    return timezone.now() - row.ended_at < JUST_NOW
+
+
+def _notice_of_end(request: HttpRequest, text: str) -> Notice:
+    to = sign_in_url()
+    if to is not None and request.method in ("GET", "HEAD"):
         # Another host learns no more than the path: the query may hold a secret.
         is_ours = urlsplit(to).netloc in ("", request.get_host())
         back = request.get_full_path() if is_ours else request.path
         to = with_way_back(request, to, back).url
-    return Notice(401, _("Signed out"), text, to, says_next, {"reason": reason})
+    return Notice(401, _("Signed out"), text, to, says_next=True)
+
+
+# Sessions that are locked, and sign-ins that are over the limit.
+
+
+def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked) -> HttpResponse:
+    if not _is_open_while_locked(request):
+        if _is_lost(request, response):
+            return _lead_to_unlock(request, lock)
+        if _refuses(request, response) and (is_page(request) or _is_redirect(response)):
+            return _in_place_of(request, response, _lead_to_unlock(request, lock))
+    if is_page(request):
+        patch_vary_headers(response, ("Cookie",))
+    else:
+        response.headers[LOCKED] = lock.reason.value
+        cookies.keep_from_caches(response)
+    return response
+
+
+def _is_lost(request: HttpRequest, response: HttpResponse) -> bool:
+    """
+    Tell whether the visitor has sent something that was to be kept in the session. What a request
+    that only asks for something leaves there, a page that was looked at say, nobody misses.
+    """
+    if request.method in SAFE_METHODS or _is_known(request):
+        return False
+    return request.session.modified and response.status_code < 500
+
+
+def _lead_to_unlock(request: HttpRequest, lock: Locked) -> HttpResponse:
+    """Send a page to the URL that unlocks the session; give a script that URL as JSON."""
+    # A form that was sent is not kept: back to its page. The page that unlocks looks where that is.
+    is_get = request.method in ("GET", "HEAD")
+    back = request.get_full_path() if is_get else request.headers.get("Referer")
+    response = tell(request, _notice_of_lock(lock.reason, lock.limit, back))
+    if not is_page(request):
+        response.headers[LOCKED] = lock.reason.value
+    return response
+
+
+def _notice_of_lock(lock: Lock, limit: int | None, back: str | None) -> Notice:
+    page, text = LOCKS[lock]
+    reason = "limit" if lock == Lock.LIMIT else "locked"
+    url: str | None
+    try:
+        url = reverse(f"django_sessionkit:{page}")
+    except NoReverseMatch:  # a site without our pages
+        if limit is not None:  # to sign in once more would make no room
+            return Notice(403, _("Not signed in"), _over_limit(limit), extra={"reason": reason})
+        url = sign_in_url()  # signing in ends the locked session
+    if url is None:
+        return Notice(401, _("Locked"), str(text), extra={"reason": reason})
+    if back and (back := way_back(back)):
+        url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
+    return Notice(401, _("Locked"), str(text), url, extra={"reason": reason, "url": url})
 
 
 def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     """Answer for a sign-in that the limit does not allow. The session that there was is kept."""
     before: Any = request.session
-    session = type(before)(before.session_key)
+    if before.is_beside:
+        cookies.spare(request)
+    session = type(before)(None if before.is_beside else before.session_key)
     request.session = session
     session.ensure_loaded()
     # Send the cookie again: another request may have changed the key meanwhile.
     session.has_new_key = not before.withholds_key
     if isinstance(session.interruption, Missing):
         cookies.spare(request)
-    text = ngettext(
+    to = None  # without messages, the sign-in page would come again and again without a word
+    if hasattr(request, "_messages"):
+        # What the view has said of its sign-in is not so.
+        to, request._messages = sign_in_url(), default_storage(request)
+    more = {"reason": str(EndReason.LIMIT)}
+    return tell(request, Notice(403, _("Not signed in"), _over_limit(limit), to, True, more))
+
+
+def _over_limit(limit: int) -> str:
+    return ngettext(
         "You are already signed in on %(limit)d device, and more are not allowed. Sign out"
         " there first.",
         "You are already signed in on %(limit)d devices, and more are not allowed. Sign out"
         " on one of them first.",
         limit,
     ) % {"limit": limit}
-    more = {"reason": str(EndReason.LIMIT)}
-    return tell(request, Notice(403, _("Not signed in"), text, sign_in_url(), True, more))
 
 
-def _tell_of_lock(request: HttpRequest, lock: Locked) -> HttpResponse:
-    """Send a page to the URL that unlocks the session; give a script that URL as JSON."""
-    cookies.spare(request)
-    page, text = LOCKS[lock.reason]
-    try:
-        url = reverse(f"django_sessionkit:{page}")
-    except NoReverseMatch:  # a site without our pages: signing in ends the locked session
-        url = sign_in_url() or "/"
-    # A form that was sent is not kept: back to its page. The page that unlocks looks where that is.
-    is_get = request.method in ("GET", "HEAD")
-    back = request.get_full_path() if is_get else request.headers.get("Referer")
-    if back and (back := way_back(back)):
-        url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
-    reason = "limit" if lock.reason == Lock.LIMIT else "locked"
-    more = {"reason": reason, "url": url}
-    response = tell(request, Notice(401, _("Locked"), str(text), url, extra=more))
-    patch_vary_headers(response, ("Cookie",))
-    return response
+# What the view has answered.
 
 
-def _is_farewell_due(request: HttpRequest, response: HttpResponse) -> bool:
+def _refuses(request: HttpRequest, response: HttpResponse) -> bool:
     """
-    Tell whether a notice takes the place of this answer: of a refusal (401, 403, a redirect to the
-    sign-in page) and of a page that was only shown (GET, 200). Other answers stay: a POST took
-    effect, and a redirect may hold a secret. So does the answer to a user who is signed in by other
-    means.
+    Tell whether a view has refused a stranger: by 401, by 403, or by a redirect to a sign-in page.
+    Somebody who is signed in by other means is no stranger, and the sign-in page is for strangers.
     """
-    to = str(getattr(response, "url", ""))
-    refused = response.status_code in (401, 403) or _is_sign_in(request, to)
-    shown = request.method in ("GET", "HEAD") and response.status_code == 200
-    return (refused or shown) and not _is_known(request) and not _is_sign_in_page(request)
+    if response.status_code not in (401, 403) and not (
+        _is_redirect(response) and _is_sign_in(request, response.headers["Location"])
+    ):
+        return False
+    return not (_is_known(request) or _is_sign_in_page(request))
+
+
+def _leads_somewhere(response: HttpResponse) -> bool:
+    return _is_redirect(response) and leads_somewhere(response.headers["Location"])
+
+
+def _is_redirect(response: HttpResponse) -> bool:
+    return response.status_code in (301, 302, 303, 307, 308) and "Location" in response.headers
 
 
 def _is_known(request: HttpRequest) -> bool:
@@ -265,10 +410,9 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     Tell whether a redirect leads to a sign-in page: that of LOGIN_URL, one that is named "login",
     as the admin's is, or any page that is to lead back to where the visitor is.
     """
-    if not url:
-        return False
-    host, parts, own = request.get_host(), urlsplit(url), sign_in_url() or ""
-    if (parts.netloc or host, path_of(url)) == (urlsplit(own).netloc or host, path_of(own)):
+    host, parts, own = request.get_host(), urlsplit(url), login_url()
+    there = (parts.netloc or host, path_of(url))
+    if own is not None and there == (urlsplit(own).netloc or host, path_of(own)):
         return True
     back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
     here = request.get_full_path()
@@ -304,26 +448,58 @@ def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
     """Return the answer: a redirect or a page for a person, JSON for a script."""
     response: HttpResponse
     if not is_page(request):
-        if notice.status == 401:
-            cookies.spare(request)  # a page that the script belongs to is to be told itself
         answer = {"detail": notice.text, **notice.extra}
         response = JsonResponse(answer, status=notice.status)
     elif notice.to is not None:
         response = HttpResponseRedirect(notice.to)
         if notice.says_next:
-            _say_on_next_page(request, response, notice.text)
+            _leave_messages(request, response, (messages.WARNING, notice.text, ""))
     else:
         # Without the request, whose session a context processor would read.
         context = {"title": notice.title, "text": notice.text}
         page = render_to_string("django_sessionkit/answer.html", context)
         response = HttpResponse(page, status=notice.status)
     add_never_cache_headers(response)
+    cookies.keep_from_caches(response)
     return response
 
 
-def _say_on_next_page(request: HttpRequest, response: HttpResponse, text: str) -> None:
-    if hasattr(request, "_messages"):
-        # MessageMiddleware has had its turn with the answer that this one replaces.
-        storage = default_storage(request)
-        storage.add(messages.WARNING, text)
-        storage.update(response)
+def _in_place_of(
+    request: HttpRequest, replaced: HttpResponse, response: HttpResponse
+) -> HttpResponse:
+    """
+    Return the response with the cookies, headers and messages of the one that it replaces. They are
+    not ours to drop: the state of a sign-in at another site, say.
+    """
+    for name, cookie in replaced.cookies.items():
+        response.cookies.setdefault(name, cookie)
+    for name, value in replaced.headers.items():
+        if name.lower() not in OF_THE_CONTENT:
+            response.headers.setdefault(name, value)
+    cookies.keep_from_caches(response)
+    storage: Any = getattr(request, "_messages", None)
+    if storage is not None and storage.used:  # on a page that nobody sees
+        shown = [(each.level, each.message, each.extra_tags) for each in storage]
+        _leave_messages(request, response, *shown)
+    return response
+
+
+def _leave_messages(
+    request: HttpRequest, response: HttpResponse, *more: tuple[int, str, str]
+) -> None:
+    """
+    Leave messages (level, text, tags) for the next page that shows messages, beside those that wait
+    for it already. A site without messages says nothing.
+    """
+    storage: Any = getattr(request, "_messages", None)
+    if storage is None:
+        return
+    for message in more:
+        storage.add(*message)
+    # MessageMiddleware has had its turn with the answer. A cookie that it has deleted would keep
+    # the age of 0 when it is set again.
+    empty = [name for name, cookie in response.cookies.items() if not cookie.value]
+    deleted = {name: response.cookies.pop(name) for name in empty}
+    storage.update(response)
+    for name, cookie in deleted.items():
+        response.cookies.setdefault(name, cookie)

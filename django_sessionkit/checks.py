@@ -2,8 +2,8 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009 and W014 ask a server:
-Redis, and the database. They run with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009, W013 and W021 ask a
+server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +15,13 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.db import connections, router
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.visit.redirects import sign_in_url
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
 MESSAGES = {
@@ -79,13 +81,9 @@ MESSAGES = {
         "Users are written to the database {users!r}, and their sessions to {sessions!r}.",
         "Let DATABASE_ROUTERS send django_sessionkit to {users!r}: queries join the two tables.",
     ),
-    "E016": (
+    "E015": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which cannot be imported: {error}.",
         "Name a module with a SessionStore, as SESSION_ENGINE does, and install what it needs.",
-    ),
-    "E017": (
-        "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
-        "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
     ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
@@ -102,6 +100,30 @@ MESSAGES = {
     "W004": (
         "SESSION_SAVE_EVERY_REQUEST is not needed: activity keeps a session alive without it.",
         "Set SESSION_SAVE_EVERY_REQUEST = False, or leave it out.",
+    ),
+    "W012": (
+        "SESSION_ENGINE = {engine!r} is Django's: no session is listed, and none can be ended.",
+        'Set SESSION_ENGINE = "django_sessionkit.backends.db", or migrate django_sessionkit zero.',
+    ),
+    "W014": (
+        "Whoever is signed out from elsewhere is not told why: there is no {missing}.",
+        "Add {missing}. If your pages show no messages, silence this check.",
+    ),
+    "W015": (
+        "LOGIN_URL = {url!r} leads to no page, so whoever was signed out is not sent to sign in.",
+        'Set LOGIN_URL to your sign-in page, for example "admin:login", or to a URL with its host.',
+    ),
+    "W020": (
+        "SESSIONKIT_POLICY = {policy!r} may lock sessions, and no URL leads to what unlocks them.",
+        'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
+    ),
+    "W018": (
+        "CACHES[{alias!r}] has a KEY_FUNCTION, which does not change the keys of sessions.",
+        "Set SESSIONKIT_REDIS_PREFIX to tell sites apart, and leave KEY_FUNCTION out.",
+    ),
+    "W022": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
+        "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
     ),
     # Of check_deployment().
     "W005": (
@@ -128,25 +150,44 @@ MESSAGES = {
         "The session cookie outlives the browser, which NIST {level} advises against.",
         "Set SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
     ),
+    "W019": (
+        "SESSION_ENGINE = {engine!r} keeps sessions in the memory of one process.",
+        'Set SESSION_ENGINE = "django_sessionkit.backends.db": this one is for tests.',
+    ),
     # Of `check --database`, and of migrate.
     "W009": (
         "Redis may evict sessions when it is full: its maxmemory-policy is {policy!r}.",
         "Run CONFIG SET maxmemory-policy noeviction, or give the sessions a Redis of their own.",
     ),
-    "W014": (
+    "W013": (
+        "The Redis of SESSION_CACHE_ALIAS = {alias!r} did not answer, so it was not checked.",
+        'Start it, or correct CACHES[{alias!r}]["LOCATION"]. Then check once more.',
+    ),
+    "W021": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
         "Run migrate, or remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
     ),
 }
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
+DJANGOS_ENGINES = "django.contrib.sessions.backends."
+MEMORY = "django_sessionkit.backends.memory"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 RETURNING = "django_sessionkit.leaving.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
 
+# What it takes for a message to reach a page.
+MESSAGES_APP = "django.contrib.messages"
+MESSAGES_MIDDLEWARE = "django.contrib.messages.middleware.MessageMiddleware"
+MESSAGES_PROCESSOR = "django.contrib.messages.context_processors.messages"
+PROCESSORS = "context_processors"
+DJANGOS_TEMPLATES = "django.template.backends.django.DjangoTemplates"
+
 # The presets that stand for a level of NIST. A site that chose one is told what else the level asks
 # for, besides timeouts.
 LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal3": "AAL3"}
+# The presets that never lock a session. Nobody can tell what a function of the site may answer.
+NEVER_LOCK = {f"django_sessionkit.policy.{name}" for name in ("default", "staff", "aal1", "aal3")}
 
 
 def _is_text(value: object) -> bool:
@@ -173,6 +214,7 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
     "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
+    "SESSIONKIT_MEMORY_LIMIT": range(1, 1_000_000_000),
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
@@ -194,12 +236,12 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     databases = kwargs.get("databases")
-    store = _engine(databases)
-    return [*_apps(), *store, *_middleware(), *_settings(), *_adoption(databases), *_cookie()]
+    found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
+    return [*found, *_adoption(databases), *_cookie(), *_urls()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    return [*_deployed_cookie(), *_deployed_policy()]
+    return [*_deployed_engine(), *_deployed_cookie(), *_deployed_policy()]
 
 
 def _apps() -> Iterator[checks.CheckMessage]:
@@ -224,8 +266,11 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
         yield _message("E001", engine=engine, error=error)
     else:
         if ENGINE not in _lineage(store):
-            if RETURNING not in settings.MIDDLEWARE:
-                yield _message("E002", engine=engine)
+            if RETURNING in settings.MIDDLEWARE:
+                return
+            # A warning for Django's: with errors, the tables could not be removed on the way back.
+            name = "W012" if engine.startswith(DJANGOS_ENGINES) else "E002"
+            yield _message(name, engine=engine)
             return
         for name, values in store.check(ask=bool(databases)):
             yield _message(name, **values)
@@ -249,7 +294,7 @@ def _middleware() -> Iterator[checks.CheckMessage]:
         "django.contrib.auth.middleware.RemoteUserMiddleware",
     }
     if settings.MESSAGE_STORAGE != "django.contrib.messages.storage.cookie.CookieStorage":
-        needs_session.add("django.contrib.messages.middleware.MessageMiddleware")
+        needs_session.add(MESSAGES_MIDDLEWARE)
     if settings.CSRF_USE_SESSIONS:
         needs_session.add("django.middleware.csrf.CsrfViewMiddleware")
     for path, lineage in order[: sessions[0]]:
@@ -260,6 +305,22 @@ def _middleware() -> Iterator[checks.CheckMessage]:
         # as private, or as one that varies by cookie.
         if "django.middleware.cache.UpdateCacheMiddleware" in lineage:
             yield _message("W002", middleware=path, session_middleware=session_middleware)
+
+
+def _messages() -> Iterator[checks.CheckMessage]:
+    missing = []
+    if not apps.is_installed(MESSAGES_APP):
+        missing.append(f'"{MESSAGES_APP}" in INSTALLED_APPS')
+    lineages = [{path, *_lineage(_imported(path))} for path in settings.MIDDLEWARE]
+    if not any(MESSAGES_MIDDLEWARE in lineage for lineage in lineages):
+        missing.append(f'"{MESSAGES_MIDDLEWARE}" in MIDDLEWARE')
+    # Templates of Jinja2 have no context processors.
+    engines: list[dict[str, Any]] = settings.TEMPLATES
+    options = [each.get("OPTIONS", {}) for each in engines if each["BACKEND"] == DJANGOS_TEMPLATES]
+    if options and not any(MESSAGES_PROCESSOR in each.get(PROCESSORS, ()) for each in options):
+        missing.append(f'"{MESSAGES_PROCESSOR}" in the "{PROCESSORS}" of TEMPLATES')
+    if missing:
+        yield _message("W014", missing=", ".join(missing))
 
 
 def _settings() -> Iterator[checks.CheckMessage]:
@@ -301,24 +362,36 @@ def _policy() -> Iterator[checks.CheckMessage]:
     else:
         if not callable(found):
             yield _message("E013", policy=policy, wrong="is not a function")
+        elif policy not in NEVER_LOCK and not _has_our_pages():
+            yield _message("W020", policy=policy)
+
+
+def _has_our_pages() -> bool:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return True  # a process of the site that has no pages at all
+    try:
+        reverse("django_sessionkit:session_limit")
+    except NoReverseMatch:
+        return False
+    return True
 
 
 def _adoption(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
     named = conf.SESSIONKIT_ADOPT_FROM
     for path in named if _are_engines(named) else ():
         if path == settings.SESSION_ENGINE:
-            yield _message("E017", engine=path)
+            yield _message("W022", engine=path)
             continue
         try:
             engine = engine_of(path)
         except Exception as error:  # an app that is not installed, or whatever its modules raise
-            yield _message("E016", engine=path, error=error)
+            yield _message("E015", engine=path, error=error)
             continue
         if databases and isinstance(engine, Table):
             table = engine.model._meta.db_table
             connection = connections[router.db_for_write(engine.model)]
             if table not in connection.introspection.table_names():
-                yield _message("W014", engine=path, table=table)
+                yield _message("W021", engine=path, table=table)
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:
@@ -328,6 +401,17 @@ def _cookie() -> Iterator[checks.CheckMessage]:
             yield _message("E009", cookie=cookie, setting=setting, value=value)
     if _samesite() == "none" and not settings.SESSION_COOKIE_SECURE:
         yield _message("E010")
+
+
+def _urls() -> Iterator[checks.CheckMessage]:
+    if getattr(settings, "ROOT_URLCONF", None) and sign_in_url() is None:
+        yield _message("W015", url=settings.LOGIN_URL)
+
+
+def _deployed_engine() -> Iterator[checks.CheckMessage]:
+    # Not without --deploy: for development and tests, one process is as it should be.
+    if settings.SESSION_ENGINE == MEMORY:
+        yield _message("W019", engine=MEMORY)
 
 
 def _deployed_cookie() -> Iterator[checks.CheckMessage]:

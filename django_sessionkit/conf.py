@@ -38,6 +38,12 @@ class Settings:
         return getattr(settings, "SESSIONKIT_REDIS_PREFIX", "sessionkit:")
 
     @cached_property
+    def SESSIONKIT_MEMORY_LIMIT(self) -> int:
+        """How many sessions the memory engine keeps. One more, and that which was written longest
+        ago has to go."""
+        return getattr(settings, "SESSIONKIT_MEMORY_LIMIT", 10_000)
+
+    @cached_property
     def SESSIONKIT_POLICY(self) -> str:
         """The dotted path of a function (user, request) that returns the Policy of a user. Outside
         of a request, the request is None. See policy.py."""

@@ -73,7 +73,7 @@ def _admit(handle: uuid.UUID, limit: int) -> bool:
     with transaction.atomic(rows.db):
         # The session may count already, if its key could not be changed afterwards.
         others = [each for each in _counted(rows, user_id) if each.pk != handle]
-        return len(others) < limit and bool(row.update(counts=True))
+        return len(others) < limit and bool(row.update(counts=True, waits=False))
 
 
 def _counted(rows: UserSessionQuerySet, user_id: Any) -> list[UserSession]:
@@ -82,7 +82,8 @@ def _counted(rows: UserSessionQuerySet, user_id: Any) -> list[UserSession]:
     before the transaction ends.
     """
     user = get_user_model()._base_manager.using(rows.db).filter(pk=user_id)
-    features = connections[rows.db].features
+    connection = connections[rows.db]
+    features = connection.features
     if features.has_select_for_update:
         # Do not hold up those who write rows that belong to the user.
         no_key = features.has_select_for_no_key_update
@@ -91,6 +92,10 @@ def _counted(rows: UserSessionQuerySet, user_id: Any) -> list[UserSession]:
         name = user.model.USERNAME_FIELD
         user.update(**{name: models.F(name)})
     counting = rows.filter(user=user_id, counts=True).order_by("pk")
+    # In a transaction of the site's, MySQL shows what there was when that began, or else locks.
+    level = getattr(connection, "isolation_level", None)  # None: the server's default
+    repeats = connection.vendor == "mysql" and level != "read committed"
+    counting = counting.select_for_update() if repeats else counting
     counted = counting.alive()
     # alive() misses a session that is only being written, and one that has got another key since
     # its row was read.

@@ -14,19 +14,23 @@ from django_sessionkit import answers
 from django_sessionkit.adoption import may_be_signed
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.storage import Storage
 from django_sessionkit.visit import cookies
-from django_sessionkit.visit.client import Visit, client_of
+from django_sessionkit.visit.client import SAFE_METHODS, Visit, client_of
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
-# The methods that only ask for something (RFC 9110 §9.2.1).
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
-
 
 class SessionMiddleware(middleware.SessionMiddleware):
-    """Use this in place of Django's, at the same place in MIDDLEWARE."""
+    """
+    Use this in place of Django's, at the same place in MIDDLEWARE. With an engine that is not ours,
+    it does what Django's does.
+    """
 
     def process_request(self, request: HttpRequest) -> None:
+        if not self.is_our_engine:
+            super().process_request(request)
+            return
         session: Any = self.SessionStore(cookies.read(request, may_be_signed))
         request.session = session
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
@@ -45,6 +49,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return answers.unavailable(request) if isinstance(exception, StoreUnavailable) else None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if not self.is_our_engine:
+            return super().process_response(request, response)
         try:
             touch_others(request)
             if not isinstance(getattr(request, "session", None), self.SessionStore):
@@ -65,9 +71,9 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 return answers.unavailable(request)
             if (session.modified or settings.SESSION_SAVE_EVERY_REQUEST) and session.session_key:
                 session.ensure_loaded()  # otherwise the save would be the first to miss it
-            response = answers.instead_of(request, response)
+            response = answers.accompany(request, response)
             if answers.is_locked_out(session):
-                return response
+                return response  # such a session is not written, and its cookie stays
             session.finish(answered=response.status_code < 500)
         try:
             return self.save(request, response)
@@ -79,7 +85,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         Do the same without a thread, which costs more than the session does, where nothing but a
         save is left to do.
         """
-        if self.is_overridden:
+        if self.is_overridden or not self.is_our_engine:
             return cast("HttpResponse", await super().__acall__(request))
         self.process_request(request)
         response: HttpResponse = await self.get_response(request)  # type: ignore[misc]
@@ -90,6 +96,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
             if saved := is_to_be_saved(session, response):
                 # A visitor who goes away cancels the request, but not half of what is written.
                 await shield(session.asave())
+            if cast("Any", session).waits_for_room:
+                response = await sync_to_async(answers.ask_for_room)(request, response)
             cookies.finish(request, cast("Any", session), response, saved)
             return response
         except UpdateError:
@@ -98,6 +106,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
             return await sync_to_async(answers.unavailable)(request)
         finally:
             current_request.set(None)
+
+    @cached_property
+    def is_our_engine(self) -> bool:
+        """Whether SESSION_ENGINE is one of this kit, or made of one. See sessionkit.E002."""
+        return issubclass(self.SessionStore, Storage)
 
     @cached_property
     def is_overridden(self) -> bool:
@@ -109,6 +122,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session: Any = request.session
         if saved := is_to_be_saved(session, response):
             session.save()
+        if session.waits_for_room:
+            response = answers.ask_for_room(request, response)
         cookies.finish(request, session, response, saved)
         return response
 
@@ -116,7 +131,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """Answer for a session that was ended while the request was under way, and its cookie."""
         session: Any = request.session
         try:
-            response = answers.not_saved(request, response)
+            response = answers.interrupted(request, response)
             if isinstance(session.interruption, Locked):
                 return response
             # What a visitor is told may be kept in the session that takes the place of this one.

@@ -18,6 +18,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import connections, models, transaction
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import ranges
@@ -113,9 +114,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         Raises StoreUnavailable if the store does not answer.
         """
         # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
-        rows = list(self.filter(ended_at=None))
-        alive = alive_in_stores([row.digest for row in rows])
-        return [row for row in rows if row.digest in alive]
+        return still_stored(list(self.filter(ended_at=None)))
 
     def revoke(self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None) -> int:
         """
@@ -152,18 +151,17 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             # now on. A key that changed before has its new digest here.
             marked = everything.filter(pk__in=[row[0] for row in batch])
             digests = list(marked.values_list("digest", flat=True))
-            if unavailable is None:
-                # Inside the caller's transaction, use a savepoint: a failure of the store must not
-                # take the marks back.
-                in_atomic_block = connections[rows.db].in_atomic_block
-                try:
-                    with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
-                        remove_from_stores(digests)
-                except StoreUnavailable as error:
-                    unavailable = error
-            _announce(revoked, reason, by)
-            _announce(expired, EndReason.EXPIRED, None)
-            _announce(idle, EndReason.IDLE, None)
+            # Inside the caller's transaction, use a savepoint: a failure of the store must not take
+            # the marks back.
+            in_atomic_block = connections[rows.db].in_atomic_block
+            try:
+                with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
+                    remove_from_stores(digests)
+            except StoreUnavailable as error:
+                unavailable = error
+            announce(revoked, reason, by)
+            announce(expired, EndReason.EXPIRED, None)
+            announce(idle, EndReason.IDLE, None)
         if unavailable:
             raise unavailable
         return ended
@@ -217,6 +215,16 @@ def remove_from_stores(digests: list[str]) -> None:
         raise unavailable
 
 
+def still_stored(rows: "list[UserSession]") -> "list[UserSession]":
+    """
+    Return those of these rows whose sessions the store still has. One round trip.
+
+    Raises StoreUnavailable if the store does not answer.
+    """
+    alive = alive_in_stores([row.digest for row in rows])
+    return [row for row in rows if row.digest in alive]
+
+
 def mark_ended(
     rows: UserSessionQuerySet,
     reason: str,
@@ -230,10 +238,10 @@ def mark_ended(
     rows = rows.primary()
     if handles is None:
         handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
-    _announce(rows._mark(handles, reason, at=at), reason, None)
+    announce(rows._mark(handles, reason, at=at), reason, None)
 
 
-def _announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
+def announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
     # send_robust(): a receiver that fails must not keep the next batch alive. Django logs it.
     if handles:
         sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by)
@@ -274,6 +282,10 @@ class UserSession(models.Model):
     # Whether the session counts towards Policy.limit. A session of staff who act as this user does
     # not count, nor does a session that waits for room.
     counts = models.BooleanField(_("counts towards the limit"), default=True)
+    # The session waits until its user has made room for it, where Policy.on_limit is "ask".
+    waits = models.BooleanField(_("waits for room"), default=False)
+    # Staff act as the user, by a package for that. The user's page tells no more of such a session.
+    support = models.BooleanField(_("support access"), default=False)
     # The session is to get a new key, because the permissions of its user have changed.
     renew = models.BooleanField(_("gets a new key"), default=False)
     ended_at = models.DateTimeField(_("ended"), null=True)
@@ -321,6 +333,11 @@ class UserSession(models.Model):
     @property
     def device(self) -> Device:
         return device_of(self.user_agent)
+
+    @property
+    def name(self) -> str:
+        """What its user calls the session: the device, or who else is behind it."""
+        return gettext("Support access") if self.support else str(self.device)
 
     @property
     def place(self) -> str:

@@ -1,10 +1,10 @@
 """A visitor is asked for a recent proof of identity: where, and how they come back."""
 
-from typing import Any, cast
+from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render, resolve_url
 from django.urls import reverse
@@ -16,10 +16,11 @@ from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
+from django_sessionkit.accounts import person_in
 from django_sessionkit.conf import conf
 from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.visit.client import is_page
-from django_sessionkit.visit.redirects import local_url, with_way_back
+from django_sessionkit.visit.redirects import local_url, sign_in_url, to_sign_in, with_way_back
 
 # As many characters of a form that was sent are carried along.
 LONGEST = 100_000
@@ -36,14 +37,18 @@ def check_max_age(max_age: int | None) -> None:
 def ask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | None:
     """
     Return what asks for a proof of identity, or None where there is one that is at most ``max_age``
-    seconds old; without an age, as old as the policy of the session allows.
+    seconds old; without an age, as old as the policy of the session allows. Raises PermissionDenied
+    if there is no page to ask on.
     """
     check_max_age(max_age)
     if not request.user.is_authenticated:
-        return with_way_back(request, resolve_url(settings.LOGIN_URL), request.get_full_path())
+        return to_sign_in(request, request.get_full_path())
     if _is_recent(request, max_age):
         return None
-    url = proof_url(request.user)
+    person = person_in(request.session, request.user)
+    if person is None:
+        return to_sign_in(request, request.get_full_path())
+    url = proof_url(person)
     if not is_page(request):
         answer = {
             "detail": gettext("Please confirm that it is you."),
@@ -55,7 +60,7 @@ def ask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | N
         return response
     if request.method in ("GET", "HEAD"):
         return with_way_back(request, url, request.get_full_path())
-    return _ask_in_place(request, url)
+    return _ask_in_place(request, person, url)
 
 
 async def aask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | None:
@@ -81,10 +86,17 @@ def is_asked_by_us(user: AbstractBaseUser) -> bool:
 
 
 def proof_url(user: AbstractBaseUser) -> str:
-    """Return the URL of the page where a user proves who they are."""
+    """
+    Return the URL of the page where a user proves who they are. Raises PermissionDenied if there is
+    none: the user has no password, and the site has no sign-in page.
+    """
     if is_asked_by_us(user):
         return reverse("django_sessionkit:reauthenticate")
-    return resolve_url(conf.SESSIONKIT_REAUTHENTICATION_URL or settings.LOGIN_URL)
+    if conf.SESSIONKIT_REAUTHENTICATION_URL:
+        return resolve_url(conf.SESSIONKIT_REAUTHENTICATION_URL)
+    if (url := sign_in_url()) is None:
+        raise PermissionDenied
+    return url
 
 
 # A form that was sent to a page which asks for a proof first.
@@ -114,8 +126,7 @@ def posted_by(request: HttpRequest) -> dict[str, str]:
 @never_cache
 @csrf_protect
 @xframe_options_deny
-def _ask_in_place(request: HttpRequest, url: str) -> HttpResponse:
-    user = cast("AbstractBaseUser", request.user)
+def _ask_in_place(request: HttpRequest, user: AbstractBaseUser, url: str) -> HttpResponse:
     # To the page with the form: the path to which the form was sent need not be a page.
     back = local_url(request, request.headers.get("Referer", "")) or request.get_full_path()
     context: dict[str, Any] = {"account": user, "next": back}

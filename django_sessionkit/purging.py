@@ -15,6 +15,7 @@ from django.utils import timezone
 from django_sessionkit import clock
 from django_sessionkit.accounts import is_disabled
 from django_sessionkit.conf import conf
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
     IDLE,
     EndReason,
@@ -46,31 +47,52 @@ def purge_rows(progress: Progress | None = None) -> int:
     the removal of sessions that were ended, and delete the rows of sessions that ended
     SESSIONKIT_RETENTION seconds ago. Return how many were deleted.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable, after it has done what it can: a store of several servers may lack one.
     """
-    deleted = 0
+    deleted, unavailable = 0, None
     for part in UserSession.objects.walk(progress):
-        now = timezone.now()
-        # Skip rows that were active within the last interval: their next touch checks them, and
-        # the session of a new one may not be stored yet.
-        quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-        silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
-        if digests := list(silent.values_list("digest", flat=True)):
-            gone = silent.filter(digest__in=set(digests) - alive_in_stores(digests))
-            expired = gone.filter(expires_at__lte=now)
-            mark_ended(expired.filter(IDLE), EndReason.IDLE, at=F("expires_at"))
-            mark_ended(expired, EndReason.EXPIRED, at=F("expires_at"))
-            if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
-                mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
-        if disabled := _disabled_users(part.filter(ended_at=None)):
-            part.filter(user__in=disabled).revoke(EndReason.ACCOUNT_DISABLED)
-        unconfirmed = part.filter(expires_at__gt=F("ended_at"))
-        if digests := list(unconfirmed.values_list("digest", flat=True)):
-            remove_from_stores(digests)
-            unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
-        kept_from = now - timedelta(seconds=conf.SESSIONKIT_RETENTION)
-        deleted += part.filter(ended_at__lt=kept_from).delete_now()
+        for step in (_close_gone, _end_disabled, _confirm_removals):
+            try:
+                step(part)
+            except StoreUnavailable as error:
+                unavailable = error
+        kept_from = timezone.now() - timedelta(seconds=conf.SESSIONKIT_RETENTION)
+        # Without its row, nothing would remove a session that the store may still have.
+        confirmed = part.filter(ended_at__lt=kept_from, expires_at__lte=F("ended_at"))
+        deleted += confirmed.delete_now()
+    if unavailable:
+        raise unavailable
     return deleted
+
+
+def _close_gone(part: UserSessionQuerySet) -> None:
+    """Mark the rows ended of sessions that the store does not have any more."""
+    now = timezone.now()
+    # Skip rows that were active within the last interval: their next touch checks them, and
+    # the session of a new one may not be stored yet.
+    quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
+    silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
+    if digests := list(silent.values_list("digest", flat=True)):
+        gone = silent.filter(digest__in=set(digests) - alive_in_stores(digests))
+        expired = gone.filter(expires_at__lte=now)
+        mark_ended(expired.filter(IDLE), EndReason.IDLE, at=F("expires_at"))
+        mark_ended(expired, EndReason.EXPIRED, at=F("expires_at"))
+        if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
+            mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
+
+
+def _end_disabled(part: UserSessionQuerySet) -> None:
+    """End the sessions of users who were disabled or deleted."""
+    if disabled := _disabled_users(part.filter(ended_at=None)):
+        part.filter(user__in=disabled).revoke(EndReason.ACCOUNT_DISABLED)
+
+
+def _confirm_removals(part: UserSessionQuerySet) -> None:
+    """Remove the sessions that were ended, as far as nobody has confirmed that they are gone."""
+    unconfirmed = part.filter(expires_at__gt=F("ended_at"))
+    if digests := list(unconfirmed.values_list("digest", flat=True)):
+        remove_from_stores(digests)
+        unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
 
 
 def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:

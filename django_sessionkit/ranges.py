@@ -43,12 +43,16 @@ class WalkableQuerySet(models.QuerySet[Row]):
 
     def delete_now(self) -> int:
         """
-        Delete these rows in one statement, and return how many there were. Where a site has a
-        receiver for deletions, delete() would read the rows first, and not look again whether they
-        still match.
+        Delete these rows in one statement that looks whether they still match, and return how many
+        there were. Where a site has a receiver for deletions, delete() would not look again.
         """
-        deleted: int = self._raw_delete(self.db)
-        return deleted
+        rows = self
+        if connections[self.db].vendor != "postgresql":
+            # On MySQL, a DELETE waits for every row that it looks at, also for one that does not
+            # match and that a request holds. SQLite would lock the database even if none matches.
+            rows = self.filter(pk__in=list(self.values_list("pk", flat=True)))
+        deleted: int | None = rows._raw_delete(self.db)  # None: it was not worth a statement
+        return deleted or 0
 
     def _parts_by_block(self) -> tuple[Iterator[Self], int]:
         with connections[self.db].cursor() as cursor:

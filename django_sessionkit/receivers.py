@@ -10,10 +10,10 @@ from collections.abc import Collection
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.apps import apps
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import SessionBase
@@ -25,7 +25,7 @@ from django.dispatch import receiver
 from django.utils.functional import LazyObject
 
 from django_sessionkit import ranges
-from django_sessionkit.accounts import is_disabled, policy_of, user_in
+from django_sessionkit.accounts import acting_user, is_disabled, key_of, policy_of, user_in
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
     EndReason,
@@ -53,14 +53,14 @@ def reauthenticated(request: Any = None, user: Any = None, **kwargs: Any) -> Non
     session: Any = getattr(request, "session", None)
     if isinstance(session, SessionBase):
         session.signing_in = user  # type: ignore[attr-defined]  # the engine need not fetch them
+    # Not if this request has made the session: then this is the sign-in that it was made for. A
+    # receiver of this signal, of django-axes say, may have created it.
+    if not getattr(session, "handle", None) or session.is_new:
+        return
     # Only if the session is this user's. A view that gives out tokens also sends this signal, and
     # the session of its request may be another user's.
-    if getattr(session, "handle", None) and user_in(session) == _key_of(user):
+    if user and user_in(session) == key_of(user):
         session.reauthenticate()
-
-
-def _key_of(user: Any) -> str | None:
-    return user and user_in({SESSION_KEY: user._meta.pk.value_to_string(user)})
 
 
 # An account is saved.
@@ -240,12 +240,16 @@ def _signed_in() -> AbstractBaseUser | None:
     request = current_request.get()
     known: dict[str, Any] = vars(request) if request else {}
     user = known.get("user")
-    if issubclass(type(user), LazyObject):
+    while issubclass(type(user), LazyObject):  # django-impersonate puts one into another
         user = vars(user)["_wrapped"]
     found: list[Any] = [user, known.get("_acached_user")]
     users = [
         each for each in found if issubclass(type(each), get_user_model()) and each.pk is not None
     ]
+    session = getattr(request, "session", None)
+    # A session that nobody has looked at has nothing to do with the user of the request.
+    if users and hasattr(session, "_session_cache"):
+        return cast("AbstractBaseUser", acting_user(users[0], session))
     return users[0] if users else None
 
 

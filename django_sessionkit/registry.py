@@ -8,8 +8,9 @@ function takes both.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from datetime import datetime
 from typing import Any
 
 from django.db import connections, transaction
@@ -17,7 +18,7 @@ from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from django_sessionkit import models
-from django_sessionkit.accounts import has_password_of, is_disabled
+from django_sessionkit.accounts import has_password_of, is_disabled, user_of
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.limits import make_room
@@ -26,9 +27,9 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.visit.client import Client
 
 NO_FLAGS: Mapping[str, bool] = {}
-FREE = f"""
-SELECT id FROM {UserSession._meta.db_table} WHERE id = %s FOR UPDATE SKIP LOCKED
-"""  # noqa: S608 (a constant)
+TABLE = UserSession._meta.db_table
+# MySQL takes the row to update from a derived table only, if it is in the same table.
+FREE = "SELECT id FROM (SELECT id FROM {table} WHERE {where} FOR UPDATE SKIP LOCKED) AS free"
 
 
 def enter(
@@ -39,11 +40,14 @@ def enter(
     client: Client | None,
     policy: Policy,
     counts: bool,
+    authenticated_at: int,
+    support: bool,
 ) -> tuple[str, bool]:
     """
     Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as 32
     hexadecimal digits, and whether the session counts towards that limit. A session that ``counts``
-    and for which there is no room yet has to wait until its user has made some.
+    and for which there is no room yet has to wait until its user has made some. ``support``: staff
+    act as the user, and proved who they are at the moment ``authenticated_at``.
 
     Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
     """
@@ -58,15 +62,51 @@ def enter(
             user_id=user_id,
             digest=digest,
             started_at=started,
-            authenticated_at=started,
+            authenticated_at=_moment(authenticated_at),
             last_seen_at=started,
             ip=client.address if client else None,
             user_agent=client.user_agent if client else "",
             counts=counts,
+            waits=limited and not counts,
+            support=support,
             **lifetime.as_columns(),
         )
         row.save(using=rows.db, force_insert=True)
     return row.pk.hex, counts
+
+
+def enter_late(handle: str, user: str, policy: Policy) -> bool:
+    """
+    Count a session towards the limit that was entered without, as enter() does. Return False if its
+    user has to make room first.
+
+    Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
+    """
+    user_id = UserSession._meta.get_field("user").target_field.to_python(user)
+    rows = UserSession.objects.primary()
+    with transaction.atomic(rows.db):
+        counts = policy.limit is None or make_room(rows, user_id, policy)
+        rows.filter(pk=handle, ended_at=None).update(counts=counts, waits=not counts)
+    return counts
+
+
+def enter_support(handle: str, authenticated_at: int, lifetime: Lifetime) -> None:
+    """Note in a row that staff act as its user: it does not count towards the limit, and tells what
+    they have proved."""
+    row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
+    proved = _moment(authenticated_at)
+    row.update(
+        counts=False,
+        waits=False,
+        support=True,
+        authenticated_at=proved,
+        **lifetime.as_columns(),
+    )
+
+
+def _moment(authenticated_at: int) -> datetime | None:
+    """Return the value of the column, which is None where nobody knows of a proof."""
+    return as_datetime(authenticated_at) if authenticated_at else None
 
 
 def stay_within(handle: str, policy: Policy) -> bool:
@@ -91,29 +131,34 @@ def take_back(handle: str) -> None:
     UserSession.objects.primary().filter(pk=handle, ended_at=None).delete()
 
 
-def may_go_on(handle: str, digests: list[str], auth_hash: str) -> UserSession | None:
+def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> UserSession | None:
     """
     Return the row of a session, with its user, if the session may go on. Return None if it was
     ended or has another key, or if its user was disabled, deleted, or given another password behind
-    Django's back: that ends the session now.
+    Django's back: that ends the session now. So does an account that is disabled or deleted of the
+    ``person`` who acts as the user, by their primary key as text.
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
-    # Only if it still has this digest: a change of the password may just have given it a new key.
-    free = _free(handle).filter(digest__in=digests)
     if found is None:
         # A row whose user has gone is not found together with its user.
-        orphans = list(row.values_list("pk", flat=True))
-        models.mark_ended(free, EndReason.ACCOUNT_DISABLED, handles=orphans)
+        if row.exists():
+            _end_if_free(handle, EndReason.ACCOUNT_DISABLED, digests)
         return None
-    if is_disabled(found.user):
+    if is_disabled(found.user) or (found.support and not _may_act(person)):
         reason = EndReason.ACCOUNT_DISABLED
     elif not has_password_of(found.user, auth_hash):
         reason = EndReason.PASSWORD_CHANGE
     else:
         return found
-    models.mark_ended(free, reason, handles=[found.pk])
+    # Only if it still has this digest: a change of the password may just have given it a new key.
+    _end_if_free(handle, reason, digests)
     return None
+
+
+def _may_act(person: str) -> bool:
+    user = user_of(person)
+    return user is not None and not is_disabled(user)
 
 
 def is_open(handle: str, digest: str | None = None) -> bool:
@@ -137,19 +182,34 @@ def touch(
             known["ip"] = client.address
         if client.user_agent:
             known["user_agent"] = client.user_agent
-    row = _free(handle).filter(digest__in=digests, ended_at=None)
+    row = free(handle, digests).filter(ended_at=None)
     return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
 
 
-def _free(handle: str) -> UserSessionQuerySet:
+def free(handle: str, digests: Sequence[str] = ()) -> UserSessionQuerySet:
     """
-    Return the row with this handle, to be written by a request that does not wait: on PostgreSQL, a
-    row that another transaction holds is left alone.
+    Return the row with this handle and, if there are any, one of these digests, to be written by a
+    request that does not wait: where the database can skip a row that another transaction holds,
+    that row is left alone. Add no condition on a column with an index: MariaDB then waits for the
+    row before it asks whether the row is free.
     """
     rows, pk = UserSession.objects.primary(), uuid.UUID(handle)
-    if connections[rows.db].vendor == "postgresql":
-        return rows.filter(pk=RawSQL(FREE, [pk]))  # noqa: S611 (a constant)
-    return rows.filter(pk=pk)
+    connection = connections[rows.db]
+    if not connection.features.has_select_for_update_skip_locked:
+        return rows.filter(pk=pk, **({"digest__in": digests} if digests else {}))
+    where = "id = %s"
+    if digests:
+        where += f" AND digest IN ({', '.join(['%s'] * len(digests))})"
+    params = [UserSession._meta.pk.get_db_prep_value(pk, connection), *digests]
+    unheld = RawSQL(FREE.format(table=TABLE, where=where), params)  # noqa: S611 (constants)
+    return rows.filter(pk=unheld)
+
+
+def _end_if_free(handle: str, reason: str, digests: Sequence[str] = ()) -> None:
+    """Mark a row ended and say so, unless another transaction holds it."""
+    row = free(handle, digests).filter(ended_at=None)
+    if row.update(ended_at=timezone.now(), end_reason=reason, ended_by=None):
+        models.announce([uuid.UUID(handle)], reason, None)
 
 
 def rekey(
@@ -173,7 +233,7 @@ def rekey(
         row.update(
             digest=new,
             last_seen_at=as_datetime(at),
-            authenticated_at=as_datetime(authenticated_at) if authenticated_at else None,
+            authenticated_at=_moment(authenticated_at),
             **flags,
             **lifetime.as_columns(),
         )
@@ -187,7 +247,7 @@ def renew_again(handle: str) -> None:
 
 def catch_up(handle: str, old: str, new: str) -> None:
     """Write the digest of a new key into a row that still has the old one: a renewal broke off."""
-    _free(handle).filter(digest=old).update(digest=new)
+    free(handle, [old]).update(digest=new)
 
 
 def digests_of(handle: str) -> list[str]:
@@ -225,7 +285,7 @@ def row_of_missing(digest: str) -> UserSession | None:
         if conf.SESSIONKIT_ADOPT_FROM and not has_expired:
             return None  # it may just be moving back, to a process with another engine
         reason = row.expiry_reason if has_expired else EndReason.LOST
-        models.mark_ended(_free(row.pk.hex), reason, handles=[row.pk])
+        _end_if_free(row.pk.hex, reason)
         row = rows.filter(pk=row.pk).first()
         if row and row.ended_at is None:  # held by somebody who has not said the reason yet
             row.end_reason = reason

@@ -4,18 +4,24 @@ What an engine implements: a few verbs on sealed payloads, and the meaning of th
 A storage knows digests, never session keys, and payloads, never what is in them. Moments are
 milliseconds since the epoch. The verbs are class methods: to end a session takes neither its cookie
 nor an instance. To write an engine of your own, inherit from ``backends.base.SessionStore`` and
-implement the abstract verbs.
+implement the abstract verbs. docs/engines.md leads through that, and ``testing`` has the tests.
 
 Four words are used as they are meant here:
 
 - *unknown*: nothing is stored under this digest. That is an answer and never an error.
 - *expired*: ``expires_at`` is not later than now. What has expired counts as unknown, for every
-  verb, whether or not it was removed yet.
-- *malformed*: something is stored under the digest that this storage cannot have written. It counts
-  as unknown for reading, and is never an error.
+  verb, whether or not it was removed yet. Only insert() may refuse its digest.
+- *malformed*: something is stored under the digest that this storage cannot have written. It is
+  never an error. It has no version, so a verb that expects one finds it unknown. read() returns
+  bytes that do not open, which the callers log: an empty payload, or what there is. remove()
+  removes it.
 - *unavailable*: the storage cannot tell, for it does not answer, or refuses to write. Only then a
   verb raises, namely one of the classes in ``unavailable``, and nobody may conclude anything about
-  the session from that.
+  the session from that. A verb that was to write may have done so. Any other error is a bug, or a
+  payload that is larger than the storage takes, and nobody catches it.
+
+Every verb is atomic, also where it takes several digests: for each of them by itself. A storage
+that acknowledges a write has it, and its next read, from wherever, finds it.
 """
 
 import logging
@@ -35,7 +41,7 @@ T = TypeVar("T")
 
 
 class Stored(NamedTuple):
-    payload: bytes
+    payload: bytes  # as it was given: bytes, not a memoryview
     touched_at: int
 
 
@@ -51,7 +57,8 @@ class StoredFully(NamedTuple):
 class Storage(ABC):
     # The errors that mean "unavailable". Those of the registry's database belong to them: it is
     # down (OperationalError), a standby that takes no writes (InternalError), or has closed its
-    # connection (InterfaceError).
+    # connection (InterfaceError). An engine adds those of its store. Where a client has one class
+    # for all errors, raise a class of your own for those that mean this.
     unavailable: ClassVar[tuple[type[Exception], ...]] = (
         OperationalError,
         InternalError,
@@ -59,26 +66,37 @@ class Storage(ABC):
     )
 
     # Do the verbs have async twins of their own, called aread(), areplace() and so on? Otherwise
-    # a thread runs the sync ones.
+    # a thread runs the sync ones. clear_expired() has no twin.
     native_async: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
     def read(cls, digest: str) -> Stored | None:
         """
-        Return what is stored under a digest, or None if it is unknown, expired or malformed.
+        Return what is stored under a digest, or None if it is unknown or expired. Of what is
+        malformed, return its bytes, or none of them.
 
         One round trip.
         """
+
+    @classmethod
+    def read_again(cls, digest: str) -> Stored | None:
+        """
+        Do what read() does, and see what others have written since. A storage in whose transactions
+        a second read() can show what the first one has shown (REPEATABLE READ) overrides this. Such
+        a storage is not ``native_async``.
+        """
+        return cls.read(digest)
 
     @classmethod
     @abstractmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
         """
         Store a new session, with ``touched_at`` as its last activity. Return False, and change
-        nothing, if the digest is taken, also by what has expired and was not removed yet.
+        nothing, if the digest is taken, also by what is malformed. Of what has expired and was not
+        removed yet, either is right: to refuse, or to write over it.
 
-        One round trip.
+        One round trip, and atomic: of two calls for one digest, one returns True.
         """
 
     @classmethod
@@ -87,8 +105,9 @@ class Storage(ABC):
         """
         Put another payload in the place of the one whose version, its first 12 bytes, is
         ``expected``. An ``expires_at`` of None leaves the expiry as it is; the last activity always
-        stays. Return False, and change nothing, if the digest is unknown, expired, or stores
-        another version by now. Never create a session.
+        stays. Return False, and change nothing, if the digest is unknown, expired or malformed, or
+        stores another version by now. Never create a session. An ``expires_at`` that is over leaves
+        nothing, and is no error.
 
         One round trip, and atomic: of two calls that expect the same version, one returns True.
         """
@@ -101,9 +120,12 @@ class Storage(ABC):
         """
         Do what replace() does, under another digest, and with ``touched_at`` as the last activity.
         When this returns True, the old digest is unknown. When this returns False, nothing is
-        stored under the new one.
+        stored under the new one. The new digest is random, and nobody knows of it yet: it need not
+        be looked at whether it is taken.
 
-        One round trip, or two where the digests are on two servers.
+        One round trip, or two where the digests are on two servers. Of two calls for one session,
+        one returns True. If the storage becomes unavailable half-way, the old digest still has its
+        session; the new one may have it, too, until it expires: nobody knows its key.
         """
 
     @classmethod
@@ -112,10 +134,11 @@ class Storage(ABC):
         cls, digest: str, touched_at: int, expires_at: int, expected: bytes | None = None
     ) -> bool:
         """
-        Write the last activity and the expiry, and leave the payload alone. Return False, and
-        change nothing, if the digest is unknown or expired, stores another version by now than the
-        one that is expected, if one is, or is held by another transaction: a touch waits for
-        nobody.
+        Write the last activity and the expiry, and leave the payload alone, whatever others write
+        meanwhile. Return False, and change nothing, if the digest is unknown or expired, stores
+        another version by now than the one that is expected, if one is, or is held by another
+        transaction: a touch waits for nobody. What is malformed may be touched, if no version is
+        expected. An ``expires_at`` that is over leaves nothing.
 
         One round trip.
         """
@@ -124,24 +147,37 @@ class Storage(ABC):
     @abstractmethod
     def remove(cls, digests: Collection[str]) -> None:
         """
-        Remove these sessions, in one round trip. Unknown digests are no error. When this returns,
-        no request that is under way can write any of the sessions back.
+        Remove these sessions, and what is malformed under their digests. There may be hundreds of
+        digests, or none; none of them is there twice. Unknown ones are no error. When this returns,
+        no request that is under way can write any of the sessions back. If the storage becomes
+        unavailable half-way, some are removed: of several servers, those that answer do their part
+        before the error is raised.
+
+        One round trip, or as few as the storage allows.
         """
 
     @classmethod
     @abstractmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
-        """Return the digests that are neither unknown nor expired. One round trip."""
+        """
+        Return the digests that are neither unknown nor expired. What is malformed is there, or not.
+        There may be hundreds of digests, or none; none of them is there twice.
+
+        One round trip, or as few as the storage allows. A storage of several servers counts the
+        digests of one that does not answer as known, because nobody may conclude anything from
+        that. It raises an error if none answers.
+        """
 
     @classmethod
     @abstractmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
         """
-        Remove what has expired, in small parts that hold nobody up, and tell ``progress`` of each.
-        ``backends.base`` looks after the registry; a storage that forgets expired sessions by
-        itself has nothing to add.
+        Remove what has expired, in small parts that hold nobody up, and tell ``progress`` of each:
+        how many are done, and of how many. ``backends.base`` looks after the registry, so call
+        super() at the end; a storage that forgets expired sessions by itself, at once or not, has
+        nothing to add.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable: use call() for what may find the storage unavailable.
         """
 
     # Verbs that are made of the others. An engine can have better ones.
@@ -173,6 +209,14 @@ class Storage(ABC):
         return None
 
     @classmethod
+    def is_within_reach(cls, digest: str) -> bool:
+        """
+        Tell whether a new session can be stored under this digest, as far as is known without
+        asking: of several servers, the one that it falls to may be down.
+        """
+        return True
+
+    @classmethod
     def atomic(cls) -> AbstractContextManager[object]:
         """Return a transaction around a payload and its row, where the storage can have one."""
         return nullcontext()
@@ -181,7 +225,8 @@ class Storage(ABC):
     def check(cls, ask: bool) -> Iterable[tuple[str, dict[str, Any]]]:
         """
         Return the ids and values of the system checks that are the engine's own. Ask no server
-        unless ``ask`` is true.
+        unless ``ask`` is true. The messages are in checks.py, so this is for the engines of this
+        package: others register checks with Django, as every app does.
         """
         return []
 

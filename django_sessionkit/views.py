@@ -5,6 +5,7 @@ out, when there are too many.
 """
 
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ from django.contrib.auth import HASH_SESSION_KEY, REDIRECT_FIELD_NAME, logout
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.http.response import HttpResponseBase
@@ -28,15 +30,23 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import DetailView, FormView, ListView, TemplateView
 
-from django_sessionkit.accounts import policy_of
+from django_sessionkit import answers
+from django_sessionkit.accounts import acting_user, key_of, person_in, policy_of, user_in
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
 from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.paging import Page, page_of, query_of
 from django_sessionkit.proofs import proof_url
 from django_sessionkit.visit.devices import device_of
-from django_sessionkit.visit.redirects import local_url, path_of, with_way_back
+from django_sessionkit.visit.redirects import (
+    local_url,
+    path_of,
+    sign_in_url,
+    to_sign_in,
+    with_way_back,
+)
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -50,16 +60,31 @@ GUARDS_OF_LOCKED = [login_not_required, *GUARDS]
 
 
 def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
-    """
-    Return these rows with the annotations ``is_current`` and ``is_active_now``. The row of the
-    current session comes first, then the newest sign-in.
-    """
+    """Return these rows with the annotations ``is_current`` and ``is_active_now``."""
     current = Q(pk=handle)
     # This is as exact as it gets: activity is written once per interval.
     since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-    return sessions.annotate(
-        is_current=current, is_active_now=current | Q(last_seen_at__gte=since)
-    ).order_by("-is_current", "-pk")
+    active = current | Q(last_seen_at__gte=since)
+    return sessions.annotate(is_current=current, is_active_now=active)
+
+
+def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
+    """
+    Return these rows as their user may see them: where staff act as the user is none of the user's
+    business. Do not save these rows.
+    """
+    for session in sessions:
+        if session.support:
+            session.ip, session.user_agent = None, ""
+    return sessions
+
+
+def signed_out(request: HttpRequest) -> HttpResponse:
+    """Return what somebody gets who has signed out on one of these pages."""
+    if url := settings.LOGOUT_REDIRECT_URL or sign_in_url():
+        return redirect(url)
+    text = str(answers.FAREWELLS[EndReason.LOGOUT])
+    return answers.tell(request, answers.Notice(200, gettext("Signed out"), text))
 
 
 @method_decorator(GUARDS, name="dispatch")
@@ -78,8 +103,18 @@ class OwnSessionsMixin(LoginRequiredMixin):
     def handle(self) -> uuid.UUID | None:
         return getattr(self.request.session, "handle", None)
 
+    def handle_no_permission(self) -> HttpResponseRedirect:
+        if self.login_url is None and sign_in_url() is None:
+            raise PermissionDenied
+        return super().handle_no_permission()
+
     def own_sessions(self) -> UserSessionQuerySet:
         return with_activity(UserSession.objects.primary().filter(user=self.user), self.handle)
+
+    def to_list(self) -> HttpResponse:
+        """Redirect to the page of the list that the visitor came from."""
+        url = reverse("django_sessionkit:session_list")
+        return HttpResponseRedirect(f"{url}{query_of(self.request.GET)}")
 
     def end(self, sessions: UserSessionQuerySet) -> int | None:
         """
@@ -87,7 +122,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
         message for the user and return None.
         """
         try:
-            return sessions.revoke(by=self.user)
+            return sessions.revoke(by=acting_user(self.user, self.request.session))
         except StoreUnavailable:
             seconds = conf.SESSIONKIT_TOUCH_INTERVAL
             text = ngettext(
@@ -99,21 +134,29 @@ class OwnSessionsMixin(LoginRequiredMixin):
             return None
 
 
-class SessionListView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
+class OwnSessionPageMixin(OwnSessionsMixin):
+    """For a ListView: one page of the sessions of the request's user."""
+
+    page: Page
+
+    def get_queryset(self) -> list[UserSession]:
+        self.page = page_of(self.own_sessions(), self.handle, self.request.GET)
+        return for_its_user(self.page.sessions)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        page = {"session_page": self.page, "other_count": self.page.other_count}
+        context: dict[str, Any] = super().get_context_data(**page, **kwargs)  # type: ignore[misc]
+        return context
+
+
+class SessionListView(OwnSessionPageMixin, ListView):  # type: ignore[misc, type-arg]
     """The devices that are signed in to the user's account."""
 
     template_name = "django_sessionkit/session_list.html"
 
-    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
-        return self.own_sessions().alive()
-
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        context = super().get_context_data(**kwargs)
-        rows: list[UserSession] = context["object_list"]
-        context["other_count"] = sum(row.pk != self.handle for row in rows)
-        context["counted"] = sum(row.counts for row in rows)
-        context["limit"] = policy_of(self.user, self.request).limit
-        return context
+        limit = policy_of(self.user, self.request).limit
+        return super().get_context_data(limit=limit, counted=self.page.counted, **kwargs)
 
 
 class SessionEndView(
@@ -135,40 +178,47 @@ class SessionEndView(
     def get_queryset(self) -> UserSessionQuerySet:
         return self.own_sessions()
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(page_query=query_of(self.request.GET), **kwargs)
+
+    def get_object(self, queryset: Any = None) -> UserSession:
+        (session,) = for_its_user([super().get_object(queryset)])
+        return session
+
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         session = self.get_object()
         if session.pk == self.handle:
             logout(request)
-            return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
+            return signed_out(request)
         ended = self.end(self.get_queryset().filter(pk=session.pk))
-        names = {"device": session.device}
+        names = {"device": session.name}
         if ended:
             text = gettext("%(device)s was signed out.") % names
             messages.success(request, text, fail_silently=True)
         elif ended == 0:
             text = gettext("%(device)s was signed out already.") % names
             messages.info(request, text, fail_silently=True)
-        return redirect("django_sessionkit:session_list")
+        return self.to_list()
 
 
-class SessionEndOthersView(
-    OwnSessionsMixin,
+class SessionEndOthersView(  # type: ignore[misc]
+    OwnSessionPageMixin,
     RecentAuthenticationMixin,
     ListView,  # type: ignore[type-arg]
 ):
     """
-    End every session but the current one: GET asks, POST ends them. This takes a recent proof of
-    identity, too.
+    End every session but the current one, on all pages: GET asks, POST ends them. This takes a
+    recent proof of identity, too.
     """
 
     template_name = "django_sessionkit/session_confirm_end_others.html"
 
-    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
-        return self.own_sessions().other_than(self.request).alive()
+    def own_sessions(self) -> UserSessionQuerySet:
+        return super().own_sessions().other_than(self.request)
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         # End all of them, also the expired and lost sessions that the list leaves out.
-        ended = self.end(self.own_sessions().other_than(request))
+        ended = self.end(self.own_sessions())
         if ended:
             text = ngettext(
                 "%(count)d other device was signed out.",
@@ -180,6 +230,15 @@ class SessionEndOthersView(
             text = gettext("No other device was signed in.")
             messages.info(request, text, fail_silently=True)
         return redirect("django_sessionkit:session_list")
+
+
+def handles_in(texts: list[str]) -> list[uuid.UUID]:
+    """Return the handles among these texts."""
+    handles = []
+    for text in texts:
+        with suppress(ValueError):
+            handles.append(uuid.UUID(text))
+    return handles
 
 
 class BackMixin:
@@ -209,7 +268,7 @@ class BackMixin:
         return rows.filter(pk=self.locked.handle).first()
 
     def to_sign_in(self) -> HttpResponse:
-        return with_way_back(self.request, resolve_url(settings.LOGIN_URL), self.back)
+        return to_sign_in(self.request, self.back)
 
 
 # "fields" is a form that was sent to another page. It can hold a password, too.
@@ -243,16 +302,19 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         return super().dispatch(request, *args, **kwargs)
 
     def get_account(self) -> AbstractBaseUser | None:
-        """Return the user who has to prove who they are, or None if there is no such user."""
+        """
+        Return the user who has to prove who they are, or None if there is no such user. It is
+        whoever is behind the session, also while the request is another user's.
+        """
         if not self.locked:
             user, handle = self.request.user, getattr(self.session, "handle", None)
-            return user if handle and user.is_authenticated else None
+            return person_in(self.session, user) if handle and user.is_authenticated else None
         row = self.locked_row()
         if row and (
             self.locked.reason != "idle"
             or row.device.is_like(device_of(self.session.client.user_agent))
         ):
-            return cast("AbstractBaseUser", row.user)
+            return person_in(self.locked, cast("AbstractBaseUser", row.user))
         # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
         # device, the cookie is a copy: end the session.
         UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
@@ -282,8 +344,9 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             self.session.unlock()
         else:
             self.session.reauthenticate()
-        # Checking the password may have upgraded its hash.
-        self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
+        if user_in(self.session) == key_of(form.user):
+            # Checking the password may have upgraded its hash.
+            self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
         to = local_url(self.request, self.request.POST.get("to", ""))
         if not to:
             return HttpResponseRedirect(self.back)
@@ -312,35 +375,43 @@ class SessionLimitView(BackMixin, TemplateView):
             return self.to_sign_in()
         if "sign_out" in request.POST:
             logout(request)
-            return redirect(settings.LOGOUT_REDIRECT_URL or settings.LOGIN_URL)
+            return signed_out(request)
         self.row = row
         return super().dispatch(request, *args, **kwargs)
 
-    def get_others(self) -> list[UserSession]:
+    def get_others(self) -> UserSessionQuerySet:
         rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
-        rows = rows.exclude(pk=self.row.pk)
-        return with_activity(rows, self.row.pk).alive()
+        return with_activity(rows.exclude(pk=self.row.pk), self.row.pk)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
         limit: int = self.locked.limit
-        others = self.get_others()
-        surplus = max(0, len(others) + 1 - limit)
-        context |= {"object_list": others, "limit": limit, "surplus": surplus, "next": self.back}
+        page = page_of(self.get_others(), self.row.pk, self.request.GET)
+        surplus = max(0, page.other_count + 1 - limit)
+        context |= {"object_list": page.sessions, "session_page": page, "next": self.back}
+        context |= {"limit": limit, "surplus": surplus, "other_count": page.other_count}
         return context
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         context = self.get_context_data()
-        chosen = request.POST.getlist("session")
-        ending = [row.pk for row in context["object_list"] if str(row.pk) in chosen]
-        if len(ending) < context["surplus"]:
-            error = gettext("That is not enough.")
-            return self.render_to_response({**context, "chosen": ending, "error": error})
-        sessions = UserSession.objects.filter(pk__in=ending)
+        page: Page = context["session_page"]
+        sessions = self.get_others()
+        if "all" not in request.POST:
+            # Not only on this page: what was used since it was shown is on the first page now.
+            chosen = sessions.filter(pk__in=handles_in(request.POST.getlist("session")))
+            ending = [row.pk for row in chosen.alive()]
+            # Of several pages, each is sent by itself, and may well be not enough.
+            needed = context["surplus"] if page.is_whole else min(1, context["surplus"])
+            if len(ending) < needed:
+                error = gettext("That is not enough.")
+                return self.render_to_response({**context, "chosen": ending, "error": error})
+            sessions = UserSession.objects.filter(pk__in=ending)
         sessions.revoke(EndReason.LIMIT, by=cast("AbstractBaseUser", self.row.user))
         try:
             self.session.unlock()
         except TooManySessions:
             error = gettext("Another device has signed in meanwhile.")
+            if not page.is_whole:
+                error = gettext("These devices were signed out. Please choose more.")
             return self.render_to_response(self.get_context_data(error=error))
         return HttpResponseRedirect(self.back)

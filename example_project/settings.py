@@ -1,6 +1,7 @@
 """Settings of the example shop. Comments mark what django-sessionkit needs, 1 of 4 to 4 of 4."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ if os.environ.get("DATABASE_URL"):
     import dj_database_url
 
     DATABASES = {"default": dj_database_url.config()}
+    if os.environ["DATABASE_URL"].startswith("mysql") and not find_spec("MySQLdb"):
+        import pymysql
+
+        pymysql.install_as_MySQLdb()
 else:
     DATABASES = {
         "default": {

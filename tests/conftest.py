@@ -1,7 +1,7 @@
 """
 One run of the tests is a leg: all tests on one store. SESSIONKIT_TEST_DATABASE is "sqlite" (the
-default) or "postgresql". SESSIONKIT_TEST_ENGINE is "db" (the default), "redis" or "valkey". If a
-server is missing, the run fails: no test is skipped.
+default), "postgresql" or "mariadb". SESSIONKIT_TEST_ENGINE is "db" (the default), "memory", "redis"
+or "valkey". If a server is missing, the run fails: no test is skipped.
 """
 
 import os
@@ -14,12 +14,11 @@ from typing import Any
 
 import django
 import hypothesis
-import psycopg
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -27,6 +26,7 @@ from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended
 from tests import conformance, people, policies, servers, store
 from tests.browsers import BROWSERS, PAGE, put
+from tests.pages import LIMIT
 
 # Hypothesis keeps no examples from run to run, and a test may be slow on a busy machine. In CI, it
 # tries the same examples each time.
@@ -37,8 +37,14 @@ hypothesis.settings.load_profile("tests")
 set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
 
+# The packages have a leg of their own, with settings of their own: see the Makefile.
+collect_ignore = [] if settings.SETTINGS_MODULE == "tests.packages.settings" else ["packages"]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
+    config.addinivalue_line("markers", "postgresql: about PostgreSQL, in the leg that is on it")
+    config.addinivalue_line("markers", "isolation: on MariaDB, under both of its usual levels")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
@@ -49,22 +55,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     database = f"SQLite {sqlite3.sqlite_version}"
-    if connection.vendor == "postgresql":
-        with psycopg.connect(servers.postgresql()) as server:
-            database = f"PostgreSQL {server.info.parameter_status('server_version')}"
+    if connection.vendor != "sqlite":
+        with servers.connected(servers.SERVERS[connection.vendor]()) as cursor:
+            cursor.execute("SELECT version()")  # "10.11.18-MariaDB", "PostgreSQL 15.18 on x86_64"
+            database = cursor.fetchone()[0].partition(" on ")[0]
     if settings.SESSION_ENGINE.endswith(".redis"):
         from django_sessionkit.backends.redis_clients import sync_client
 
         server = sync_client().info("server")
         brand = server.get("server_name", "redis")
         database += f" and {brand} {server.get(f'{brand}_version')}"
+    elif store.APART:
+        database += " and memory"
     return f"Python {platform.python_version()}, Django {django.__version__}, {database}"
 
 
-def left_out(vendor: str, on_redis: bool) -> set[str]:
+def left_out(vendor: str, engine: str) -> set[str]:
     """Return the marks of the tests that this leg does not run, because other legs do."""
-    elsewhere = set() if on_redis else {"redis"}
-    if vendor != "sqlite" or on_redis:
+    elsewhere = set() if engine == "redis" else {"redis"}
+    if vendor != "postgresql":
+        elsewhere.add("postgresql")
+    if (vendor, engine) != ("sqlite", "db"):
         elsewhere.add("once")
     return elsewhere
 
@@ -72,10 +83,31 @@ def left_out(vendor: str, on_redis: bool) -> set[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         conformance.shown_by(item)  # raises an error for a requirement that does not exist
-    elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.endswith(".redis"))
+    elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.rpartition(".")[2])
     deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if connection.vendor == "mysql" and metafunc.definition.get_closest_marker("isolation"):
+        levels = ["read committed", "repeatable read"]
+        metafunc.parametrize("isolation", levels, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def isolation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The isolation level of every connection. Django's default on MySQL is "read committed"."""
+    level = getattr(request, "param", None)  # of tests with the mark
+    if level is None:
+        yield
+        return
+    request.getfixturevalue("django_db_setup")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(connections.settings["default"]["OPTIONS"], "isolation_level", level)
+        connection.close()
+        yield
+    connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +115,7 @@ def own_keys(settings: Any) -> Iterator[None]:
     """Give every test a prefix of its own in Redis, because the server may hold other data."""
     settings.SESSIONKIT_REDIS_PREFIX = f"test:{secrets.token_hex(8)}:"
     yield
-    if settings.SESSION_ENGINE.endswith(".redis"):
+    if store.APART:  # else it is taken back with the test's transaction
         store.wipe()
 
 
@@ -155,7 +187,9 @@ def signed_in(browse: Callable[..., Any], alice: User) -> Callable[..., Any]:
 
     def signed_in(*args: Any, **headers: str) -> Any:
         browser = browse(*args, **headers)
-        assert people.post_sign_in(browser).headers["Location"] == "/"
+        # In "ask" of Policy.on_limit, one too many is led to the choice.
+        answer = people.post_sign_in(browser)
+        assert answer.headers["Location"] in ("/", f"{LIMIT}?next=%2F")
         return browser
 
     return signed_in
@@ -227,5 +261,5 @@ def example_database(tmp_path: Path) -> Iterator[str]:
     if connection.vendor == "sqlite":
         yield f"sqlite:///{tmp_path}/example.sqlite3"
         return
-    with servers.own_database(servers.postgresql()) as url:
+    with servers.own_database(servers.SERVERS[connection.vendor]()) as url:
         yield url

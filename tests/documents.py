@@ -40,8 +40,10 @@ def blocks_of(document: str) -> Iterator[Block]:
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 # tests/engines/test_redis_docs.py runs the examples with settings of Redis.
+# tests/packages/test_documents.py runs those with other packages.
+ELSEWHERE = ("README.md", "docs/compatibility.md")
 EXAMPLES = [
-    block for block in BLOCKS if block.language == "python" and block.document != "README.md"
+    block for block in BLOCKS if block.language == "python" and block.document not in ELSEWHERE
 ]
 SETTINGS = [block for block in EXAMPLES if re.search(r"^[A-Z_]+ = ", block.text, re.MULTILINE)]
 

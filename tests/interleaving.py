@@ -52,13 +52,16 @@ def _replace(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, by: Callabl
     monkeypatch.setattr(owner, step, staticmethod(by) if is_store else by)
 
 
+NO_QUOTES = str.maketrans("", "", '"`')  # of PostgreSQL and SQLite, and of MariaDB
+
+
 @contextmanager
 def before_statement(first_words: str, act: Act) -> Iterator[None]:
-    """Do something just before the first SQL statement that begins with these words."""
+    """Do something just before the first SQL statement that begins with these words, unquoted."""
     left = [act]
 
     def look(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-        if left and sql.startswith(first_words):
+        if left and sql.translate(NO_QUOTES).startswith(first_words):
             left.pop()()
         return execute(sql, params, many, context)
 
@@ -105,6 +108,31 @@ def elsewhere(act: Act) -> Any:
         return pool.submit(run).result(60)
 
 
+# Whether a transaction holds the rows that it has written, or, on SQLite, the whole database.
+HOLDS_ROWS = connection.vendor != "sqlite"
+# Whoever waits for a lock of somebody else fails after a second, and not at the end of the test.
+IMPATIENCE = {"postgresql": "SET lock_timeout = '1s'", "mysql": "SET innodb_lock_wait_timeout = 1"}
+WAITING = {
+    "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    " AND pg_backend_pid() = ANY (pg_blocking_pids(pid))",
+    "mysql": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
+}
+
+
+def be_impatient() -> None:
+    """Let this thread's connection fail soon where it waits for a lock of a row."""
+    if HOLDS_ROWS:
+        with connection.cursor() as cursor:
+            cursor.execute(IMPATIENCE[connection.vendor])
+
+
+def somebody_waits() -> bool:
+    """Tell whether somebody waits for a lock of ours, or, on MariaDB, of anybody."""
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING[connection.vendor])
+        return int(cursor.fetchone()[-1]) > 0
+
+
 @contextmanager
 def held_open(act: Act) -> Iterator[None]:
     """
@@ -117,7 +145,7 @@ def held_open(act: Act) -> Iterator[None]:
         try:
             with transaction.atomic():
                 act()
-                if connection.vendor != "sqlite":
+                if HOLDS_ROWS:
                     done.set()
                     go_on.wait(60)
         finally:

@@ -53,9 +53,9 @@ def sign_in(
     return device
 
 
-def post_sign_in(browser: Any, name: str = "alice", **extra: Any) -> Any:
+def post_sign_in(browser: Any, name: str = "alice", password: str = "secret", **extra: Any) -> Any:
     """Send the form of the sign-in page, without opening the page first. Return the answer."""
-    return browser.post("/login/", {**CREDENTIALS, "username": name}, **extra)
+    return browser.post("/login/", {"username": name, "password": password}, **extra)
 
 
 def same(device: Client) -> Client:
@@ -71,15 +71,18 @@ def same(device: Client) -> Client:
 
 def who(browser: Any) -> str:
     """
-    Return the name of the user who is signed in, or "". If the browser is redirected, return the
-    path that it is redirected to.
+    Return the name of the user who is signed in, or "". If the browser is redirected to another
+    page than the one to sign in, return the path of that.
     """
-    response = browser.get("/whoami/")
+    response = browser.get("/private/")
     if response.status_code == 302:
         path: str = response.headers["Location"].partition("?")[0]
-        return path
+        return path if path != "/login/" else ""
+    if response.status_code == 401:  # a script
+        return ""
+    assert response.status_code == 200
     name: str = response.content.decode()
-    return name.replace("AnonymousUser", "")
+    return name
 
 
 def is_in(browser: Any, user: AbstractBaseUser | str = "alice") -> bool:
@@ -93,23 +96,23 @@ def is_still_in(browser: Any) -> bool:
 
 
 def told(browser: Any) -> str:
-    """Return the reason that a script gets with the 401, after its session has ended."""
+    """Return the reason that a script is told with its answer, after its session has ended."""
     response = browser.get(view(browser, "whoami"), headers=SCRIPT)
-    assert response.status_code == 401
-    reason: str = response.json()["reason"]
+    assert response.content == b"AnonymousUser"
+    reason: str = response.headers["Session-Ended"]
     return reason
 
 
 def is_out(browser: Any, reason: str) -> bool:
     """Tell whether a browser is signed out, and whether the sign-in page tells the reason once."""
-    page = browser.get("/whoami/", follow=True)
-    assert page.redirect_chain == [("/login/?next=/whoami/", 302)]
+    page = browser.get("/private/", follow=True)
+    assert page.redirect_chain == [("/login/?next=/private/", 302)]
     return reason in page.text and who(browser) == ""
 
 
 def is_told(browser: Any, text: bytes) -> bool:
     """Tell whether the page that a browser is redirected to says this."""
-    response = browser.get("/whoami/")
+    response = browser.get("/private/")
     return response.status_code == 302 and text in browser.get(response.headers["Location"]).content
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.servers import PROJECT
 
@@ -27,10 +28,12 @@ def run_python(
     return done.stdout
 
 
-def run_project(folder: Path, models: str, site: str) -> None:
+def run_project(
+    folder: Path, models: str, site: str, env: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Run the script ``site`` of a project that has an app "people" with these models."""
     (folder / "people").mkdir()
     (folder / "people" / "__init__.py").touch()
     (folder / "people" / "models.py").write_text(models)
     (folder / "project.py").write_text(site)
-    run_python(folder, "project.py", env={"PYTHONPATH": str(PROJECT)})
+    run_python(folder, "project.py", env={"PYTHONPATH": str(PROJECT), **env})

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
+import pytest
 import redis
 from django.conf import settings
 from django.core.cache import caches
 from django.test import override_settings
 from django_redis.pool import ConnectionFactory
+from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException
 
+from django_sessionkit.backends import redis_clients
 from django_sessionkit.backends.redis_clients import ClusterConnectionFactory, sync_client
 from tests import servers
 from tests.servers import HOST
@@ -162,6 +165,26 @@ def sessions_in(
         yield
         if client := getattr(caches[name], "client", None):
             client.do_close_clients()
+
+
+def fresh_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget which lines to Redis are dead, and let no later test know which ones become so."""
+    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+    monkeypatch.setattr(redis_clients, "dead_lines", {})
+
+
+class LineClock:
+    """The clock of the lines to Redis, for which a test need not wait."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def tick(self) -> None:
+        """Let the moment pass for which nobody knocks again."""
+        self.now += redis_clients.HOLD
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -322,6 +345,11 @@ def cluster(node_timeout: int = 1000) -> Iterator[Topology]:
         wait_for(lambda: all(map(_is_complete, nodes)))
         factory = "django_sessionkit.backends.redis_clients.ClusterConnectionFactory"
         yield Topology(nodes, f"redis://{HOST}:{nodes[0].port}", {"CONNECTION_FACTORY": factory})
+
+
+def node_at(server: Server) -> ClusterNode:
+    """Return a server of a Cluster as redis-py is told of it."""
+    return ClusterNode(HOST, server.port)
 
 
 def _role(node: Server) -> bytes | None:

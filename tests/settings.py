@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+from importlib.util import find_spec
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -67,8 +68,16 @@ match os.environ.get("SESSIONKIT_TEST_DATABASE", "sqlite"):
         # A name of its own: the server may hold other data, and Django replaces a database of the
         # same name.
         database_url, test_name = servers.postgresql(), TEST_NAME
+    case "mariadb":
+        database_url, test_name = servers.mariadb(), TEST_NAME
+        if not find_spec("MySQLdb"):
+            import pymysql
+
+            pymysql.install_as_MySQLdb()
     case unknown:
-        raise ImproperlyConfigured(f"SESSIONKIT_TEST_DATABASE: sqlite or postgresql, not {unknown}")
+        raise ImproperlyConfigured(
+            f"SESSIONKIT_TEST_DATABASE: sqlite, postgresql or mariadb, not {unknown}"
+        )
 
 DATABASES = {"default": {**dj_database_url.parse(database_url), "TEST": {"NAME": test_name}}}
 if database_url.startswith("sqlite"):
@@ -77,6 +86,8 @@ if database_url.startswith("sqlite"):
 match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
     case "db":
         SESSION_ENGINE = "django_sessionkit.backends.db"
+    case "memory":
+        SESSION_ENGINE = "django_sessionkit.backends.memory"
     case "redis" | "valkey" as brand:
         SESSION_ENGINE = "django_sessionkit.backends.redis"
         SESSION_CACHE_ALIAS = "sessions"
@@ -89,7 +100,9 @@ match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
             },
         }
     case unknown:
-        raise ImproperlyConfigured(f"SESSIONKIT_TEST_ENGINE: db, redis or valkey, not {unknown}")
+        raise ImproperlyConfigured(
+            f"SESSIONKIT_TEST_ENGINE: db, memory, redis or valkey, not {unknown}"
+        )
 
 # Django 6.1 asks for this setting. In tests, Django keeps mails in memory anyway.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}

@@ -29,7 +29,16 @@ FORTNIGHT = 14 * 24 * 60 * 60 * 1000  # SESSION_COOKIE_AGE, in milliseconds
 # The time of a clock that stands still. It is in the future, because Redis expires past keys.
 NOON = datetime(2040, 3, 1, 12, tzinfo=ZoneInfo("America/Chicago"))
 ON_REDIS = settings.SESSION_ENGINE.endswith(".redis")
+IN_MEMORY = settings.SESSION_ENGINE.endswith(".memory")
+# The sessions are apart from the database with their rows: no transaction holds both.
+APART = ON_REDIS or IN_MEMORY
+VERBS = ["read", "insert", "replace", "move", "touch", "remove", "peek"]
 
+# The verb that reads what others have written since, after a write that has failed.
+READ_AGAIN = "read" if SessionStore.native_async else "read_again"
+
+if IN_MEMORY:
+    from django_sessionkit.backends import memory
 if ON_REDIS:
     import redis as driver
     import redis.asyncio as async_driver
@@ -39,6 +48,8 @@ if ON_REDIS:
 
 def payloads() -> dict[str, bytes]:
     """Return the sealed payloads in the store, by digest."""
+    if IN_MEMORY:
+        return {digest: entry.payload for digest, entry in memory._entries.items()}
     if not ON_REDIS:
         rows = StoredSession.objects.values_list("digest", "payload")
         return {digest: bytes(payload) for digest, payload in rows}
@@ -47,6 +58,8 @@ def payloads() -> dict[str, bytes]:
 
 def expiries() -> dict[str, int]:
     """Return when the sessions in the store expire, by digest, as far as Redis can tell."""
+    if IN_MEMORY:
+        return {digest: entry.expires_at for digest, entry in memory._entries.items()}
     if not ON_REDIS:
         return dict(StoredSession.objects.values_list("digest", "expires_at"))
     seconds, microseconds = client().time()  # PEXPIRETIME is there from Redis 7 on
@@ -56,6 +69,9 @@ def expiries() -> dict[str, int]:
 
 def tamper(digest: str, payload: bytes) -> None:
     """Overwrite a payload, as somebody with access to the store could."""
+    if IN_MEMORY:
+        memory._entries[digest] = memory._entries[digest]._replace(payload=payload)
+        return
     if not ON_REDIS:
         StoredSession.objects.filter(digest=digest).update(payload=payload)
         return
@@ -65,7 +81,9 @@ def tamper(digest: str, payload: bytes) -> None:
 
 def wipe() -> None:
     """Remove everything from the store."""
-    if not ON_REDIS:
+    if IN_MEMORY:
+        memory.clear()
+    elif not ON_REDIS:
         StoredSession.objects.all().delete()
     elif keys := _keys().values():
         client().delete(*keys)
@@ -138,14 +156,34 @@ def counted(asked: list[str]) -> Iterator[None]:
 
 
 @contextmanager
+def counted_verbs(asked: list[str]) -> Iterator[None]:
+    """Count the verbs of the store. Those of the memory engine send nothing that could be seen."""
+    with ExitStack() as stack:
+        for verb in VERBS:
+            original = getattr(SessionStore, verb)
+
+            def note(cls, *args, verb=verb, original=original):
+                asked.append(verb)
+                return original(*args)
+
+            note.__name__ = verb  # async code looks for the twin by that
+            stack.enter_context(mock.patch.object(SessionStore, verb, classmethod(note)))
+        yield
+
+
+@contextmanager
 def round_trips(count: int) -> Iterator[None]:
     """
     Check that the block takes exactly so many round trips. Each SQL statement is a round trip,
-    also BEGIN, COMMIT and savepoints. So is each command, script or pipeline of Redis.
+    also BEGIN, COMMIT and savepoints. So is each command, script or pipeline of Redis, and each
+    verb of the memory engine.
     """
     asked: list[str] = []
     with CaptureQueriesContext(connection) as queries:
-        if ON_REDIS:
+        if IN_MEMORY:
+            with counted_verbs(asked):
+                yield
+        elif ON_REDIS:
             for script in (redis.REPLACE, redis.TOUCH):
                 client().script_load(script.text)  # once in the life of a server
             with counted(asked):

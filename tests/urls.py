@@ -1,6 +1,7 @@
 """The kit's pages, Django's own, and views that use the session as a site does."""
 
 from django.contrib import admin
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
@@ -25,6 +26,16 @@ def whoami(request: HttpRequest) -> HttpResponse:
 
 
 async def awhoami(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(await request.auser()))
+
+
+@login_required
+def private(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(request.user))
+
+
+@login_required
+async def aprivate(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(await request.auser()))
 
 
@@ -120,6 +131,8 @@ urlpatterns = [
     path("", home, name="home"),
     path("whoami/", whoami, name="whoami"),
     path("awhoami/", awhoami, name="awhoami"),
+    path("private/", private, name="private"),
+    path("aprivate/", aprivate, name="aprivate"),
     path("read/", read, name="read"),
     path("aread/", aread, name="aread"),
     path("write/", write, name="write"),

@@ -18,9 +18,9 @@ from django.db import router
 
 from django_sessionkit import clock
 from django_sessionkit.accounts import (
+    actor_in,
     has_password_of,
     is_disabled,
-    is_impersonated,
     policy_of,
     user_in,
 )
@@ -109,7 +109,10 @@ class Admitting(Exchanging):
         """Return what to write of these sessions, by digest."""
         plans = {}
         for key, old, user, person, row in checked:
-            facts = NO_FACTS if user is None else self._facts_since(user, person, row, now)
+            facts = NO_FACTS
+            if user is not None:
+                actor = actor_in(old.data)
+                facts = self._facts_since(Facts(user=user, actor=actor), person, row, now)
             lifetime = self._lifetime_of(facts, old, now)
             is_new = user is not None and row is None
             if is_new:
@@ -137,7 +140,7 @@ class Admitting(Exchanging):
                 let_in[digest] = _with_row(plan.facts, plan.lifetime, row)
         return let_in
 
-    def _facts_since(self, user: str, person: Any, row: UserSession | None, now: int) -> Facts:
+    def _facts_since(self, facts: Facts, person: Any, row: UserSession | None, now: int) -> Facts:
         """
         Return the facts of a session that moves. When its user has last proved who they are is not
         known, unless it was here before: that proof is none, and the longest lifetime begins now.
@@ -145,9 +148,7 @@ class Admitting(Exchanging):
         policy = policy_of(person, current_request.get())
         proved = row and row.authenticated_at
         began = proved or (row and row.adopted_at)
-        facts = Facts(user=user).proved(
-            policy, self.client, as_milliseconds(began) if began else now
-        )
+        facts = facts.proved(policy, self.client, as_milliseconds(began) if began else now)
         return facts._replace(
             authenticated_at=as_milliseconds(proved) if proved else 0,
             keyed_at=None if facts.keyed_at is None else now,
@@ -169,6 +170,7 @@ class Admitting(Exchanging):
     def _row_of(
         self, digest: str, person: Any, old: OldSession, lifetime: Lifetime, now: int
     ) -> UserSession:
+        actor = actor_in(old.data)
         last_login = getattr(person, "last_login", None)
         known = [old.seen_at, old.signed_in_by, last_login and as_milliseconds(last_login)]
         by = min(at for at in [*known, now] if at)
@@ -185,7 +187,8 @@ class Admitting(Exchanging):
             last_seen_at=as_datetime(seen_at),
             ip=address,
             user_agent=user_agent,
-            counts=not is_impersonated(old.data),
+            counts=actor is None,
+            support=actor is not None,
             **lifetime.as_columns(),
         )
 

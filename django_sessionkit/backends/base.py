@@ -76,10 +76,50 @@ class SessionStore(Saving, Touching, Returning):
         return (clock.now() - at) / 1000 if at else None
 
     @property
+    def person(self) -> str | None:
+        """
+        The primary key, as text, of whoever is behind this session, or None for a visitor: mostly
+        its user, or else the staff who act as its user, by django-hijack or django-loginas.
+        """
+        self.ensure_loaded()
+        return self._facts.person
+
+    @property
     def policy(self) -> Policy:
         """What still matters of the user's Policy after the sign-in. See Policy.facts()."""
         self.ensure_loaded()
         return Policy.of(self._facts.policy)
+
+    # The same for async code, which must not wait for the store as the properties do. Once the
+    # session is loaded, the properties do not wait either.
+
+    async def ahandle(self) -> uuid.UUID | None:
+        """See handle."""
+        await self._aensure_loaded()
+        return self.handle
+
+    async def alocked(self) -> Locked | None:
+        """See locked."""
+        await self._aensure_loaded()
+        return self.locked
+
+    async def aauthenticated_at(self) -> datetime | None:
+        """See authenticated_at."""
+        await self._aensure_loaded()
+        return self.authenticated_at
+
+    async def aproof_age(self) -> float | None:
+        """See proof_age."""
+        await self._aensure_loaded()
+        return self.proof_age
+
+    async def apolicy(self) -> Policy:
+        """See policy."""
+        await self._aensure_loaded()
+        return self.policy
+
+    async def _aensure_loaded(self) -> None:
+        await self.aget("")
 
     def reauthenticate(self) -> None:
         """
@@ -136,6 +176,14 @@ class SessionStore(Saving, Touching, Returning):
         return self.session_key == self._led_to and (self.background or self._is_delivered)
 
     @property
+    def waits_for_room(self) -> int | None:
+        """
+        The limit that somebody has met who has signed in by this request, and who has to choose
+        first which of their sessions is to go. Or else None.
+        """
+        return self._facts.pending if self._has_to_wait else None
+
+    @property
     def is_known(self) -> bool:
         """Whether what is stored under the key has been read, or written."""
         return self._record is not None
@@ -185,10 +233,10 @@ class SessionStore(Saving, Touching, Returning):
         return await self._arun(self._exists(session_key))
 
     def create(self) -> None:
-        self._run(self._create())
+        self._run(self._create(early=True))
 
     async def acreate(self) -> None:
-        await self._arun(self._create())
+        await self._arun(self._create(early=True))
 
     def save(self, must_create: bool = False) -> None:
         self._run(self._save(must_create))
@@ -236,7 +284,8 @@ class SessionStore(Saving, Touching, Returning):
 
     def _capped(self, age: int, asked: dict[str, Any]) -> int:
         now = clock.now()
-        age = min(age, max(0, (self._ends_at(now, asked) - now) // 1000))
+        # Rounded up: what a view has just asked for is what the cookie says.
+        age = min(age, max(0, -((now - self._ends_at(now, asked)) // 1000)))
         return max(age, -now // 1000)  # after 1970, as in Activity.lifetime()
 
     def _capped_date(self, date: datetime, asked: dict[str, Any]) -> datetime:

@@ -51,7 +51,8 @@ class Checking(FormerKeys):
         if self._activity_is_due:
             # A proof of identity may just have made the hash of the password a stronger one.
             auth_hash = "" if resuming else data.get(HASH_SESSION_KEY, "")
-            row = yield registry.may_go_on, facts.handle, facts.may_have(digest), auth_hash
+            known = facts.may_have(digest), auth_hash, facts.person
+            row = yield registry.may_go_on, facts.handle, *known
             if row is None:
                 again = yield self.read, digest
                 if again is not None and again.payload != record.payload:
@@ -73,7 +74,8 @@ class Checking(FormerKeys):
                 case "ask":
                     return Lock.MOVED
                 case "end":
-                    yield UserSession.objects.filter(pk=handle).revoke, EndReason.MOVED
+                    # If somebody else holds the row, the session goes no further all the same.
+                    yield registry.free(handle.hex).revoke, EndReason.MOVED
                     return Missing(digest)
         # For a session that was signed in by code, without a client, this is the first time.
         bound = facts.bound_to(self.client)

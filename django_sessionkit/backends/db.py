@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from django.db import connections, models, router, transaction
+from django.db import OperationalError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
@@ -35,9 +35,14 @@ MOVE = (
     f" WHERE {ALIVE} AND {VERSION}"
 )
 TOUCH = f"UPDATE {TABLE} SET touched_at = %s, expires_at = %s WHERE"
+# MySQL takes the rows to update from a derived table only, if they are in the same table.
+FREE = f"id = (SELECT id FROM (SELECT id FROM {TABLE} WHERE {{}} FOR UPDATE SKIP LOCKED) AS free)"
 REMOVE = f"DELETE FROM {TABLE} WHERE digest IN"
 TAKE = f"DELETE FROM {TABLE} WHERE {ALIVE} AND {VERSION}"
 PEEK = f"SELECT digest FROM {TABLE} WHERE expires_at > %s AND digest IN"
+# What MySQL says to one of those who wait for each other. InnoDB sees circles easily, for it also
+# locks what is between two rows: https://dev.mysql.com/doc/refman/8.4/en/innodb-deadlocks.html
+DEADLOCK = 1213
 
 
 class SessionStore(base.SessionStore):
@@ -47,6 +52,17 @@ class SessionStore(base.SessionStore):
             cursor.execute(READ, [digest, clock.now()])
             # The driver's own cursor has the answer already: Django's takes five calls to ask it.
             row = cursor.cursor.fetchone()
+        return Stored(bytes(row[0]), row[1]) if row else None
+
+    @classmethod
+    def read_again(cls, digest: str) -> Stored | None:
+        connection = _connection()
+        if not (connection.in_atomic_block and connection.features.has_select_for_update):
+            return cls.read(digest)
+        with connection.cursor() as cursor:
+            # What an UPDATE would find. To a transaction, MySQL may show what there was before.
+            cursor.execute(f"{READ} FOR UPDATE", [digest, clock.now()])
+            row = cursor.fetchone()
         return Stored(bytes(row[0]), row[1]) if row else None
 
     @classmethod
@@ -75,8 +91,8 @@ class SessionStore(base.SessionStore):
         where, params = ALIVE, [touched_at, expires_at, digest, clock.now()]
         if expected is not None:
             where, params = f"{ALIVE} AND {VERSION}", [*params, expected]
-        if _connection().vendor == "postgresql":
-            where = f"id = (SELECT id FROM {TABLE} WHERE {where} FOR UPDATE SKIP LOCKED)"
+        if _connection().features.has_select_for_update_skip_locked:
+            where = FREE.format(where)
         return _execute(f"{TOUCH} {where}", params)
 
     @classmethod
@@ -86,6 +102,8 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
+        if not digests:
+            return set()
         with _connection().cursor() as cursor:
             cursor.execute(f"{PEEK} ({_marks(digests)})", [clock.now(), *digests])
             return {digest for (digest,) in cursor.fetchall()}
@@ -130,10 +148,17 @@ def _connection() -> BaseDatabaseWrapper:
     return connections[router.db_for_write(StoredSession)]
 
 
-def _execute(statement: str, params: list[Any]) -> bool:
-    with _connection().cursor() as cursor:
-        cursor.execute(statement, params)
-        return bool(cursor.rowcount > 0)
+def _execute(statement: str, params: list[Any], tries: int = 3) -> bool:
+    connection = _connection()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            return bool(cursor.rowcount > 0)
+    except OperationalError as error:
+        # A deadlock takes a whole transaction with it. A statement that is alone can be repeated.
+        if error.args[:1] != (DEADLOCK,) or connection.in_atomic_block or tries == 1:
+            raise
+    return _execute(statement, params, tries - 1)
 
 
 def _marks(values: Collection[str]) -> str:

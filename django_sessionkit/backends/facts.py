@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
+from django_sessionkit.accounts import UNKNOWN
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import Policy
@@ -55,6 +56,8 @@ class Facts(NamedTuple):
     bound: Mapping[str, str] | None = None  # what is known of the client, by Policy.bind
     pending: int | None = None  # the limit, while the session waits for room
     successor: str | None = None  # under a former key only: the salt that leads to the next key
+    # The primary key of whoever acts as the user, as text, or accounts.UNKNOWN.
+    actor: str | None = None
     # What a later version has stored: kept as it is, for a session outlives the way back.
     unknown: tuple[Any, ...] = ()
 
@@ -76,6 +79,11 @@ class Facts(NamedTuple):
     def row(self) -> uuid.UUID:
         """The handle of a session that is signed in, as the primary key of its row."""
         return uuid.UUID(self.handle)
+
+    @property
+    def person(self) -> str | None:
+        """The primary key of whoever is behind the session: its user, or who acts as the user."""
+        return self.user if self.actor in (None, UNKNOWN) else self.actor
 
     def merged(self, base: Self, theirs: Self) -> Self:
         """Return ``theirs`` with what these facts have changed since ``base``."""
@@ -123,8 +131,8 @@ class Facts(NamedTuple):
         Return how many milliseconds lie between two writes of activity, for a session with this
         ``_session_expiry``, or else an age of ``cookie_age`` seconds.
         """
-        age = expiry if expiry and isinstance(expiry, int) else cookie_age
-        age = min(age, int(self.policy.get("idle", age)))
+        age: float = expiry if expiry and isinstance(expiry, (int, float)) else cookie_age
+        age = min(age, self.policy.get("idle", age))
         return min(1000.0 * conf.SESSIONKIT_TOUCH_INTERVAL, 1000.0 * age / SHARE)
 
     # The session key.
@@ -197,6 +205,22 @@ class Facts(NamedTuple):
             bound=_traits(policy.bind, client) if policy.bind else None,
         )
 
+    def passed_on(self, user: str, acting: bool, now: int) -> Self:
+        """
+        Return the facts of the session that follows this one because whoever is behind it begins or
+        ends to act as another user. That proves nothing: the proof of identity stays the one that
+        there was, with its policy and its longest lifetime.
+        """
+        return type(self)(
+            user=user,
+            authenticated_at=self.authenticated_at,
+            policy=self.policy,
+            deadline=self.deadline,
+            keyed_at=None if self.keyed_at is None else now,
+            bound=self.bound,
+            actor=self.person if acting else None,
+        )
+
     def with_clock_set(self, now: int, tolerance: int) -> Self:
         """
         Return the facts for a clock that was put back: it must make neither the session longer nor
@@ -221,7 +245,7 @@ class Facts(NamedTuple):
             return []
         then = self.bound or {}
         now = _traits(then, client)
-        changes = [_change(name, then[name], now[name]) for name in then]
+        changes = [_change(name, then[name], now[name]) for name in now]
         return [change for change in changes if change]
 
     def bound_to(self, client: Client | None) -> Self:
@@ -229,7 +253,8 @@ class Facts(NamedTuple):
         if self.bound is None or client is None:
             return self
         now = _traits(self.bound, client)
-        bound = {name: _known(name, then, now[name]) for name, then in self.bound.items()}
+        known = {name: _known(name, self.bound[name], now[name]) for name in now}
+        bound = {**self.bound, **known}
         return self if bound == self.bound else self._replace(bound=bound)
 
     def rebound(self, client: Client | None) -> Self:
@@ -241,12 +266,15 @@ KNOWN = len(Facts._fields) - 1
 
 
 def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:
-    """Return what is known of the client under these names of Policy.bind, or else ""."""
+    """
+    Return what is known of the client under these names of Policy.bind, or else "". A name that a
+    later version has stored is left out.
+    """
     if client is None:
         return dict.fromkeys(names, "")
     device = device_of(client.user_agent)
     known = {"browser": device.browser, "system": device.system, "network": client.network}
-    return {name: known[name] for name in names}
+    return {name: known[name] for name in names if name in known}
 
 
 def _change(name: str, then: str, now: str) -> str:
@@ -319,7 +347,9 @@ class Activity(NamedTuple):
 
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
         age = self.cookie_age if not expiry else age_of(expiry, now)
-        ends = (active_at if keeps_expiry else now) + int(age * 1000)
+        # An age begins with the last activity. A date stays where it is.
+        slides = not isinstance(expiry, (str, datetime))
+        ends = (active_at if keeps_expiry and slides else now) + int(age * 1000)
         # After 1970: not every store takes a date before that.
         ends = min(ends, facts.ends_at(active_at, expiry, self.cookie_age))
         expires_at = max(1, ends)  # every store takes that

@@ -8,7 +8,7 @@ else has one.
 import logging
 import uuid
 
-from django_sessionkit import clock
+from django_sessionkit import clock, registry
 from django_sessionkit.backends.adopting import Adopting
 from django_sessionkit.backends.exchanging import is_moving
 from django_sessionkit.backends.facts import Facts
@@ -22,7 +22,7 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_key_reused
 from django_sessionkit.visit.client import Client
-from django_sessionkit.visit.interruptions import Missing
+from django_sessionkit.visit.interruptions import Missing, Unopened
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -33,9 +33,10 @@ LONG_AGO = 1
 
 
 class FormerKeys(Adopting):
-    def _resolve(self, key: SessionKey) -> Flow[Resolved]:
+    def _resolve(self, key: SessionKey, again: bool = False) -> Flow[Resolved]:
         """
-        Return the session with this key, or the one that a former key leads to.
+        Return the session with this key, or the one that a former key leads to. ``again``: others
+        have written to it since it was read.
 
         Each key on the way but the last one has reached the browser. So the first step already
         tells whether a former key comes too late, however many keys there were since. A key that is
@@ -46,17 +47,20 @@ class FormerKeys(Adopting):
         """
         is_visitor = self.client is not None
         given = key
+        read = self.read_again if again and not self.native_async else self.read
         former: Record | None = None  # what lies under the key, if that is a former one
         is_delivered, reads = False, 0
         while True:
             reads += 1
             key.prepare()  # before the wait for the store: after it, everything takes longer
-            stored = yield self.read, key.digest
+            stored = yield read, key.digest
             if conf.SESSIONKIT_ADOPT_FROM and (stored is None or is_moving(stored.payload)):
                 key, stored = yield from self._adopt(key)
-            here = stored and found(stored, key, self.serializer)
-            if here is None:
+            if stored is None:
                 return Missing(key.digest)
+            here = found(stored, key, self.serializer)
+            if here is None:
+                return Unopened()
             facts: Facts = here.record.facts
             if former is not None and facts.seen is not None:
                 is_delivered = True
@@ -94,14 +98,17 @@ def end_and_report(handle: uuid.UUID, authenticated_at: int, client: Client | No
     proved_at = as_datetime(authenticated_at)
     sessions = UserSession.objects.primary().filter(pk=handle)
     sessions = sessions.exclude(authenticated_at__gt=proved_at)
+    free = registry.free(handle.hex).exclude(authenticated_at__gt=proved_at)
     try:
-        is_news = sessions.revoke(EndReason.REUSED) > 0
+        is_news = free.revoke(EndReason.REUSED) > 0
     except StoreUnavailable:  # the row was marked before
         report(handle, client)
         raise
-    if is_news:
+    digest, ended_at = sessions.values_list("digest", "ended_at").first() or (None, None)
+    # A session whose row somebody else holds is ended by the next use of the key.
+    if is_news or (digest and ended_at is None):
         report(handle, client)
-    return sessions.values_list("digest", flat=True).first()
+    return digest
 
 
 def report(handle: uuid.UUID, client: Client | None) -> None:

@@ -11,10 +11,21 @@ from django_sessionkit.backends.checking import Again, Checking, Verdict
 from django_sessionkit.backends.facts import Activity, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
-from django_sessionkit.backends.sealing import SessionKey, as_key
+from django_sessionkit.backends.sealing import SessionKey, as_key, new_session_key
 from django_sessionkit.visit.client import Visit
-from django_sessionkit.visit.current import note_loaded, visit_of
-from django_sessionkit.visit.interruptions import Interruption, Lock, Locked, Missing, NoAnswer
+from django_sessionkit.visit.current import is_loaded_session, note_loaded, visit_of
+from django_sessionkit.visit.interruptions import (
+    Interruption,
+    Lock,
+    Locked,
+    Missing,
+    NoAnswer,
+    Unopened,
+)
+
+# How many new keys are drawn at most until the session of one can be stored. If two nodes of three
+# are down, all of them fall to these in one case of 190,000.
+TRIES = 30
 
 
 class Loading(Checking):
@@ -30,14 +41,19 @@ class Loading(Checking):
         self.has_new_key = False  # the session has another key than the cookie
         self._given_key = self._session_key
         self.is_new = False  # this request has made the session: no cookie has led to it
+        self.is_beside = False  # the cookie has led to another one, which does not open here
         self._locked_key: SessionKey | None = None
-        self._flushed: str | None = None  # the handle of a session that was flushed
+        self._flushed: Facts | None = None  # of the session of a user that was flushed
+        # This request has opened the row, and nobody has noted so far that they act as its user.
+        self._is_entered = False
+        self._decides_later = False  # whether the session counts towards the limit
         self._forget()
 
     def _forget(self) -> None:
         self._record: Record | None = None
         # Set by clear(): the next save replaces the stored dictionary instead of merging into it.
         self._replaces_all = False
+        self._has_to_wait = False  # this request has signed in, and there was no room
         self._activity_is_due = False
         self._is_unchecked = False  # the registry was not asked before the view saw the session
         self._privileges_changed = False
@@ -53,6 +69,17 @@ class Loading(Checking):
     def _facts(self) -> Facts:
         return NO_FACTS if self._record is None else self._record.facts
 
+    def _has_key_of_request(self) -> bool:
+        """Tell whether a request has come with the key that the session still has."""
+        if self._session_key != self._given_key:
+            return False
+        return self.client is not None or visit_of(self) is not None or is_loaded_session(self)
+
+    @property
+    def _is_unopened(self) -> bool:
+        """Whether what is stored under the key does not open here."""
+        return self._record is None and isinstance(self.interruption, Unopened)
+
     def _keep(self, facts: Facts) -> None:
         """Know these facts from now on. They are stored when the session is saved next."""
         self._record = cast("Record", self._record)._replace(facts=facts)
@@ -64,6 +91,14 @@ class Loading(Checking):
     def ensure_loaded(self) -> None:
         """Read the session, if nobody has yet. Raises StoreUnavailable."""
         self.get("")
+
+    def _new_key(self) -> SessionKey:
+        """Return a new key, and one whose session can be stored now if there is any."""
+        for _ in range(TRIES):
+            key = new_session_key()
+            if self.is_within_reach(key.digest):
+                break
+        return key
 
     # Reading.
 
@@ -122,11 +157,12 @@ class Loading(Checking):
         if found.came_by is not None:
             self._led_to, self._is_delivered = found.record.key, found.is_delivered
 
-    def _load_nothing(self, missing: Missing | None) -> Data:
+    def _load_nothing(self, instead: Missing | Unopened | None) -> Data:
         self._forget()
-        self._session_key = None
-        if missing:
-            self._interrupted_by(missing)
+        if instead:
+            self._interrupted_by(instead)
+        if not isinstance(instead, Unopened):  # whose key stays, as its cookie does
+            self._session_key = None
         return {}
 
     def _load_no_further(
@@ -148,17 +184,19 @@ class Loading(Checking):
         if not isinstance(self.interruption, NoAnswer):
             self.interruption = interruption
 
-    def _ended(self, missing: Missing | None) -> UpdateError:
+    def _ended(self, instead: Missing | Unopened | None) -> UpdateError:
         """Return what to raise where a session that is to be written has ended."""
-        if missing:
-            self._interrupted_by(missing)
+        if instead:
+            self._interrupted_by(instead)
         return UpdateError("The session has ended.")
 
     def _lock_up(self, reason: Lock, record: Record, data: Data) -> Data:
         """Keep a session from whoever holds its cookie; return what is left to them."""
         self._forget()
         facts = record.facts
-        self._interrupted_by(Locked(reason, facts.row, cast("str", facts.user), facts.pending))
+        self._interrupted_by(
+            Locked(reason, facts.row, cast("str", facts.user), facts.pending, facts.person)
+        )
         self._locked_key, self._session_key = record.key, None
         # The page that unlocks it has a form.
         return {name: data[name] for name in [CSRF_SESSION_KEY] if name in data}

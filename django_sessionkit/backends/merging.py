@@ -28,7 +28,7 @@ class Merging(Loading):
         From here on the session knows what is stored, for our own write may fail: then the next one
         must not take for a change of the view's what was merged.
         """
-        found = yield from self._resolve(key)
+        found = yield from self._resolve(key, again=True)
         if not isinstance(found, Found):
             raise self._ended(found)
         theirs = found.record

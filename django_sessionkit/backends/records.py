@@ -3,11 +3,11 @@
 import logging
 from typing import Any, NamedTuple
 
-from django_sessionkit.backends.facts import Facts
+from django_sessionkit.backends.facts import END_OF_TIME, Facts
 from django_sessionkit.backends.sealing import SessionKey, seal, unseal
 from django_sessionkit.backends.serializing import Serializer, dump, dump_facts, load, load_facts
 from django_sessionkit.storage import Stored
-from django_sessionkit.visit.interruptions import Missing
+from django_sessionkit.visit.interruptions import Missing, Unopened
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 # What a key leads to. None: it is a former key that was used too late, and Policy.on_reuse only
 # reports that. Such a visitor has an empty session.
-Resolved = Found | Missing | None
+Resolved = Found | Missing | Unopened | None
 
 
 def sealed(facts: Facts, data: Data, key: SessionKey, serializer: type[Serializer]) -> bytes:
@@ -59,15 +59,18 @@ def opened(
     payload: bytes, key: SessionKey, serializer: type[Serializer]
 ) -> tuple[Facts, Data] | None:
     """Return what a payload holds, or None, with a line in the log, if it does not open."""
-    contents = unseal(payload, key)
+    contents, data = unseal(payload, key), None
     if contents is not None:
         stored, body, plain = contents
         try:
             data = load(body, plain, serializer)
         except Exception:  # whatever another SESSION_SERIALIZER raises
-            contents = None
-    if contents is None:
-        security_logger.warning("A stored session could not be opened, and was ignored")
+            data = None
+    if contents is None or not isinstance(data, dict):  # or returns
+        security_logger.warning(
+            "A stored session does not open, and was ignored: its SECRET_KEY or SESSION_SERIALIZER"
+            " is not known here, or somebody has written over it"
+        )
         return None
     return Facts.of(load_facts(stored)) if stored else NO_FACTS, data
 
@@ -82,4 +85,6 @@ def found(stored: Stored, key: SessionKey, serializer: type[Serializer]) -> Foun
         return None
     facts, data = contents
     expiry = data.get("_session_expiry")
-    return Found(Record(key, stored.payload, facts, stored.touched_at, expiry), data)
+    # The moment is not sealed: somebody may have written one that no date can be.
+    touched_at = min(max(stored.touched_at, 1), END_OF_TIME)
+    return Found(Record(key, stored.payload, facts, touched_at, expiry), data)

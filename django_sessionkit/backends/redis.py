@@ -8,28 +8,33 @@ compressor and key prefix are not involved. A replica is never asked, because re
 """
 
 import hashlib
-import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import methodcaller
 from typing import Any, ClassVar, NamedTuple
 
-import redis.cluster
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError
 from django.core.exceptions import ImproperlyConfigured
 from redis import exceptions
+from redis.cluster import RedisCluster
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
 from django_sessionkit.backends.flows import Flow, arun, run
-from django_sessionkit.backends.redis_clients import aask, ask, source, sync_client
+from django_sessionkit.backends.redis_clients import (
+    NO_ANSWER,
+    aask,
+    ask,
+    ask_nodes,
+    is_within_reach,
+    source,
+    sync_client,
+)
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.conf import conf
-from django_sessionkit.storage import Stored, StoredFully
-
-security_logger = logging.getLogger("django.security.SuspiciousSession")
+from django_sessionkit.storage import Stored, StoredFully, no_answer
 
 
 class Script(NamedTuple):
@@ -89,36 +94,39 @@ class SessionStore(base.SessionStore):
             client = sync_client() if ask else source()
         except (ImproperlyConfigured, InvalidCacheBackendError):
             return [("E012", {"alias": settings.SESSION_CACHE_ALIAS})]
+        alias = settings.SESSION_CACHE_ALIAS
+        configured: dict[str, Any] = settings.CACHES
+        unused = [("W018", {"alias": alias})] if configured[alias].get("KEY_FUNCTION") else []
         if not ask:
-            return []
+            return unused
+        nodes: list[dict[str, Any]] = [{}]
         try:
-            if isinstance(client, redis.cluster.RedisCluster):
-                nodes = client.get_primaries()  # type: ignore[no-untyped-call]
-                answers = [client.info("memory", target_nodes=node) for node in nodes]
-            else:
-                answers = [client.info("memory")]
+            if isinstance(client, RedisCluster):
+                primaries = client.get_primaries()  # type: ignore[no-untyped-call]
+                nodes = [{"target_nodes": node} for node in primaries]
+            policies = {client.info("memory", **node)["maxmemory_policy"] for node in nodes}
         except cls.unavailable:
-            return []  # the site will say so
-        policies = {answer["maxmemory_policy"] for answer in answers} - {"noeviction"}
-        return [("W009", {"policy": policy}) for policy in policies]
+            return [*unused, ("W013", {"alias": alias})]
+        evicting = [("W009", {"policy": policy}) for policy in policies - {"noeviction"}]
+        return [*unused, *evicting]
 
     # The one verb that is not a flow: every request waits for it, and a flow costs three calls.
 
     @classmethod
     def read(cls, digest: str) -> Stored | None:
+        key = _key(digest)
         try:
-            return _stored(ask(methodcaller("get", _key(digest))))
+            return _stored(ask((methodcaller("get", key), key)))
         except exceptions.ResponseError as error:
-            _check_is_foreign(error)
-            return None
+            return _foreign(error)
 
     @classmethod
     async def aread(cls, digest: str) -> Stored | None:
+        key = _key(digest)
         try:
-            return _stored(await aask(methodcaller("get", _key(digest))))
+            return _stored(await aask((methodcaller("get", key), key)))
         except exceptions.ResponseError as error:
-            _check_is_foreign(error)
-            return None
+            return _foreign(error)
 
     @classmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
@@ -164,7 +172,13 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def insert_all(cls, sessions: Collection[StoredFully]) -> None:
-        run(_insert_all(sessions), ask)
+        if len(sessions) == 1:
+            super().insert_all(sessions)  # which knows what node is down
+            return
+        pipeline = sync_client().pipeline(transaction=False)
+        for digest, payload, touched_at, expires_at in sessions:
+            pipeline.set(_key(digest), _stamp(touched_at) + payload, nx=True, pxat=expires_at)
+        pipeline.execute()
 
     @classmethod
     def take(cls, digest: str, expected: bytes) -> bool:
@@ -173,42 +187,52 @@ class SessionStore(base.SessionStore):
     @classmethod
     def scan(cls) -> tuple[int, Iterator[list[StoredFully]]]:
         # About: there may be other keys.
-        return ask(methodcaller("dbsize")) // ranges.ROWS + 1, _scan()
+        return sync_client().dbsize() // ranges.ROWS + 1, _scan()
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:
-        run(_remove(digests), ask)
+        keys = [*map(_key, digests)]
+        run(_remove(keys, ask_nodes("DEL", keys)), ask)
 
     @classmethod
     async def aremove(cls, digests: Collection[str]) -> None:
-        await arun(_remove(digests), aask)
+        await arun(_remove([*map(_key, digests)], {}), aask)
 
     @classmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
-        return run(_peek(digests), ask)
+        keys = {_key(digest): digest for digest in digests}
+        return run(_peek(keys, ask_nodes("EXISTS", keys)), ask)
 
     @classmethod
     async def apeek(cls, digests: Collection[str]) -> set[str]:
-        return await arun(_peek(digests), aask)
+        return await arun(_peek({_key(digest): digest for digest in digests}, {}), aask)
+
+    @classmethod
+    def is_within_reach(cls, digest: str) -> bool:
+        return is_within_reach(_key(digest))
 
 
 def _stored(value: bytes | None) -> Stored | None:
     return None if value is None else Stored(value[STAMP:], int.from_bytes(value[:STAMP]))
 
 
-def _check_is_foreign(error: exceptions.ResponseError) -> None:
-    """Raise an error again, unless somebody else has written something that is no string."""
+def _foreign(error: exceptions.ResponseError) -> Stored:
+    """
+    Return what does not open, where somebody else has written something that is no string. Raise
+    any other error again.
+    """
     if not str(error).startswith("WRONGTYPE"):
         raise error
-    security_logger.warning("A value that is no string lies where a session should: ignored")
+    return Stored(b"", 0)
 
 
-# The other verbs are flows, once for both kinds of client. A question is a function of a client.
+# The other verbs are flows, once for both kinds of client.
 
 
 def _insert(digest: str, payload: bytes, touched_at: int, expires_at: int) -> Flow[bool]:
     value = _stamp(touched_at) + payload
-    return bool((yield methodcaller("set", _key(digest), value, nx=True, pxat=expires_at)))
+    key = _key(digest)
+    return bool((yield methodcaller("set", key, value, nx=True, pxat=expires_at), key))
 
 
 def _replace(digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> Flow[bool]:
@@ -225,10 +249,11 @@ def _move(
     old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
 ) -> Flow[bool]:
     value = _stamp(touched_at) + payload
+    old, new = _key(old), _key(new)
 
-    write = methodcaller("set", _key(new), value, pxat=expires_at)
+    write = methodcaller("set", new, value, pxat=expires_at)
     # The text, not its hash: a pipeline cannot answer "no such script" half-way.
-    take = methodcaller("eval", TAKE.text, 1, _key(old), expected)
+    take = methodcaller("eval", TAKE.text, 1, old, expected)
 
     def both(client: Any) -> Any:
         pipeline = client.pipeline(transaction=False)
@@ -236,42 +261,28 @@ def _move(
         take(pipeline)
         return pipeline.execute()
 
-    if isinstance(sync_client(), redis.cluster.RedisCluster):
+    if isinstance(sync_client(), RedisCluster):
         # Two nodes: one that is down must not cost the session what the other one has.
-        yield write
-        taken = yield take
+        yield write, new
+        taken = yield take, old
     else:
-        _written, taken = yield both
+        _written, taken = yield both, ""
     if not taken:
-        yield from _remove([new])
+        yield from _remove([new], {})
     return bool(taken)
-
-
-def _insert_all(sessions: Collection[StoredFully]) -> Flow[None]:
-    def insert(client: Any) -> Any:
-        pipeline = client.pipeline(transaction=False)
-        for digest, payload, touched_at, expires_at in sessions:
-            pipeline.set(_key(digest), _stamp(touched_at) + payload, nx=True, pxat=expires_at)
-        return pipeline.execute()
-
-    if sessions:
-        yield insert
 
 
 def _scan() -> Iterator[list[StoredFully]]:
     prefix = conf.SESSIONKIT_REDIS_PREFIX
     pattern = re.sub(r"[][*?\\]", r"\\\g<0>", prefix) + "[0-9a-f]" * 64
-    keys = ask(methodcaller("scan_iter", match=pattern, count=ranges.ROWS))
+    client = sync_client()
+    keys = client.scan_iter(match=pattern, count=ranges.ROWS)
     while part := list(islice(keys, ranges.ROWS)):
-
-        def get(client: Any, part: list[bytes] = part) -> Any:
-            pipeline = client.pipeline(transaction=False)
-            for key in part:
-                pipeline.get(key)
-                pipeline.pttl(key)
-            return pipeline.execute(raise_on_error=False)
-
-        now, answers = clock.now(), iter(ask(get))
+        pipeline = client.pipeline(transaction=False)
+        for key in part:
+            pipeline.get(key)
+            pipeline.pttl(key)
+        now, answers = clock.now(), iter(pipeline.execute(raise_on_error=False))
         yield [
             StoredFully(key.decode()[len(prefix) :], stored.payload, stored.touched_at, now + left)
             for key, value, left in zip(part, answers, answers, strict=True)
@@ -281,28 +292,54 @@ def _scan() -> Iterator[list[StoredFully]]:
 
 
 def _script(script: Script, digest: str, *args: bytes | int) -> Flow[bool]:
+    key = _key(digest)
     try:
-        command = "EVALSHA", script.sha, 1, _key(digest), *args
-        done = yield methodcaller("execute_command", *command)
+        command = "EVALSHA", script.sha, 1, key, *args
+        done = yield methodcaller("execute_command", *command), key
     except exceptions.NoScriptError:  # a new server, a failover, SCRIPT FLUSH; EVAL keeps it
-        done = yield methodcaller("eval", script.text, 1, _key(digest), *args)
+        done = yield methodcaller("eval", script.text, 1, key, *args), key
     return bool(done)
 
 
-def _remove(digests: Collection[str]) -> Flow[None]:
-    if digests:
-        yield methodcaller("delete", *map(_key, digests))
+def _remove(keys: Collection[str], answers: dict[str, Any]) -> Flow[None]:
+    if not isinstance(sync_client(), RedisCluster):
+        if keys:
+            yield methodcaller("delete", *keys), ""
+    elif failure := (yield from _ask_each("DEL", keys, answers)):
+        raise failure
 
 
-def _peek(digests: Collection[str]) -> Flow[set[str]]:
+def _peek(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[set[str]]:
+    """Return which of these digests, by their keys, are there."""
+
     def exist(client: Any) -> Any:
         pipeline = client.pipeline(transaction=False)
-        for digest in digests:
-            pipeline.exists(_key(digest))
+        for key in digests:
+            pipeline.exists(key)
         return pipeline.execute()
 
-    there = yield exist
-    return {digest for digest, alive in zip(digests, there, strict=True) if alive}
+    if not isinstance(sync_client(), RedisCluster):
+        answers = dict(zip(digests, (yield exist, ""), strict=True))
+    elif failure := (yield from _ask_each("EXISTS", digests, answers)):
+        if not answers:
+            raise failure
+        no_answer(failure)  # is logged; what is on that node may be there
+    return {digest for key, digest in digests.items() if answers.get(key, True)}
+
+
+def _ask_each(command: str, keys: Iterable[str], answers: dict[str, Any]) -> Flow[Exception | None]:
+    """
+    Ask a command of each key that has no answer yet. Return the last error of a node that does not
+    answer: that must not keep the others from theirs.
+    """
+    failure = None
+    for key in keys:
+        if key not in answers:
+            try:
+                answers[key] = yield methodcaller("execute_command", command, key), key
+            except NO_ANSWER as error:
+                failure = error
+    return failure
 
 
 def _key(digest: str) -> str:

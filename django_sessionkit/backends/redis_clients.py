@@ -5,22 +5,25 @@ or as a Cluster; and a circuit breaker: a Redis that did not answer is left alon
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from functools import partial
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import redis
 import redis.asyncio
 import redis.asyncio.retry
 import redis.asyncio.sentinel
-import redis.cluster
 import redis.sentinel
 from django.conf import settings
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from redis import exceptions
+from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 # Seconds for which requests leave a Redis alone that did not answer. Then one of them tries again.
@@ -49,16 +52,22 @@ SAME_FOR_BOTH = [
 NOT_IN_CLUSTER = ["host", "port", "path", "db", "ssl_ca_path", "ssl_password"]
 
 
-# What a verb asks of Redis: a function of the client, which is a sync or an async one.
-Question = Callable[[Any], Any]
+# For each node of a Cluster, or for "", the one Redis: has commands wait where the pools of
+# redis.asyncio would fail, one connection for a command.
+Rooms = defaultdict[str, asyncio.Semaphore]
+# What a verb asks of Redis: a function of the client, which is a sync or an async one, and the key
+# that it is about, which in a Cluster says which node is asked.
+Question = tuple[Callable[[Any], Any], str]
 
 
 def ask(question: Question) -> Any:
     """Return what the sync client answers. Raises an error of redis-py."""
+    if isinstance(_client, RedisCluster):
+        return _ask_node(_client, *question)
     if line.dead_until:
         line.take()
     try:
-        answer = question(_client or sync_client())
+        answer = question[0](_client or sync_client())
     except Exception as error:
         line.failed(error)
         if pool := _pool_to_leave(sync_client(), error):
@@ -70,12 +79,14 @@ def ask(question: Question) -> Any:
 
 async def aask(question: Question) -> Any:
     """Return what the async client of this event loop answers. See ask()."""
-    client, room, _keeper = await async_client()
-    async with room:
+    client, rooms, _keeper = await async_client()
+    if isinstance(client, AsyncRedisCluster):
+        return await _aask_node(client, rooms, *question)
+    async with rooms[""]:
         if line.dead_until:
             line.take()
         try:
-            answer = await question(client)
+            answer = await question[0](client)
         except Exception as error:
             line.failed(error)
             if pool := _pool_to_leave(client, error):
@@ -83,6 +94,97 @@ async def aask(question: Question) -> Any:
             raise
         line.dead_until = 0.0
         return answer
+
+
+def _ask_node(client: RedisCluster, call: Callable[[Any], Any], key: str) -> Any:
+    """Do what ask() does, by the line to the node of a Cluster that has the key."""
+    node = node_of(client, key)
+    if dead := dead_lines.get(node):
+        dead.take()
+    try:
+        answer = call(client)
+    except Exception as error:
+        _node_failed(client, key, node, error)
+        raise
+    dead_lines.pop(node, None)
+    return answer
+
+
+async def _aask_node(
+    client: AsyncRedisCluster, rooms: Rooms, call: Callable[[Any], Any], key: str
+) -> Any:
+    """See _ask_node()."""
+    # A new event loop does not know the nodes yet.
+    node = node_of(client, key) or node_of(sync_client(), key)
+    async with rooms[node]:
+        if dead := dead_lines.get(node):
+            dead.take()
+        try:
+            if client.get_default_node() is None:
+                # Otherwise redis-py asks any primary, to be told which one it is.
+                await client.initialize()
+            answer = await call(client)
+        except Exception as error:
+            _node_failed(client, key, node, error)
+            raise
+        dead_lines.pop(node, None)
+        return answer
+
+
+def ask_nodes(command: str, keys: Collection[str]) -> dict[str, Any]:
+    """
+    Ask a command of each of these keys, each node of a Cluster in one round trip. Return the
+    answers by key, as far as there are any: a node may not answer, and a key may have moved.
+
+    A pipeline of redis-py's Cluster asks a node that hangs again for each key, and waits each time.
+    """
+    client = sync_client()
+    answers: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
+    if isinstance(client, RedisCluster) and len(keys) > 2:  # fewer are asked in no time by ask()
+        for key in keys:
+            parts.setdefault(node_of(client, key), []).append(key)
+    for name, part in parts.items():
+        node = client.get_node(node_name=name)
+        if node is None or name in dead_lines:
+            continue
+        pipeline = client.get_redis_connection(node).pipeline(transaction=False)
+        for key in part:
+            pipeline.execute_command(command, key)
+        try:
+            got = pipeline.execute(raise_on_error=False)
+        except NO_ANSWER:
+            continue
+        found = zip(part, got, strict=True)
+        answers |= {key: each for key, each in found if not isinstance(each, Exception)}
+    return answers
+
+
+def is_within_reach(key: str) -> bool:
+    """Tell whether the node that has a key, or would have it, is not known to be dead."""
+    return not dead_lines or node_of(sync_client(), key) not in dead_lines
+
+
+def node_of(client: RedisCluster | AsyncRedisCluster, key: str) -> str:
+    """Return the name of the node that has a key, or "" if that is not known, or not yet."""
+    try:
+        node: Any = client.get_node_from_key(key)
+    except exceptions.RedisClusterException:
+        return ""
+    return str(node.name)
+
+
+def _node_failed(
+    client: RedisCluster | AsyncRedisCluster, key: str, node: str, error: Exception
+) -> None:
+    # After a failure redis-py asks the other nodes who has the key. If that is another node by now,
+    # nobody will ask this one again, and the other one has not failed.
+    if node_of(client, key) not in ("", node):
+        return
+    known = dead_lines.setdefault(node, Line())
+    known.failed(error)
+    if not known.dead_until:
+        dead_lines.pop(node, None)
 
 
 def _pool_to_leave(client: Any, error: Exception) -> Any:
@@ -121,6 +223,8 @@ class Line:
 
 
 line = Line()
+# In a Cluster each node has a line of its own: those that are dead, by the names of their nodes.
+dead_lines: dict[str, Line] = {}
 
 # Clients.
 
@@ -166,8 +270,7 @@ def source() -> Any:
 
 class AsyncClient(NamedTuple):
     client: Any
-    # Has commands wait where the pools of redis.asyncio would fail: one connection for a command.
-    room: asyncio.Semaphore
+    rooms: Rooms
     keeper: AsyncGenerator[None, None]
 
 
@@ -185,8 +288,9 @@ async def async_client() -> AsyncClient:
         for closed in [other for other in list(_async_clients) if other.is_closed()]:
             _async_clients.pop(closed, None)  # without the warning that _keep() relies on
         client = _twin_of(sync_client())
+        rooms = Rooms(partial(asyncio.Semaphore, CONNECTIONS))
         keeper = _keep(loop, client)
-        _async_clients[loop] = AsyncClient(client, asyncio.Semaphore(CONNECTIONS), keeper)
+        _async_clients[loop] = AsyncClient(client, rooms, keeper)
         await anext(keeper)
     return _async_clients[loop]
 
@@ -199,7 +303,7 @@ async def _keep(loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[
     finally:
         _async_clients.pop(loop, None)
         await client.aclose()
-        if isinstance(client, redis.asyncio.cluster.RedisCluster):
+        if isinstance(client, AsyncRedisCluster):
             # After an error, aclose() alone leaves connections open.
             await client.nodes_manager.aclose()
             await client.nodes_manager.aclose("startup_nodes")
@@ -210,10 +314,10 @@ async def _keep(loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[
 
 def _twin_of(client: Any) -> Any:
     """Return an async client with the connection of a sync one."""
-    if isinstance(client, redis.cluster.RedisCluster):
+    if isinstance(client, RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
         given = client.nodes_manager.connection_kwargs
-        return redis.asyncio.cluster.RedisCluster(
+        return AsyncCluster(
             startup_nodes=[redis.asyncio.cluster.ClusterNode(n.host, n.port) for n in nodes],
             max_connections=CONNECTIONS,
             retry=redis.asyncio.retry.Retry(NoBackoff(), RETRIES),
@@ -237,6 +341,38 @@ def _twin_of(client: Any) -> Any:
     return redis.asyncio.Redis.from_pool(
         redis.asyncio.ConnectionPool(connection_class=connection, **options)
     )
+
+
+class AsyncCluster(AsyncRedisCluster):
+    """
+    The client of redis-py. When that looks who has which keys now, because a node has failed, all
+    commands of the event loop wait. So it must not ask a node that is dead.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands_parser: Any = KeyIsFirst()
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> Self:
+        nodes = self.nodes_manager.startup_nodes
+        for name in dead_lines.keys() & nodes.keys():
+            if len(nodes) > 1 and (node := nodes.pop(name, None)):
+                await node.disconnect()
+        await super().initialize(*args, **kwargs)
+        return self
+
+
+class KeyIsFirst:
+    """
+    Where our commands have their keys. redis-py asks the first of the primaries, and no other one,
+    for the keys of all commands that there are.
+    """
+
+    async def initialize(self, node: object = None) -> None:
+        pass
+
+    async def get_keys(self, command: str, key: str, *args: object) -> list[str]:
+        return [key]
 
 
 def _options(given: Mapping[str, Any], but_for: Collection[str] = ()) -> dict[str, Any]:
@@ -265,7 +401,7 @@ class ClusterConnectionFactory:
     """
 
     # Of the process: django-redis has a factory for every thread.
-    _clients: ClassVar[dict[str, redis.cluster.RedisCluster]] = {}
+    _clients: ClassVar[dict[str, RedisCluster]] = {}
     _lock: ClassVar = Lock()
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -274,11 +410,11 @@ class ClusterConnectionFactory:
         self.options["retry"] = Retry(NoBackoff(), RETRIES)
         self.options |= options.get("REDIS_CLIENT_KWARGS", {})
 
-    def connect(self, url: str) -> redis.cluster.RedisCluster:
+    def connect(self, url: str) -> RedisCluster:
         with self._lock:
             if url not in self._clients:
-                self._clients[url] = redis.cluster.RedisCluster.from_url(url, **self.options)
+                self._clients[url] = RedisCluster.from_url(url, **self.options)
             return self._clients[url]
 
-    def disconnect(self, connection: redis.cluster.RedisCluster) -> None:
+    def disconnect(self, connection: RedisCluster) -> None:
         connection.disconnect_connection_pools()  # type: ignore[no-untyped-call]

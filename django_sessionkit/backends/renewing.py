@@ -83,14 +83,16 @@ class Renewing(Merging):
         if not (yield from self._put_under(policy, now)):
             return
         waits = self._facts.pending is not None
-        flags = {"renew": False, "counts": False} if waits else {"renew": False}
+        flags = {"renew": False}
+        if waits:
+            flags |= {"counts": False, "waits": True}
         yield from self._renew(old, now, flags)
         # What has changed since the policy was asked has found the flag that is cleared now.
         if policy != (yield from self._stored_policy()):
             yield registry.renew_again, self._facts.handle
 
     def _stored_policy(self) -> Flow[Policy]:
-        user = cast("str", self._facts.user)
+        user = cast("str", self._facts.person)
         policy: Policy = yield stored_policy_of, user, current_request.get()
         return policy
 

@@ -11,7 +11,7 @@ from django_sessionkit.accounts import has_hash_of_former_secret, user_in
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.renewing import Renewing
-from django_sessionkit.backends.sealing import SessionKey, new_session_key
+from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.backends.writing import Writing
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import TooManySessions
@@ -29,14 +29,18 @@ class Saving(Writing, Renewing):
             return True
         return bool(conf.SESSIONKIT_ADOPT_FROM and (yield self._exists_elsewhere, key))
 
-    def _create(self) -> Flow[None]:
+    def _create(self, early: bool = False) -> Flow[None]:
         data = self._data_without_loading()
         self._refuse_while_locked(data)
+        self.is_beside = self.is_beside or self._is_unopened
         self._forget()
+        # The view goes on. It may have taken the place of another user to act as this one, and note
+        # that afterwards.
+        self._decides_later = early and self._flushed is not None and self.client is not None
         # Random keys are never equal by chance: if one is taken, the random source repeats itself.
         for _ in range(3):
             with suppress(CreateError):
-                yield from self._insert(new_session_key(), data)
+                yield from self._insert(self._new_key(), data)
                 self.modified = self.is_new = True
                 return
         raise CreateError("Every new session key was taken.")
@@ -48,13 +52,26 @@ class Saving(Writing, Renewing):
         elif must_create:
             yield from self._insert(key, self._data_without_loading())
         else:
-            record = yield from self._what_is_replaced(key)
-            # Whoever signs out, or in as another user, without logout() or login() gets a new key
-            # all the same: the old one belongs to a row that ends now.
+            try:
+                record = yield from self._what_is_replaced(key)
+            except UpdateError:
+                if not self._is_unopened:
+                    raise
+                # Another server may be able to open it: what this one has to write goes elsewhere.
+                if self._session_cache:
+                    yield from self._create()
+                return
             facts = record.facts
-            user = user_in(self._session_cache, facts.user)
-            switches = facts.handle is not None and facts.user != user
-            yield from self._write(record, new_session_key() if switches else record.key, facts)
+            is_another = facts.user != user_in(self._session_cache, facts.user)
+            # Whoever signs out, or in as another user, without logout() or login() gets a new key
+            # all the same: the old one belongs to a row that ends now. So does a visitor who signs
+            # in: somebody else may have put the old key into their browser.
+            if is_another and (facts.handle or self._has_key_of_request()):
+                yield from self._write(record, self._new_key(), facts)
+                # Whatever middleware there is gives the new key.
+                self.modified = self.has_new_key = True
+            else:
+                yield from self._write(record, record.key, facts)
 
     def _cycle(self, proved: bool = False) -> Flow[None]:
         """
@@ -82,7 +99,7 @@ class Saving(Writing, Renewing):
                 facts = yield from self._authenticated(facts)
             if facts.keyed_at is not None:
                 facts = facts._replace(keyed_at=clock.now())
-            yield from self._write(record, new_session_key(), facts)
+            yield from self._write(record, self._new_key(), facts)
             self.modified = True
         except TooManySessions:
             raise
@@ -108,12 +125,13 @@ class Saving(Writing, Renewing):
         return True
 
     def _delete(self, given: SessionKey | None) -> Flow[None]:
-        known = given in (None, self._session_key) and self._record is not None
+        is_own = given in (None, self._session_key)
+        known = is_own and self._record is not None
         key = given or self._key or self._locked_key
         if key is None:
             return
         digests, facts = [key.digest], self._facts
-        if not known:
+        if not known and not (is_own and self._is_unopened):
             found = yield from self._resolve(key)
             facts = found.record.facts if isinstance(found, Found) else NO_FACTS
             digests += [found.record.digest] if isinstance(found, Found) else []
@@ -131,7 +149,7 @@ class Saving(Writing, Renewing):
 
     def _flush(self) -> Flow[None]:
         yield from self._delete(None)
-        self._flushed = self._facts.handle
+        self._flushed = self._facts if self._facts.handle else None
         self.clear()
         self._forget()
         self._unlocked()
@@ -158,7 +176,7 @@ class Saving(Writing, Renewing):
             facts = facts._replace(authenticated_at=clock.now())
         if full or not waited:
             facts = facts.rebound(self.client)
-        yield from self._write(record._replace(touched_at=0), new_session_key(), facts)
+        yield from self._write(record._replace(touched_at=0), self._new_key(), facts)
         self.modified = True
 
     # The dictionary, before it is written.
@@ -178,8 +196,10 @@ class Saving(Writing, Renewing):
         self.accessed = True
         if not self.is_loaded():
             self._session_cache = yield from self._load()
-        elif self._record is None:
+        elif self._record is None and not self._is_unopened:
             # Somebody set the dictionary without reading what is stored, as clear() does.
+            if self.client is None:
+                self._join()
             found = yield from self._resolve(key)
             if not isinstance(found, Found):
                 raise self._ended(found)

@@ -6,7 +6,7 @@ from typing import cast
 from django.contrib.sessions.backends.base import CreateError
 
 from django_sessionkit import clock, registry
-from django_sessionkit.accounts import is_impersonated, policy_of, user_in, user_of
+from django_sessionkit.accounts import actor_in, policy_of, user_in, user_of
 from django_sessionkit.backends.facts import Facts, Plan
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.merging import Merging
@@ -77,8 +77,13 @@ class Writing(Merging):
                     plan = self._activity(touched_at).plan(facts, expiry, moving)
                 if moves_row or facts.handle != before.handle:
                     yield from self._check_not_revoked(facts, new_key.digest)
-        except Exception:
+        except Exception as error:
             yield from self._take_row_back(facts)
+            if self._decides_later and isinstance(error, TooManySessions):
+                # create() has let the session in, until it could be decided.
+                yield self.remove, [key.digest]
+                yield registry.take_back, before.handle
+                self._session_key = None
             if moves_row:  # a store that failed, a value that cannot be stored
                 plan = self._activity(touched_at).plan(before, data.get("_session_expiry"), moving)
                 back = [new_key.digest], key.digest, plan.active_at, plan.lifetime
@@ -91,7 +96,8 @@ class Writing(Merging):
     ) -> AbstractContextManager[object]:
         """One statement needs no transaction. Where the row is written too, there are two."""
         user = user_in(data, facts.user)
-        if user == facts.user and (user is None or not (moving or plan.row_is_behind)):
+        writes_row = moving or plan.row_is_behind or self._is_to_be_decided(facts, data)
+        if user == facts.user and (user is None or not writes_row):
             return ONE_STATEMENT
         return self.atomic()
 
@@ -107,6 +113,8 @@ class Writing(Merging):
         """
         user = user_in(data, facts.user)
         if user == facts.user:
+            if self._is_to_be_decided(facts, data):
+                facts, plan = yield from self._decide(facts, data, digest)
             if facts.handle and plan.row_is_behind:
                 client = None if self.background else self.client
                 at = facts.may_have(digest), plan.active_at, plan.lifetime, client
@@ -121,7 +129,7 @@ class Writing(Merging):
             return NO_FACTS, self._activity().plan(NO_FACTS, expiry, moving)
         if self._flushed:
             # By login(), which flushes the session of another user. Not a logout after all.
-            yield registry.call_replaced, self._flushed
+            yield registry.call_replaced, self._flushed.handle
         return (yield from self._open_row(user, data, digest))
 
     def _open_row(self, user: str, data: Data, digest: str) -> Flow[tuple[Facts, Plan]]:
@@ -132,29 +140,72 @@ class Writing(Merging):
             yield locked.revoke, EndReason.LOGOUT
             self._unlocked()
         policy = yield from self._policy_of(user)
-        activity, expiry = self._activity(), data.get("_session_expiry")
+        activity, actor, before = self._activity(), actor_in(data), self._flushed
         now = activity.now
-        facts = Facts(user=user).proved(policy, self.client, now)
-        plan = activity.plan(facts, expiry)
-        counts = not is_impersonated(data)
+        if before is not None and actor is not None:
+            facts = before.passed_on(user, True, now)
+        elif before is not None and before.actor == user:
+            facts = before.passed_on(user, False, now).under(policy, self.client)
+        else:
+            facts = Facts(user=user, actor=actor).proved(policy, self.client, now)
+        self._is_entered = actor is None
+        self._decides_later = self._decides_later and actor is None
+        plan = activity.plan(facts, data.get("_session_expiry"))
+        counts = actor is None and not self._decides_later
         row = user, digest, now, plan.lifetime, self.client, policy, counts
         try:
-            handle, is_in = yield registry.enter, *row
+            handle, is_in = yield registry.enter, *row, facts.authenticated_at, actor is not None
         except TooManySessions as refusal:
             self._interrupted_by(OverLimit(refusal.args[0]))
             raise
         facts = facts._replace(handle=handle)
         if counts and not is_in:
-            facts = facts._replace(pending=policy.limit)
-            plan = activity.plan(facts, expiry)
-            yield registry.touch, handle, [digest], now, plan.lifetime, None
+            return (yield from self._wait_for_room(facts, data, digest, policy))
+        return _with_row(facts, plan)
+
+    def _wait_for_room(
+        self, facts: Facts, data: Data, digest: str, policy: Policy
+    ) -> Flow[tuple[Facts, Plan]]:
+        facts, activity = facts._replace(pending=policy.limit), self._activity()
+        self._has_to_wait = True
+        plan = activity.plan(facts, data.get("_session_expiry"))
+        yield registry.touch, facts.handle, [digest], activity.now, plan.lifetime, None
+        return _with_row(facts, plan)
+
+    def _is_to_be_decided(self, facts: Facts, data: Data) -> bool:
+        """Tell whether somebody has noted, since this request has opened the row, that they act as
+        its user, or whether the session does not count yet, because somebody may note that."""
+        if not self._is_entered:
+            return False
+        return self._decides_later or (facts.actor is None and actor_in(data) is not None)
+
+    def _decide(self, facts: Facts, data: Data, digest: str) -> Flow[tuple[Facts, Plan]]:
+        """Decide what was open until it was known whether somebody acts as the user."""
+        actor, handle, user = actor_in(data), facts.handle, cast("str", facts.user)
+        if actor is None:
+            policy = yield from self._policy_of(user)
+            try:
+                is_in = yield registry.enter_late, handle, user, policy
+            except TooManySessions as refusal:
+                self._interrupted_by(OverLimit(refusal.args[0]))
+                raise
+            self._decides_later = False
+            if not is_in:
+                return (yield from self._wait_for_room(facts, data, digest, policy))
+            return facts, self._activity().plan(facts, data.get("_session_expiry"))
+        facts, activity = facts._replace(actor=actor), self._activity()
+        if self._flushed is not None:
+            facts = self._flushed.passed_on(user, True, activity.now)._replace(handle=handle)
+        plan = activity.plan(facts, data.get("_session_expiry"))
+        yield registry.enter_support, handle, facts.authenticated_at, plan.lifetime
+        self._decides_later = False
         return _with_row(facts, plan)
 
     def _move_row(self, key: SessionKey, new: str, facts: Facts, plan: Plan) -> Flow[SessionKey]:
         """Have the row follow to a new key; return the key that the session has until then."""
         row = new, plan.active_at, plan.lifetime, facts.authenticated_at
         while not (yield registry.rekey, facts.handle, facts.may_have(key.digest), *row):
-            found = yield from self._resolve(key)
+            found = yield from self._resolve(key, again=True)
             if not isinstance(found, Found) or found.record.key == key:
                 raise self._ended(Missing(key.digest))
             key = found.record.key  # a parallel request has renewed it
@@ -178,7 +229,7 @@ class Writing(Merging):
 
     def _authenticated(self, facts: Facts) -> Flow[Facts]:
         """Return the facts after a new proof of identity that is as good as signing in."""
-        policy = yield from self._policy_of(cast("str", facts.user))
+        policy = yield from self._policy_of(cast("str", facts.person))
         return facts.proved(policy, self.client, clock.now())
 
     def _policy_of(self, user: str) -> Flow[Policy]:

@@ -78,6 +78,8 @@ class Migration(migrations.Migration):
                     "counts",
                     models.BooleanField(default=True, verbose_name="counts towards the limit"),
                 ),
+                ("waits", models.BooleanField(default=False, verbose_name="waits for room")),
+                ("support", models.BooleanField(default=False, verbose_name="support access")),
                 ("renew", models.BooleanField(default=False, verbose_name="gets a new key")),
                 ("ended_at", models.DateTimeField(null=True, verbose_name="ended")),
                 (

@@ -1,12 +1,18 @@
 """The IP address and the user agent that a request came from. These functions never raise."""
 
 import ipaddress
+import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from django.http import HttpRequest
+
+logger = logging.getLogger("django_sessionkit")
+
+# The methods that only ask for something (RFC 9110 §9.2.1).
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 # Characters of a User-Agent header that are stored and parsed.
 USER_AGENT_LENGTH = 512
@@ -70,21 +76,49 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
             address = entries[-trusted_proxies]
     address = address.strip()
     known = _normalised(address) if len(address) <= ADDRESS_LENGTH else None
+    if trusted_proxies == 0 and "HTTP_X_FORWARDED_FOR" in request.META:
+        _hint_at_proxy(known)
     return Client(known, _printable(request.META.get("HTTP_USER_AGENT") or ""))
 
 
+_has_hinted = False
+
+
+def _hint_at_proxy(address: str | None) -> None:
+    """
+    Say in the log, once, that a request seems to have passed a proxy that the site does not count.
+    Only where it comes from inside: elsewhere, visitors could make up the header.
+    """
+    global _has_hinted
+    if _has_hinted or (address and ipaddress.ip_address(address).is_global):
+        return
+    _has_hinted = True
+    logger.warning(
+        "A request with X-Forwarded-For came from a private address, but SESSIONKIT_TRUSTED_PROXIES"
+        " is 0: if that was a proxy of yours, its address is shown as the visitor's. Set"
+        " SESSIONKIT_TRUSTED_PROXIES to the number of your proxies."
+    )
+
+
 def is_page(request: HttpRequest) -> bool:
-    """Tell whether the request is for a page in a browser, rather than for JSON in a script."""
+    """
+    Tell a person who opens a page from a script: by what a browser says it is doing or, where it
+    does not say so, by whether HTML is named among what is accepted. "*/*" is what libraries send.
+    """
     if mode := request.META.get("HTTP_SEC_FETCH_MODE"):
         return bool(mode == "navigate")
-    accept = request.META.get("HTTP_ACCEPT")
-    return _prefers_html("*/*" if accept is None else accept)
+    return _prefers_html(request.META.get("HTTP_ACCEPT") or "")
+
+
+def is_of_browser(request: HttpRequest) -> bool:
+    """Tell whether a request is for a page, or from one: by fetch(), HTMX, an image."""
+    return is_page(request) or bool(request.META.get("HTTP_SEC_FETCH_MODE"))
 
 
 def _prefers_html(accept: str) -> bool:
     """
-    Tell whether an Accept header asks for HTML at least as much as for JSON. Where the qualities
-    are the same, what is named comes before "*/*", and what is named first before the rest.
+    Tell whether an Accept header names HTML, and does not prefer JSON: by the qualities and, where
+    these are the same, by what is named first.
 
     Django's parser of this header raises errors for some headers, and takes seconds for others.
     """
@@ -94,13 +128,8 @@ def _prefers_html(accept: str) -> bool:
         given = [match[1] for each in parameters if (match := QUALITY.fullmatch(each))]
         kind, quality = kind.strip(" \t"), float(given[-1]) if given else 1.0
         asked[kind] = max((quality, -number), asked.get(kind, (0.0, 0)))
-
-    def rank(*kinds: str) -> tuple[float, int, int]:
-        found = next((kind for kind in kinds if kind in asked), None)
-        return (asked[found][0], -kinds.index(found), asked[found][1]) if found else (0.0, 0, 0)
-
-    html = rank("text/html", "text/*", "*/*")
-    return html[0] > 0 and html >= rank("application/json", "application/*", "*/*")
+    html, json = (asked.get(kind, (0.0, 0)) for kind in ("text/html", "application/json"))
+    return html[0] > 0 and html >= json
 
 
 # Visitors come more than once, and parsing an address takes as long as opening a session.

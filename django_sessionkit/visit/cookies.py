@@ -114,14 +114,22 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
     if sets_cookie or session.accessed:
         patch_vary_headers(response, ("Cookie",))
     if sets_cookie:
-        # ASVS 14.3.2: no cache on the way keeps a session key, whatever the view has told one.
-        patch_cache_control(response, no_store=True, private=True)
-        for header in OF_CACHES:
-            del response.headers[header]
+        keep_from_caches(response)
         if name.startswith(("__Http-", "__Host-Http-")):
             # Browsers refuse to delete the cookie without the attributes that the prefix demands.
             # Django's delete_cookie() lacks some of them for these prefixes.
             response.cookies[name]["httponly"] = response.cookies[name]["secure"] = True
+
+
+def keep_from_caches(response: HttpResponse) -> None:
+    """
+    Keep an answer that is for this visitor alone, as one with a session key is, out of every cache
+    on the way, whatever the view has told one (ASVS 14.3.2).
+    """
+    patch_vary_headers(response, ("Cookie",))
+    patch_cache_control(response, no_store=True, private=True)
+    for header in OF_CACHES:
+        del response.headers[header]
 
 
 def give(session: Session, response: HttpResponse, saved: bool) -> None:

@@ -46,6 +46,15 @@ def note_loaded(session: "SessionBase") -> None:
         loaded_session.set(ref(session))
 
 
+def is_loaded_session(session: "SessionBase") -> bool:
+    """
+    Tell whether a session is the one that the current request has loaded, on a site with Django's
+    middleware. On ASGI nobody can tell it from the session of a web socket, say: False.
+    """
+    known = loaded_session.get()
+    return known is not None and not _asgi_requests and known() is session
+
+
 def _nothing_yet() -> None:
     """What loaded_session is while a request has loaded no session."""
 

@@ -1,4 +1,4 @@
-"""Why a request does not get its session: missing, locked, over the limit, no answer."""
+"""Why a request does not get its session: missing, unopened, locked, over the limit, no answer."""
 
 import uuid
 from enum import StrEnum
@@ -9,6 +9,14 @@ class Missing(NamedTuple):
     """The session was never there, or has ended meanwhile."""
 
     digest: str
+
+
+class Unopened:
+    """
+    The session is there, but does not open here: another server has sealed it with a SECRET_KEY
+    that is not known here, or somebody has written over it. The visitor is a stranger to this
+    server. Another one may know them, so nothing ends by that: no row, and no cookie.
+    """
 
 
 class Lock(StrEnum):
@@ -27,6 +35,7 @@ class Locked(NamedTuple):
     handle: uuid.UUID
     user: str
     limit: int | None
+    person: str | None = None  # whose proof of identity opens it: mostly its user
 
 
 class OverLimit(NamedTuple):
@@ -39,4 +48,4 @@ class NoAnswer:
     """The store did not answer: nobody knows whether the session is there."""
 
 
-Interruption = Missing | Locked | OverLimit | NoAnswer
+Interruption = Missing | Unopened | Locked | OverLimit | NoAnswer

@@ -273,10 +273,10 @@ def test_store_that_does_not_answer_can_be_tried_again(from_database, monkeypatc
 
 
 def test_table_that_is_not_there_is_found_by_the_check(from_database, monkeypatch):
-    assert not [m for m in check_settings(databases=["default"]) if m.id == "sessionkit.W014"]
+    assert not [m for m in check_settings(databases=["default"]) if m.id == "sessionkit.W021"]
     monkeypatch.setattr(Session._meta, "db_table", "nowhere")
     adoption.engine_of.cache_clear()
-    found = [m for m in check_settings(databases=["default"]) if m.id == "sessionkit.W014"]
+    found = [m for m in check_settings(databases=["default"]) if m.id == "sessionkit.W021"]
     assert "but there is no table 'nowhere'" in found[0].msg
 
 

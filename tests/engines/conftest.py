@@ -17,7 +17,7 @@ def stored(drive: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def own_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test does to the line to Redis is no matter of the next."""
-    from django_sessionkit.backends import redis_clients
+    """What a test does to the lines to Redis is no matter of the next."""
+    from tests.redis_servers import fresh_lines
 
-    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+    fresh_lines(monkeypatch)

@@ -1,9 +1,11 @@
 """What a view holds of its session when a save, or the end of its request, meets another writer."""
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from django_sessionkit.exceptions import StoreUnavailable
@@ -11,10 +13,10 @@ from django_sessionkit.models import UserSession
 from django_sessionkit.visit.client import Client
 from tests import store
 from tests.calls import hand_made
-from tests.interleaving import after, before
-from tests.store import SessionStore, again, later
+from tests.interleaving import HOLDS_ROWS, after, before, elsewhere
+from tests.store import READ_AGAIN, SessionStore, again, later
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.isolation]
 
 
 def write(session, drive=None, **values):
@@ -136,13 +138,25 @@ def test_what_was_merged_before_a_save_failed_is_no_change_of_the_view(stored, m
     mine["cart"].append("cup")
     write(stored, language="de", cart=["teapot", "cup"])
     with monkeypatch.context() as patch:
-        after(patch, SessionStore, "read", lambda: store.take_down(patch, "replace"))
+        after(patch, SessionStore, READ_AGAIN, lambda: store.take_down(patch, "replace"))
         with pytest.raises(StoreUnavailable):
             mine.save()
     assert mine["language"] == "de"
     write(stored, language="fr", cart=[])
     mine.save()
     assert again(stored).load() == {"cart": ["teapot", "cup"], "language": "fr"}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("operation", ["save", "cycle_key"])
+def test_a_transaction_merges_what_was_written_since_it_began(stored, drive, operation):
+    """Under REPEATABLE READ, it would read again what it has read before."""
+    with transaction.atomic() if HOLDS_ROWS else nullcontext():
+        mine = again(stored)
+        mine["theme"] = "dark"
+        elsewhere(lambda: write(stored, language="de"))
+        drive(mine, operation)
+    assert again(mine).load() == {"cart": ["teapot"], "language": "de", "theme": "dark"}
 
 
 def test_a_value_that_cannot_be_stored_spoils_nothing_that_is_merged(drive, stored):
@@ -164,7 +178,7 @@ def test_a_sign_in_that_was_merged_is_not_taken_back_when_the_save_fails(
     mine["language"] = "de"
     write(stored, _auth_user_id=str(alice.pk))
     with monkeypatch.context() as patch:
-        after(patch, SessionStore, "read", lambda: store.take_down(patch, "replace"))
+        after(patch, SessionStore, READ_AGAIN, lambda: store.take_down(patch, "replace"))
         with pytest.raises(StoreUnavailable):
             mine.save()
     assert alice.sessionkit_sessions.active().count() == 1
@@ -175,7 +189,7 @@ def test_a_change_while_a_session_is_saved_is_saved_next(stored, monkeypatch):
     cart = mine["cart"]
     mine["language"] = "de"
     write(stored, theme="dark")
-    after(monkeypatch, SessionStore, "read", lambda: cart.append("cup"))
+    after(monkeypatch, SessionStore, READ_AGAIN, lambda: cart.append("cup"))
     mine.save()
     assert again(stored)["cart"] == ["teapot", "cup"]
     write(stored, theme="light")
@@ -196,7 +210,7 @@ def test_clear_while_a_session_is_saved_means_what_it_says(stored, monkeypatch, 
     mine["language"] = "de"
     if conflict:
         write(stored, theme="dark")
-        after(monkeypatch, SessionStore, "read", mine.clear)
+        after(monkeypatch, SessionStore, READ_AGAIN, mine.clear)
     else:
         before(monkeypatch, SessionStore, "replace", mine.clear)
     mine.save()

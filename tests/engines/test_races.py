@@ -5,19 +5,21 @@ What may happen in between is arranged with barriers; nothing here waits for a c
 
 import asyncio
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
+from django.db import OperationalError, connection, transaction
 
-from django_sessionkit.models import UserSession
+from django_sessionkit.backends import db
+from django_sessionkit.models import StoredSession, UserSession
 from tests import store
 from tests.interleaving import together
 from tests.store import SessionStore, again
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.isolation]
 
 
 @pytest.fixture
@@ -199,3 +201,40 @@ def test_of_twenty_new_keys_of_a_signed_in_session_one_wins(session_of_alice):
     assert len(kept) == 1
     assert len(store.payloads()) == 1
     assert UserSession.objects.active().get().pk == SessionStore(kept[0]).handle
+
+
+# What MySQL does about a circle of those who wait for each other.
+
+
+@pytest.fixture
+def deadlocks():
+    """A function that has the next statements fail, as many as are given."""
+
+    @contextmanager
+    def deadlocks(number):
+        left = [number]
+
+        def look(execute, *args):
+            if left[0]:
+                left[0] -= 1
+                raise OperationalError(1213, "Deadlock found when trying to get lock")
+            return execute(*args)
+
+        with connection.execute_wrapper(look):
+            yield
+        assert left == [0]
+
+    return deadlocks
+
+
+def test_statement_that_a_deadlock_has_broken_off_is_repeated(deadlocks):
+    with deadlocks(2):
+        assert db.SessionStore.insert("0" * 64, b"sealed", 0, store.now() + store.FORTNIGHT)
+    assert StoredSession.objects.get().payload == b"sealed"
+    with deadlocks(3), pytest.raises(OperationalError):
+        db.SessionStore.remove(["0" * 64])
+
+
+def test_transaction_that_a_deadlock_has_broken_off_is_not_repeated_in_part(deadlocks):
+    with pytest.raises(OperationalError), transaction.atomic(), deadlocks(1):
+        db.SessionStore.remove(["0" * 64])

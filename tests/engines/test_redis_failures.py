@@ -23,7 +23,17 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit.interruptions import NoAnswer
 from tests.browsers import sets_no_cookie, view
 from tests.people import is_in, key_of, post_sign_in
-from tests.redis_servers import DURABLE, FORGETFUL, PATIENCE, Proxy, Server, sessions_in, wait_for
+from tests.redis_servers import (
+    DURABLE,
+    FORGETFUL,
+    PATIENCE,
+    LineClock,
+    Proxy,
+    Server,
+    fresh_lines,
+    sessions_in,
+    wait_for,
+)
 from tests.servers import HOST, free_port
 from tests.store import travel
 
@@ -35,25 +45,11 @@ PASSWORD = "open sesame"
 AN_INTERVAL = timedelta(seconds=61)  # SESSIONKIT_TOUCH_INTERVAL and a bit
 
 
-class LineClock:
-    """The clock of the line to Redis, which the tests need not wait for."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
-
-    def tick(self):
-        """Let the moment pass for which nobody knocks again."""
-        self.now += redis_clients.HOLD
-
-
 @pytest.fixture(autouse=True)
 def line_clock(monkeypatch):
     clock = LineClock()
     monkeypatch.setattr(redis_clients, "time", clock)
-    monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+    fresh_lines(monkeypatch)
     return clock
 
 
@@ -349,7 +345,7 @@ def test_sessions_can_be_ended_in_a_full_redis(server, alice, signed_in):
     with full(server):
         assert UserSession.objects.revoke() == 1
         assert keys(server) == []
-        assert browser.get("/whoami/").headers["Location"].startswith("/login/")
+        assert browser.get("/private/").headers["Location"].startswith("/login/")
 
 
 # No storm.
@@ -479,7 +475,7 @@ def test_revoking_while_redis_is_down(server, line_clock, alice, signed_in):
     assert len(keys(server)) == 2
     with travel(AN_INTERVAL):
         for browser in browsers:
-            response = browser.get("/whoami/")
+            response = browser.get("/private/")
             assert response.headers["Location"].startswith("/login/")
             page = browser.get(response.headers["Location"])
             assert b"ended from another device" in page.content
@@ -499,7 +495,7 @@ def test_the_purge_removes_what_was_ended_while_redis_was_down(
     line_clock.tick()
     SessionStore.clear_expired()
     assert keys(server) == []
-    assert browser.get("/whoami/").headers["Location"].startswith("/login/")
+    assert browser.get("/private/").headers["Location"].startswith("/login/")
 
 
 def test_the_page_says_that_redis_is_down(server, line_clock, alice, signed_in, monkeypatch):
@@ -532,7 +528,7 @@ def test_redis_comes_back_with_what_it_had_before(forgetful, line_clock, alice, 
         SessionStore.clear_expired()
         assert keys(forgetful) == []
     with travel(AN_INTERVAL):
-        assert browser.get("/whoami/").headers["Location"].startswith("/login/")
+        assert browser.get("/private/").headers["Location"].startswith("/login/")
     assert keys(forgetful) == []
 
 
@@ -578,8 +574,8 @@ def restarted_empty(server):
 def test_lost_sessions_are_signed_out_cleanly(forgetful, alice, signed_in, lose):
     here, there = signed_in(), signed_in()
     lose(forgetful)
-    response = here.get("/whoami/")
-    assert response.headers["Location"] == "/login/?next=/whoami/"
+    response = here.get("/private/")
+    assert response.headers["Location"] == "/login/?next=/private/"
     assert b"You were signed out." in here.get(response.headers["Location"]).content
     assert [row.end_reason for row in UserSession.objects.ended()] == [EndReason.LOST]
     # The other one is not shown to be alive, and known to be lost after the next purge.
@@ -597,7 +593,7 @@ def test_lost_sessions_are_signed_out_cleanly(forgetful, alice, signed_in, lose)
 def test_lost_sessions_are_told_so_once(forgetful, alice, signed_in):
     browser = signed_in()
     forgetful.client.flushall()
-    assert browser.get("/whoami/").status_code == 302
+    assert browser.get("/private/").status_code == 302
     assert browser.get("/whoami/").content == b"AnonymousUser"
 
 

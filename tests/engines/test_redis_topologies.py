@@ -7,21 +7,27 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from typing import NamedTuple
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
+from django.utils import timezone
 from redis.exceptions import RedisError
 
+from django_sessionkit import ranges
 from django_sessionkit.backends import redis, redis_clients
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import UserSession
+from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit.client import Client
 from tests import redis_servers
-from tests.redis_servers import PATIENCE, sessions_in
+from tests.browsers import put, read
+from tests.people import key_of
+from tests.redis_servers import PATIENCE, LineClock, fresh_lines, sessions_in
+from tests.servers import HOST
 from tests.store import again, payloads, travel
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("own_line")]
@@ -229,7 +235,7 @@ def test_nobody_knocks_for_a_moment_when_all_are_gone(doomed, monkeypatch):
     for node in doomed.nodes:
         node.kill()
     for load in (again(session).load, async_to_sync(again(session).aload)):
-        monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+        fresh_lines(monkeypatch)
         with pytest.raises(StoreUnavailable):
             load()
         with pytest.raises(StoreUnavailable) as failure:
@@ -247,7 +253,7 @@ def test_a_node_that_hangs_costs_two_timeouts(monkeypatch):
         digest = digest_of(session.session_key)
         holder_of(session, topology).freeze()
         for ask in (SessionStore.aread, sync_to_async(SessionStore.read)):
-            monkeypatch.setattr(redis_clients, "line", redis_clients.Line())
+            fresh_lines(monkeypatch)
             for seconds in (8, 1):  # then nobody even knocks
                 started = time.monotonic()
                 with pytest.raises(RedisError):
@@ -259,3 +265,278 @@ def test_a_node_that_hangs_costs_two_timeouts(monkeypatch):
         sessions_in(topology.location, SOCKET_TIMEOUT=1, **topology.options),
     ):
         asyncio.run(story())
+
+
+# Two nodes of a Cluster are gone, and nothing takes their places. Nobody else must notice.
+
+
+class Outage(NamedTuple):
+    """A Cluster of which one primary is going to be killed, and another one to hang."""
+
+    topology: redis_servers.Topology
+    healthy: redis_servers.Server
+    killed: redis_servers.Server
+    frozen: redis_servers.Server
+    clock: LineClock
+
+    def begin(self):
+        self.killed.kill()
+        self.frozen.freeze()
+
+    def holder(self, key):
+        """Return the server that has the session with a key."""
+        client = redis_clients.sync_client()
+        name = redis_clients.node_of(client, redis._key(digest_of(key)))
+        (server,) = [node for node in self.topology.nodes if name == f"{HOST}:{node.port}"]
+        return server
+
+    def spread(self, make):
+        """Make sessions until there are some on every node. Return the keys of each node."""
+        found = {server: [] for server in (self.healthy, self.killed, self.frozen)}
+        while min(map(len, found.values())) < 4:
+            key = make()
+            found[self.holder(key)].append(key)
+        return found
+
+
+@pytest.fixture
+def outage(monkeypatch):
+    clock = LineClock()
+    monkeypatch.setattr(redis_clients, "time", clock)
+    fresh_lines(monkeypatch)
+    # The nodes are not replaced for as long as a test takes.
+    with (
+        redis_servers.cluster(node_timeout=600_000) as topology,
+        sessions_in(topology.location, SOCKET_TIMEOUT=1, **topology.options),
+    ):
+        yield Outage(topology, *topology.nodes[:3], clock)
+
+
+def stored_session():
+    session = SessionStore()
+    session["cart"] = ["teapot"]
+    session.save()
+    return session.session_key
+
+
+@pytest.mark.standard("ASVS-16.5.2")
+def test_all_requests_to_healthy_nodes_are_answered(outage, browse):
+    def open_browser():
+        browser = browse()
+        put(browser, cart="teapot")
+        browsers[key_of(browser)] = browser
+        return key_of(browser)
+
+    browsers = {}
+    keys = outage.spread(open_browser)
+    outage.begin()
+    for _ in range(3):
+        # In turn, as they come.
+        for one, other, another in zip(*(keys[server][:4] for server in keys), strict=True):
+            answers = {key: read(browsers[key]) for key in (another, other, one)}
+            assert answers[one].json()["cart"] == "teapot"
+            assert [answers[key].status_code for key in (other, another)] == [503, 503]
+        assert put(browsers[one], theme="dark").content == b"written"
+        outage.clock.tick()
+    # When the node answers again, so does the site.
+    outage.frozen.thaw()
+    for key in keys[outage.frozen]:
+        assert read(browsers[key]).json() == {"cart": "teapot"}
+    assert set(redis_clients.dead_lines) == {f"{HOST}:{outage.killed.port}"}
+
+
+@pytest.mark.parametrize("count", [4, 60], ids=["a few", "more than there are connections"])
+def test_nobody_waits_for_a_task_that_knocks(outage, count):
+    keys = outage.spread(stored_session)
+    done = []
+
+    async def load(key):
+        try:
+            await SessionStore(key).aload()
+        except StoreUnavailable:
+            done.append("no answer")
+        else:
+            done.append("answer")
+
+    async def story():
+        await load(keys[outage.healthy][0])
+        outage.begin()
+        knocking = [load(keys[outage.frozen][0]) for _ in range(count)]
+        others = [load(key) for key in keys[outage.healthy]]
+        await asyncio.gather(*knocking, *others)
+
+    asyncio.run(story())
+    answers = 1 + len(keys[outage.healthy])
+    assert done == ["answer"] * answers + ["no answer"] * count
+
+
+def test_nobody_waits_for_a_thread_that_knocks(outage):
+    keys = outage.spread(stored_session)
+    done = []
+
+    def knock():
+        with pytest.raises(StoreUnavailable):
+            SessionStore(keys[outage.frozen][0]).load()
+        done.append("no answer")
+
+    outage.begin()
+    with ThreadPoolExecutor(4) as pool:
+        knocking = [pool.submit(knock) for _ in range(4)]
+        for key in keys[outage.healthy]:
+            assert SessionStore(key).load()
+            done.append("answer")
+        for each in knocking:
+            each.result(PATIENCE)
+    assert done == ["answer"] * len(keys[outage.healthy]) + ["no answer"] * 4
+
+
+def test_a_new_session_is_kept_where_it_can_be(outage, drive):
+    keys = outage.spread(stored_session)
+    outage.begin()
+    for server in (outage.killed, outage.frozen):
+        with pytest.raises(StoreUnavailable):
+            drive(SessionStore(keys[server][0]), "load")
+    for _ in range(10):
+        session = SessionStore(keys[outage.healthy][0])
+        session["cart"] = ["kettle"]
+        drive(session, "cycle_key")
+        keys[outage.healthy][0] = session.session_key
+        assert outage.holder(session.session_key) == outage.healthy
+        assert drive(again(session), "load") == {"cart": ["kettle"]}
+    # If no node is left, it is an error, and not an endless search.
+    outage.healthy.kill()
+    with pytest.raises(StoreUnavailable):
+        drive(SessionStore(keys[outage.healthy][0]), "load")
+    with pytest.raises(StoreUnavailable):
+        drive(SessionStore(), "create")
+
+
+def test_what_can_be_ended_and_listed_is(outage, drive, alice, caplog):
+    def sign_in():
+        session = SessionStore()
+        session[SESSION_KEY] = str(alice.pk)
+        session.save()
+        return session.session_key
+
+    keys = outage.spread(sign_in)
+    digests = {server: {digest_of(key) for key in each} for server, each in keys.items()}
+    lost, *_ = digests[outage.healthy]
+    SessionStore.remove([lost])
+    outage.begin()
+    everything = set().union(*digests.values())
+    # What does not answer may be there.
+    assert drive(SessionStore, "peek", sorted(everything)) == everything - {lost}
+    assert "The session store did not answer" in caplog.text
+    assert len(alice.sessionkit_sessions.alive()) == len(everything) - 1
+    for server in (outage.killed, outage.frozen):
+        with pytest.raises(RedisError):
+            drive(SessionStore, "peek", sorted(digests[server]))
+    with pytest.raises(RedisError):
+        drive(SessionStore, "remove", sorted(everything))
+    assert drive(SessionStore, "peek", sorted(digests[outage.healthy])) == set()
+
+
+@pytest.mark.standard("ASVS-7.4.1")
+def test_all_parts_of_a_revocation_are_done_that_can_be(outage, alice, monkeypatch):
+    monkeypatch.setattr(ranges, "ROWS", 2)
+
+    def sign_in():
+        session = SessionStore()
+        session[SESSION_KEY] = str(alice.pk)
+        session.save()
+        return session.session_key
+
+    keys = outage.spread(sign_in)
+    outage.begin()
+    with pytest.raises(StoreUnavailable):
+        UserSession.objects.revoke()
+    assert not UserSession.objects.active().exists()
+    assert SessionStore.peek([digest_of(key) for key in keys[outage.healthy]]) == set()
+
+
+def test_a_purge_does_its_part(outage, alice, caplog):
+    def sign_in():
+        session = SessionStore()
+        session[SESSION_KEY] = str(alice.pk)
+        session.save()
+        return session.session_key
+
+    keys = outage.spread(sign_in)
+    lost, ended, *_ = [digest_of(key) for key in keys[outage.healthy]]
+    SessionStore.remove([lost])
+    rows = UserSession.objects.all()
+    with travel(timedelta(hours=1)):
+        # Their removal was lost.
+        for digest in [ended, digest_of(keys[outage.frozen][0])]:
+            rows.filter(digest=digest).update(ended_at=timezone.now(), end_reason=EndReason.REVOKED)
+        outage.begin()
+        with pytest.raises(StoreUnavailable):
+            SessionStore.clear_expired()
+    assert rows.get(digest=lost).end_reason == EndReason.LOST
+    assert rows.filter(end_reason=EndReason.LOST).count() == 1
+    assert SessionStore.peek([ended]) == set()
+
+
+# A replica takes over.
+
+
+def take_over(outage, server):
+    """Let the replica of a server take its place, and wait until everybody knows."""
+    others = [node for node in outage.topology.nodes if node is not server]
+    (replica,) = [
+        node for node in others if node.client.info("replication").get("master_port") == server.port
+    ]
+    replica.client.execute_command("CLUSTER FAILOVER TAKEOVER")
+
+    def is_known_to(node):
+        slots = node.client.execute_command("CLUSTER SLOTS")
+        return replica.port in [primary[1] for _first, _last, primary, *_replicas in slots]
+
+    redis_servers.wait_for(lambda: all(map(is_known_to, others)))
+
+
+def test_the_line_to_a_node_that_was_replaced_is_in_nobodys_way(outage, drive):
+    keys = outage.spread(stored_session)
+    outage.topology.wait_until_replicated()
+    drive(SessionStore(keys[outage.killed][0]), "load")
+    outage.killed.freeze()
+    take_over(outage, outage.killed)
+    for key in keys[outage.killed] * 2:  # the first one learns it
+        assert drive(SessionStore(key), "load") == {"cart": ["teapot"]}
+    assert redis_clients.dead_lines == {}
+
+
+def test_the_node_that_takes_over_has_not_failed(outage, monkeypatch):
+    """Both attempts of a request were too early: the third one would have been answered."""
+    keys = outage.spread(stored_session)
+    outage.topology.wait_until_replicated()
+    nodes = redis_clients.sync_client().nodes_manager
+    refreshes = []
+    refresh = nodes.initialize
+
+    def late(*args, **kwargs):
+        refreshes.append(1)
+        if len(refreshes) == 2:
+            take_over(outage, outage.killed)
+        refresh(*args, **kwargs)
+
+    monkeypatch.setattr(nodes, "initialize", late)
+    outage.killed.freeze()
+    with pytest.raises(StoreUnavailable):
+        SessionStore(keys[outage.killed][0]).load()
+    assert len(refreshes) == 2
+    for key in keys[outage.killed]:
+        assert SessionStore(key).load() == {"cart": ["teapot"]}
+
+
+# A process that starts meanwhile.
+
+
+def test_a_process_can_start_without_the_node_in_location(outage, drive):
+    (key, *_) = outage.spread(stored_session)[outage.healthy]
+    outage.killed.kill()
+    others = {"startup_nodes": [redis_servers.node_at(outage.healthy)]}
+    location = f"redis://{HOST}:{outage.killed.port}"
+    options = {**outage.topology.options, "REDIS_CLIENT_KWARGS": others}
+    with sessions_in(location, SOCKET_TIMEOUT=1, **options):
+        assert drive(SessionStore(key), "load") == {"cart": ["teapot"]}

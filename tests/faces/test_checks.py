@@ -31,6 +31,7 @@ DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
 OF_A_SITE = "tests.faces.test_checks.SessionMiddlewareOfASite"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 MESSAGE = "django.contrib.messages.middleware.MessageMiddleware"
+PROCESSOR = "django.contrib.messages.context_processors.messages"
 REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
@@ -65,7 +66,10 @@ REDIS: dict[str, Any] = {
     "SESSION_CACHE_ALIAS": "default",
 }
 # Nobody is there: a check asks nobody.
+DJANGOS_KEYS = "django.core.cache.backends.base.default_key_func"
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+
+APPS = ["django.contrib.messages", "django_sessionkit"]
 
 WRONG: dict[str, list[dict[str, Any]]] = {
     "E001": [
@@ -75,28 +79,25 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSION_ENGINE": ""},
         {"SESSION_ENGINE": None},
     ],
-    "E002": [
-        {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
-        {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
-    ],
+    "E002": [{"SESSION_ENGINE": "tests.other_engine"}],
     "E003": [
         {"MIDDLEWARE": OTHER_MIDDLEWARE},
-        {"MIDDLEWARE": []},
-        {"MIDDLEWARE": ["nowhere.SessionMiddleware"]},
-        {"MIDDLEWARE": ["tests.faces.test_checks.check_settings"]},  # a function
+        {"MIDDLEWARE": [MESSAGE]},
+        {"MIDDLEWARE": ["nowhere.SessionMiddleware", MESSAGE]},
+        {"MIDDLEWARE": ["tests.faces.test_checks.check_settings", MESSAGE]},  # a function
     ],
     "E004": [
         {"MIDDLEWARE": [OURS, DJANGOS, *OTHER_MIDDLEWARE]},
         {"MIDDLEWARE": [DJANGOS, OURS, *OTHER_MIDDLEWARE]},
-        {"MIDDLEWARE": [OF_A_SITE, OURS]},
-        {"MIDDLEWARE": [OURS, OURS]},
+        {"MIDDLEWARE": [OF_A_SITE, OURS, MESSAGE]},
+        {"MIDDLEWARE": [OURS, OURS, MESSAGE]},
     ],
     "E005": [
-        {"MIDDLEWARE": [AUTHENTICATION, OURS]},
-        {"MIDDLEWARE": [REMOTE_USER, OURS]},
+        {"MIDDLEWARE": [AUTHENTICATION, OURS, MESSAGE]},
+        {"MIDDLEWARE": [REMOTE_USER, OURS, MESSAGE]},
         {"MIDDLEWARE": [MESSAGE, OURS]},
-        {"MIDDLEWARE": [CSRF, OURS], "CSRF_USE_SESSIONS": True},
-        {"MIDDLEWARE": [AUTHENTICATION, OF_A_SITE]},
+        {"MIDDLEWARE": [CSRF, OURS, MESSAGE], "CSRF_USE_SESSIONS": True},
+        {"MIDDLEWARE": [AUTHENTICATION, OF_A_SITE, MESSAGE]},
     ],
     "E006": [
         {"SESSIONKIT_TOUCH_INTERVAL": "60"},
@@ -115,6 +116,9 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_REDIS_PREFIX": b"sessions:"},
         {"SESSIONKIT_REDIS_PREFIX": ""},
         {"SESSIONKIT_REDIS_PREFIX": None},
+        {"SESSIONKIT_MEMORY_LIMIT": 0},
+        {"SESSIONKIT_MEMORY_LIMIT": None},
+        {"SESSIONKIT_MEMORY_LIMIT": "10000"},
         {"SESSIONKIT_POLICY": Policy(idle=60)},
         {"SESSIONKIT_POLICY": ""},
         {"SESSIONKIT_POLICY": None},
@@ -176,8 +180,8 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSION_COOKIE_SAMESITE": "none"},
     ],
     "E011": [
-        {"INSTALLED_APPS": ["django.contrib.auth", "django_sessionkit"]},
-        {"INSTALLED_APPS": ["django.contrib.contenttypes", "django_sessionkit"]},
+        {"INSTALLED_APPS": ["django.contrib.auth", *APPS]},
+        {"INSTALLED_APPS": ["django.contrib.contenttypes", *APPS]},
     ],
     "E012": [
         {**REDIS, "CACHES": {"default": {"BACKEND": LOCMEM}}},
@@ -197,7 +201,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
     ],
     "E014": [{"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]}],
-    "E016": [
+    "E015": [
         {"SESSIONKIT_ADOPT_FROM": ["nowhere"]},
         {"SESSIONKIT_ADOPT_FROM": [DATABASE, "django.contrib.sessions.backends"]},
         {"SESSIONKIT_ADOPT_FROM": ["tests.faces.test_checks.SessionStore"]},
@@ -205,10 +209,6 @@ WRONG: dict[str, list[dict[str, Any]]] = {
             # Its app is not installed.
             "SESSIONKIT_ADOPT_FROM": ["user_sessions.backends.db"],
         },
-    ],
-    "E017": [
-        {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},
-        {"SESSIONKIT_ADOPT_FROM": [DATABASE, settings.SESSION_ENGINE]},
     ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
@@ -228,6 +228,42 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     ],
     "W004": [
         {"SESSION_SAVE_EVERY_REQUEST": True},
+    ],
+    "W012": [
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
+    ],
+    "W014": [
+        {
+            "INSTALLED_APPS": [
+                name for name in settings.INSTALLED_APPS if name != "django.contrib.messages"
+            ]
+        },
+        {"MIDDLEWARE": [name for name in settings.MIDDLEWARE if name != MESSAGE]},
+        {"TEMPLATES": [{"BACKEND": "django.template.backends.django.DjangoTemplates"}]},
+        {
+            "TEMPLATES": [
+                {
+                    "BACKEND": "django.template.backends.django.DjangoTemplates",
+                    "OPTIONS": {
+                        "context_processors": ["django.template.context_processors.request"]
+                    },
+                },
+                {"BACKEND": "django.template.backends.dummy.TemplateStrings"},
+            ]
+        },
+    ],
+    "W015": [{"LOGIN_URL": "/nowhere/"}, {"LOGIN_URL": "nowhere"}],
+    "W020": [
+        {"SESSIONKIT_POLICY": policy, "ROOT_URLCONF": "django.contrib.auth.urls"}
+        for policy in ("tests.policies.of_everybody", "django_sessionkit.policy.aal2")
+    ],
+    "W018": [
+        {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "KEY_FUNCTION": DJANGOS_KEYS}}},
+    ],
+    "W022": [
+        {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},
+        {"SESSIONKIT_ADOPT_FROM": [DATABASE, settings.SESSION_ENGINE]},
     ],
 }
 
@@ -271,13 +307,18 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
             "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
         },
     ],
+    "W019": [
+        {"SESSION_ENGINE": "django_sessionkit.backends.memory"},
+    ],
 }
 
 # What only `check --database` asks for: see test_redis_checks.py.
-WRONG_WHEN_ASKED = ["W009", "W014"]
+WRONG_WHEN_ASKED = ["W009", "W013", "W021"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
+    {"ROOT_URLCONF": None},
+    {"LOGIN_URL": "https://sso.example/sign-in"},
     {**REDIS, "CACHES": {"default": DJANGO_REDIS}},
     {
         **REDIS,
@@ -290,14 +331,23 @@ RIGHT: list[dict[str, Any]] = [
     },
     DEPLOYED,
     {"SESSION_ENGINE": "tests.faces.test_checks"},
+    {"SESSION_ENGINE": "django_sessionkit.backends.memory"},
+    {"SESSION_ENGINE": "django_sessionkit.backends.memory", "SESSIONKIT_MEMORY_LIMIT": 1},
     {"MIDDLEWARE": [OF_A_SITE, *OTHER_MIDDLEWARE]},
     {"MIDDLEWARE": [UPDATE_CACHE, OURS, *OTHER_MIDDLEWARE, FETCH_FROM_CACHE]},
-    {"MIDDLEWARE": [CSRF, OURS]},
+    {"MIDDLEWARE": [CSRF, OURS, MESSAGE]},
     {
         "MIDDLEWARE": [MESSAGE, OURS],
         "MESSAGE_STORAGE": "django.contrib.messages.storage.cookie.CookieStorage",
     },
+    {"TEMPLATES": [{"BACKEND": "django.template.backends.dummy.TemplateStrings"}]},
+    {"TEMPLATES": [*settings.TEMPLATES, {**settings.TEMPLATES[0], "NAME": "mail", "OPTIONS": {}}]},
     {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2"},
+    {
+        "SESSIONKIT_POLICY": "django_sessionkit.policy.aal3",
+        "ROOT_URLCONF": "django.contrib.auth.urls",
+    },
+    {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2", "ROOT_URLCONF": None},
     {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
     {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
     {"SESSIONKIT_ADOPT_FROM": [DATABASE, CACHE, FILES, COOKIES]},
@@ -477,7 +527,7 @@ def test_every_middleware_that_comes_too_early_is_named():
         first, second = check_settings()
     assert f"{AUTHENTICATION} comes before {OURS}" in first.msg
     assert f"{MESSAGE} comes before {OURS}" in second.msg
-    with override_settings(MIDDLEWARE=[AUTHENTICATION, DJANGOS]):
+    with override_settings(MIDDLEWARE=[AUTHENTICATION, DJANGOS, MESSAGE]):
         ids = [message.id for message in check_settings()]
     assert ids == ["sessionkit.W001", "sessionkit.E005"]
 
@@ -485,6 +535,22 @@ def test_every_middleware_that_comes_too_early_is_named():
 def test_middleware_that_can_not_be_imported_is_djangos_to_report():
     with override_settings(MIDDLEWARE=["nowhere.Middleware", *settings.MIDDLEWARE]):
         assert check_settings() == []
+
+
+def test_what_keeps_messages_from_the_pages_is_named():
+    bare = [{"BACKEND": settings.TEMPLATES[0]["BACKEND"], "APP_DIRS": True}]
+    left = [name for name in settings.MIDDLEWARE if name != MESSAGE]
+    apps = [name for name in settings.INSTALLED_APPS if "messages" not in name]
+    with override_settings(INSTALLED_APPS=apps, MIDDLEWARE=left, TEMPLATES=bare):
+        (message,) = check_settings()
+    what = [
+        '"django.contrib.messages" in INSTALLED_APPS',
+        f'"{MESSAGE}" in MIDDLEWARE',
+        f'"{PROCESSOR}" in the "context_processors" of TEMPLATES',
+    ]
+    assert message.msg.endswith(f"there is no {', '.join(what)}.")
+    assert message.hint
+    assert message.hint.startswith(f"Add {', '.join(what)}.")
 
 
 def test_check_command_fails_on_an_error():
@@ -510,8 +576,9 @@ def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
     """In a process of its own: without them, not even the middleware can be imported."""
     (tmp_path / "site_settings.py").write_text(
         "from example_project.settings import *\n"
-        "INSTALLED_APPS = ['django_sessionkit']\n"
+        "INSTALLED_APPS = ['django.contrib.messages', 'django_sessionkit']\n"
         "ROOT_URLCONF = 'site_urls'\n"
+        "LOGIN_URL = 'https://sso.example/'\n"
     )
     (tmp_path / "site_urls.py").write_text("urlpatterns = []\n")
     done = subprocess.run(
@@ -522,7 +589,7 @@ def test_site_without_the_apps_is_told_which_to_add(tmp_path: Path):
         text=True,
     )
     assert done.returncode == 1
-    assert re.findall(r"sessionkit\.[EW]\d+", done.stderr) == ["sessionkit.E011", "sessionkit.E011"]
+    assert re.findall(r"sessionkit\.E\d+", done.stderr) == ["sessionkit.E011", "sessionkit.E011"]
     assert 'HINT: Add "django.contrib.auth" to INSTALLED_APPS.' in done.stderr
     assert 'HINT: Add "django.contrib.contenttypes" to INSTALLED_APPS.' in done.stderr
 

@@ -58,8 +58,9 @@ def row_with(user_agent: str) -> UserSession:
 def test_who_signs_in_on_one_device_too_many_chooses_which_is_to_go(
     laptop: Client, phone: Client, tablet: Client
 ):
-    answer = tablet.get("/whoami/")
-    assert answer["Location"] == f"{LIMIT}?next=%2Fwhoami%2F"
+    assert tablet.get("/whoami/").text == "AnonymousUser"
+    answer = tablet.get("/private/")
+    assert answer["Location"] == f"{LIMIT}?next=%2Fprivate%2F"
     page = tablet.get(answer["Location"])
     assert page.status_code == 200
     text = words(page)
@@ -75,11 +76,11 @@ def test_who_signs_in_on_one_device_too_many_chooses_which_is_to_go(
 
     waiting = key_of(tablet)
     answer = choose(tablet, page, handle(phone))
-    assert (answer.status_code, answer["Location"]) == (302, "/whoami/")
-    assert tablet.get("/whoami/").text == "alice"
+    assert (answer.status_code, answer["Location"]) == (302, "/private/")
+    assert tablet.get("/private/").text == "alice"
     assert key_of(tablet) != waiting
     assert is_in(laptop)
-    answer = phone.get("/whoami/", follow=True)
+    answer = phone.get("/private/", follow=True)
     assert "You were signed out because you signed in on too many devices." in answer.text
     ended = row_with(IPHONE)
     assert (ended.end_reason, ended.ended_by) == (EndReason.LIMIT, row_with(CHROME).user)
@@ -180,7 +181,7 @@ def test_nobody_comes_in_while_the_store_does_not_answer(
     with monkeypatch.context() as outage:
         take_down(outage, "remove")
         assert choose(tablet, page, the_one).status_code == 503
-    assert tablet.get("/whoami/")["Location"].startswith(LIMIT)
+    assert tablet.get("/private/")["Location"].startswith(LIMIT)
     UserSession.objects.filter(pk=the_one).revoke()
     assert choose(tablet, tablet.get(LIMIT)).status_code == 302
     assert is_in(tablet)
@@ -190,8 +191,8 @@ def test_who_waits_for_too_long_signs_in_again(tablet: Client):
     page = tablet.get(f"{LIMIT}?next=/read/")
     with travel(timedelta(hours=1)):
         assert choose(tablet, page)["Location"] == "/read/"
-        answer = tablet.get("/read/", follow=True)
-        assert answer.redirect_chain == [("/login/?next=/read/", 302)]
+        answer = tablet.get("/private/", follow=True)
+        assert answer.redirect_chain == [("/login/?next=/private/", 302)]
         assert "Your session has expired." in answer.text
 
 
@@ -216,7 +217,7 @@ def test_each_page_leads_to_the_one_that_is_due(
     laptop = sign_in(alice)
     with travel(timedelta(minutes=11)):
         assert laptop.get(f"{LIMIT}?next=/read/")["Location"] == "/read/"
-        assert laptop.get("/read/")["Location"].startswith(prove)
+        assert laptop.get("/private/")["Location"].startswith(prove)
 
 
 @pytest.mark.standard("ASVS-3.7.2")
@@ -274,8 +275,16 @@ def test_list_says_how_many_devices_there_may_be(
 ):
     assert "1 of 2 devices." in words(laptop.get(LIST))
     phone = sign_in(alice, IPHONE)
-    sign_in(alice, CHROME)  # waits
-    assert "2 of 2 devices." in words(phone.get(LIST))
+    assert "Waits for room" not in words(phone.get(LIST))
+    tablet = sign_in(alice, CHROME)
+    page = phone.get(LIST)
+    assert "2 of 2 devices." in words(page)
+    assert len(page.context["object_list"]) == 3
+    assert "Chrome on Windows Waits for room" in words(page)
+    assert words(page).count("Waits for room") == 1
+    choose(tablet, tablet.get(LIMIT), handle(laptop))
+    assert "Waits for room" not in words(phone.get(LIST))
+    sign_in(alice, FIREFOX)  # waits
     policy(limit=1)
     assert "2 of 1 device." in words(phone.get(LIST))
     policy()

@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
-from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery, current_app
@@ -115,8 +114,8 @@ def test_message_holds_no_argument(app: Celery):
 def test_beat_of_a_worker_process_purges(old: UserSession, tmp_path: Path):
     name = connection.settings_dict["NAME"]
     url = f"sqlite:///{name}"
-    if connection.vendor == "postgresql":
-        url = urlsplit(servers.postgresql())._replace(path=f"/{name}").geturl()
+    if connection.vendor != "sqlite":
+        url = servers.with_name(servers.SERVERS[connection.vendor](), name)
     soon: dict[str, Any] = {**CELERY_BEAT_SCHEDULE["purge sessions"], "schedule": 0.2}
     folder = tmp_path / "broker"
     folder.mkdir()

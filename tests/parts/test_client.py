@@ -8,6 +8,7 @@ from django.test import RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_sessionkit.visit import client as visit_client
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import (
     ACCEPT_LENGTH,
@@ -205,10 +206,12 @@ def page(**meta: Any) -> bool:
     [
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
         ("TEXT/HTML ; q=0.2 , */*;q=0.1", True),
-        ("text/*", True),
+        ("text/*", False),
         ("application/json", False),
         ("application/json, text/plain, */*", False),
-        ("*/*", True),
+        ("*/*", False),
+        ("text/html, */*; q=0.01", True),
+        ("application/json;q=0.5, text/html", True),
         ("application/json, text/html", False),
         ("application/json, */*;q=0.5", False),
         ("application/json, text/html;q=0.5", False),
@@ -222,14 +225,20 @@ def page(**meta: Any) -> bool:
         ("", False),
     ],
 )
-def test_what_accepts_html_and_does_not_prefer_json_is_a_page(accept: str, expected: bool):
+def test_what_names_html_and_does_not_prefer_json_is_a_page(accept: str, expected: bool):
     assert page(HTTP_ACCEPT=accept) is expected
 
 
 def test_the_browser_says_itself_whether_it_navigates():
     assert page(HTTP_ACCEPT="application/json", HTTP_SEC_FETCH_MODE="navigate")
+    assert page(HTTP_ACCEPT="*/*", HTTP_SEC_FETCH_MODE="navigate")
     assert not page(HTTP_ACCEPT="text/html", HTTP_SEC_FETCH_MODE="cors")
-    assert page()
+    assert not page(HTTP_SEC_FETCH_MODE="no-cors")
+
+
+def test_who_says_nothing_about_itself_is_a_script():
+    assert not page()
+    assert not page(HTTP_ACCEPT=None)
 
 
 # Headers that somebody has made up.
@@ -263,3 +272,30 @@ def test_no_more_of_an_accept_header_is_read_than_a_browser_sends():
     assert not is_page(request)
     request = RequestFactory().get("/", headers={"accept": "," * 100 + "text/html"})
     assert is_page(request)
+
+
+# A proxy that the site does not count.
+
+HINT = "Set SESSIONKIT_TRUSTED_PROXIES to the number of your proxies."
+
+
+@pytest.fixture
+def hints(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """A function that tells how often the log has hinted at a proxy, in a new process."""
+    monkeypatch.setattr(visit_client, "_has_hinted", False)
+    return lambda: sum(HINT in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("proxy", ["10.0.0.5", "127.0.0.1", "::1", ""])
+def test_the_log_says_once_that_a_proxy_is_not_counted(hints: Callable[[], int], proxy: str):
+    for _ in range(3):
+        found = client(REMOTE_ADDR=proxy, HTTP_X_FORWARDED_FOR="203.0.113.7\n, forged")
+        assert found.address == (proxy or None)
+    assert hints() == 1
+
+
+def test_a_header_that_a_visitor_has_made_up_is_no_proxy(hints: Callable[[], int]):
+    client(REMOTE_ADDR="8.8.8.8", HTTP_X_FORWARDED_FOR="10.0.0.5")
+    client(REMOTE_ADDR="10.0.0.5")
+    client(1, REMOTE_ADDR="10.0.0.5", HTTP_X_FORWARDED_FOR="203.0.113.7")
+    assert hints() == 0

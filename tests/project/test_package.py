@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 SITE = """
 import importlib.util
 
-for optional in ("redis", "django_redis", "celery", "ua_parser", "orjson"):
+for optional in ("redis", "django_redis", "celery", "ua_parser", "orjson", "pytest"):
     assert importlib.util.find_spec(optional) is None, optional
 
 import django
@@ -42,12 +42,16 @@ settings.configure(
     ],
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
     STATIC_URL="static/",
+    SILENCED_SYSTEM_CHECKS=["sessionkit.W014"],  # this site shows no messages
+    LOGIN_URL="https://sso.example/",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}},
 )
 django.setup()
 
 from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
+import django_sessionkit.backends.memory
+import django_sessionkit.testing.sessions
 from django.core.management import call_command
 from django.test import Client
 from django.test.utils import setup_test_environment

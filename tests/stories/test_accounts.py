@@ -19,6 +19,7 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.purging import purge_rows
 from tests import store
 from tests.accounts import CHANGED, DISABLED, alive, changed, disabled, listed, rows
+from tests.browsers import SCRIPT
 from tests.pages import press
 from tests.people import handle, is_in, is_out, sign_in
 from tests.store import SessionStore, travel
@@ -52,7 +53,7 @@ def test_an_account_that_is_disabled_has_no_sessions_and_gets_none_back(alice, b
     alice.set_password("secret")
     alice.save()
     assert is_out(laptop, DISABLED)
-    assert phone.get("/whoami/", headers={"accept": "application/json"}).json() == {
+    assert phone.get("/private/", headers=SCRIPT).json() == {
         "detail": DISABLED,
         "reason": "account_disabled",
     }
@@ -142,8 +143,8 @@ def test_what_sends_no_signal_is_noticed_within_an_interval(alice, bob, ended, e
     assert alive() == {gone, handle(other)}
     with travel(timedelta(seconds=61)):
         # A page that looks at the session alone: Django would not let request.user in anyway.
-        page = laptop.get("/read/", follow=True)
-    assert DISABLED in page.text
+        assert laptop.get("/read/").json() == {}
+    assert DISABLED in laptop.get("/login/").text
     assert ended == [({gone}, EndReason.ACCOUNT_DISABLED, None)]
     assert [row.end_reason for row in UserSession.objects.filter(pk=gone)] == ["account_disabled"]
     assert alive() == {handle(other)}
@@ -174,8 +175,8 @@ def test_a_password_that_is_changed_without_a_signal_ends_all_within_an_interval
     alice.set_password("better")
     User.objects.update(password=alice.password)
     with travel(timedelta(seconds=61)):
-        page = laptop.get("/read/", follow=True)
-    assert CHANGED in page.text
+        assert laptop.get("/read/").json() == {}
+    assert CHANGED in laptop.get("/login/").text
     assert ended == [({gone}, EndReason.PASSWORD_CHANGE, None)]
 
 
@@ -251,7 +252,8 @@ def test_a_store_that_is_down_is_no_reason_to_keep_an_account(
     assert ended == [({gone}, reason, None)]
     monkeypatch.undo()
     with travel(timedelta(seconds=61)):
-        assert "You were signed out because" in laptop.get("/read/", follow=True).text
+        assert laptop.get("/read/").json() == {}
+    assert "You were signed out because" in laptop.get("/login/").text
     assert not store.payloads()
 
 

@@ -187,7 +187,10 @@ def test_it_is_refused_what_others_are_refused(signed_in, policy, clock, how):
     elif how == "marked":
         UserSession.objects.update(ended_at=datetime.now(UTC), end_reason=EndReason.REVOKED)
     clock.move(seconds=60 if how == "marked" else 600)
-    reason = "revoked" if how == "marked" else how
-    for url in ("read", "poll"):
+    header = "Session-Locked" if how == "locked" else "Session-Ended"
+    reason = {"marked": "revoked", "locked": "idle"}.get(how, how)
+    key = key_of(browser)
+    for url, answer in (("read", b"{}"), ("poll", b"no news")):
+        browser.cookies["sessionid"] = key
         response = browser.get(f"/{browser.a}{url}/", headers=SCRIPT | BACKGROUND)
-        assert (response.status_code, response.json()["reason"]) == (401, reason)
+        assert (response.content, response.headers[header]) == (answer, reason)

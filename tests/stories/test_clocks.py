@@ -108,7 +108,7 @@ def until(holds):
 @pytest.mark.standard("ASVS-7.3.1", "ASVS-7.3.2", "WSTG-SESS-07")
 def test_the_clocks_of_the_stores_end_them_too(signed_in, policy, rules, reason):
     policy(**rules)
-    browser, began = signed_in(), time.monotonic()
+    began, browser = time.monotonic(), signed_in()
     assert SessionStore().exists(key_of(browser))
     until(lambda: not SessionStore().exists(key_of(browser)))
     assert time.monotonic() - began > 0.9
@@ -117,7 +117,7 @@ def test_the_clocks_of_the_stores_end_them_too(signed_in, policy, rules, reason)
 
 def test_the_clock_of_a_store_does_not_end_what_is_used(signed_in, policy):
     policy(idle=1)
-    browser, began = signed_in(), time.monotonic()
+    began, browser = time.monotonic(), signed_in()
 
     def used_for_longer():
         assert is_still_in(browser)

@@ -414,7 +414,7 @@ def test_another_request_after_a_new_secret_key_has_changed_it_already(new_secre
     browser = new_secret
     tab = browse_as(browser, key_of(browser))
     pending = at(step, lambda: is_in(browser))
-    if store.ON_REDIS or step in ("read", "note"):  # else both are in one transaction
+    if store.APART or step in ("read", "note"):  # else both are in one transaction
         assert is_in(tab)
         assert not pending
     assert is_in(browser)

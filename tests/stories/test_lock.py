@@ -79,8 +79,12 @@ def test_it_is_locked_after_so_long_without_activity(lockable, clock, seconds, o
 def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
     before, key = store.payloads(), key_of(locked)
     SEEN.clear()
-    response = locked.get(f"/{locked.a}look/?page=2")
-    assert leads_to_the_lock(response, f"?next=%2F{locked.a}look%2F%3Fpage%3D2")
+    response = locked.get(f"/{locked.a}look/")
+    assert response.content == b"seen"
+    assert "sessionid" not in response.cookies
+    assert "Cookie" in response.headers["Vary"]
+    response = locked.get(f"/{locked.a}private/?page=2")
+    assert leads_to_the_lock(response, f"?next=%2F{locked.a}private%2F%3Fpage%3D2")
     assert "Cookie" in response.headers["Vary"]
     assert "no-store" in response.headers["Cache-Control"]
     ((name, cart, lock),) = SEEN
@@ -91,7 +95,7 @@ def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
 
 
 def test_the_way_to_the_lock_is_no_longer_than_a_redirect_may_be(locked):
-    page = f"/{locked.a}look/"
+    page = "/forbidden/"
     long = f"{page}?q=" + "&" * 8000
     quoted = page.replace("/", "%2F")
     assert leads_to_the_lock(locked.get(long), f"?next={quoted}")
@@ -103,11 +107,16 @@ def test_the_way_to_the_lock_is_no_longer_than_a_redirect_may_be(locked):
 def test_a_script_is_told_that_it_is_locked(locked):
     for _ in range(2):
         response = locked.get(f"/{locked.a}look/", headers=SCRIPT)
+        assert response.content == b"seen"
+        assert response.headers["Session-Locked"] == "idle"
+        assert "sessionid" not in response.cookies
+        response = locked.get(f"/{locked.a}private/", headers=SCRIPT)
         assert response.status_code == 401
+        assert response.headers["Session-Locked"] == "idle"
         assert response.json() == {
             "detail": "This session is locked. Please confirm it is you.",
             "reason": "locked",
-            "url": f"{PROVE}?next=%2F{locked.a}look%2F",
+            "url": f"{PROVE}?next=%2F{locked.a}private%2F",
         }
         assert "sessionid" not in response.cookies
 
@@ -131,7 +140,8 @@ def test_the_password_opens_it_again(locked, clock):
 
 def test_to_look_at_a_locked_session_does_not_open_it(locked, clock):
     for _ in range(3):
-        assert leads_to_the_lock(locked.post(f"/{locked.a}look/"))
+        assert locked.post(f"/{locked.a}look/").content == b"seen"
+        assert leads_to_the_lock(locked.post(f"/{locked.a}private/"))
         clock.move(seconds=100)
     assert only_row().last_seen_at == only_row().started_at
 
@@ -157,7 +167,11 @@ def test_nothing_of_what_a_view_does_is_kept_while_it_is_locked(locked, act):
         # To clear() is nothing to wait for: it has no twin.
         a = "" if act == "clear" else locked.a
         response = locked.post(f"/{a}call{blindly}/")
-    assert leads_to_the_lock(response)
+    if act in ("fail", "cycle_key"):  # which keep nothing in any session
+        assert response.content == (b"out of order" if act == "fail" else b"done")
+        assert "sessionid" not in response.cookies
+    else:
+        assert leads_to_the_lock(response)
     assert store.payloads() == before
     prove_and_go_on(locked)
     assert locked.get(f"/{locked.a}read/").json() == {"cart": "teapot"}
@@ -189,7 +203,8 @@ def test_a_site_that_saves_every_request_leaves_it_alone_too(locked, settings, c
     settings.SESSION_SAVE_EVERY_REQUEST = True
     settings.CSRF_USE_SESSIONS = csrf_in_session
     before, key = store.payloads(), key_of(locked)
-    assert leads_to_the_lock(locked.get("/"), "?next=%2F")
+    assert locked.get("/").content == b"home"
+    assert leads_to_the_lock(locked.get("/private/"), "?next=%2Fprivate%2F")
     assert (store.payloads(), key_of(locked)) == (before, key)
 
 
@@ -228,7 +243,7 @@ def test_to_sign_out_of_it_ends_it(locked, how):
 @pytest.mark.standard("ASVS-7.3.2", "NIST-2.2.3", "NIST-REAUTH-2")
 def test_the_longest_time_ends_it_all_the_same(locked, clock):
     clock.move(seconds=HOUR - 600 - 1)
-    assert leads_to_the_lock(locked.post("/whoami/"))
+    assert leads_to_the_lock(locked.post("/private/"))
     clock.move(seconds=1)
     assert not only_row().is_locked
     assert told(locked) == "expired"
@@ -240,7 +255,7 @@ def test_so_does_the_age_of_cookies(signed_in, policy, clock, settings):
     policy(**LOCK)
     browser = signed_in()
     clock.move(seconds=899)
-    assert leads_to_the_lock(browser.post("/whoami/"))
+    assert leads_to_the_lock(browser.post("/private/"))
     clock.move(seconds=1)
     assert told(browser) == "expired"
 
@@ -387,7 +402,7 @@ def test_forms_work_where_their_tokens_are_in_the_session(browse, alice, policy,
 
     assert send("/login/", **CREDENTIALS).headers["Location"] == "/"
     clock.move(seconds=600)
-    assert leads_to_the_lock(browser.get("/"), "?next=%2F")
+    assert leads_to_the_lock(browser.get("/private/"), "?next=%2Fprivate%2F")
     assert send(PROVE, password="secret", next="/read/").headers["Location"] == "/read/"
     assert is_still_in(browser)
     clock.move(seconds=600)

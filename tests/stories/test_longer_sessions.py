@@ -6,7 +6,6 @@ import pytest
 from django.contrib.auth.models import User
 
 from django_sessionkit.backends.sealing import digest_of
-from django_sessionkit.models import StoredSession
 from tests import store
 from tests.calls import use
 from tests.people import is_still_in, key_of, only_row, told
@@ -19,12 +18,7 @@ YEAR = 365 * DAY
 
 def end_by_the_store(browser):
     """Return when the store forgets the session of a browser, in milliseconds."""
-    digest = digest_of(key_of(browser))
-    if store.ON_REDIS:
-        seconds, microseconds = store.client().time()  # its clock does not stand still
-        left = store.client().pttl(store._keys()[digest])
-        return 1000 * seconds + microseconds // 1000 + left
-    return StoredSession.objects.get(digest=digest).expires_at
+    return store.expiries()[digest_of(key_of(browser))]
 
 
 def agree(browser, seconds):

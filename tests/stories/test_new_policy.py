@@ -217,11 +217,12 @@ def test_who_is_over_the_new_limit_that_asks_chooses(signed_in, staff_have, alic
     clock.move(seconds=61)
     assert is_still_in(first)
     assert who(first) == "/account/sessions/limit/"
-    assert not UserSession.objects.get(pk=handle_of_waiting(first)).counts
+    row = UserSession.objects.get(pk=handle_of_waiting(first))
+    assert (row.counts, row.waits) == (False, True)
     url, gone = "/account/sessions/limit/", str(row_of(second).pk)
     assert first.post(url, {"session": [gone]}).status_code == 302
     assert cart(first) == "teapot"
-    assert row_of(first).counts
+    assert (row_of(first).counts, row_of(first).waits) == (True, False)
     assert not is_still_in(second)
 
 
@@ -240,6 +241,7 @@ def test_staff_who_act_as_somebody_are_not_limited(browse, signed_in, staff_have
     browser = browse()
     browser.cookies["sessionid"] = session.session_key
     acting = UserSession.objects.get(counts=False)
+    assert not acting.waits
     promote(alice)
     clock.move(seconds=61)
     assert is_in(browser)

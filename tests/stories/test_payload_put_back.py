@@ -1,9 +1,12 @@
 """A store that says too much: its clock is behind, or somebody writes to it."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from django_sessionkit.backends.sealing import digest_of
 from tests import store
+from tests.calls import use
 from tests.people import is_still_in, key_of, told
 from tests.store import DAY, HOUR, SessionStore
 
@@ -55,3 +58,14 @@ def test_what_is_over_by_its_facts_is_not_written_over_unread(signed_in, policy,
     put_back(browser, payload, touched_at)
     browser.get(f"/{browser.a}overwrite/")
     assert not is_still_in(browser)
+
+
+@pytest.mark.parametrize("moment", [0, 2**63 - 1] + ([] if store.ON_REDIS else [-(2**63)]))
+def test_moment_that_no_date_can_be_is_no_error(signed_in, clock, moment):
+    """Where a session ends on a date, its moments are dates, too."""
+    browser = signed_in()
+    use(browser, "set_expiry", datetime.now(UTC) + timedelta(days=3))
+    put_back(browser, store.payloads()[digest_of(key_of(browser))], moment)
+    clock.move(seconds=100)
+    assert is_still_in(browser)
+    assert is_still_in(browser)

@@ -35,7 +35,7 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.proofs import LONGEST
 from django_sessionkit.views import ReauthenticateView
 from tests import store
-from tests.browsers import SCRIPT
+from tests.browsers import PAGE, SCRIPT
 from tests.pages import LIST, OTHERS, PROVE, Strict, contrast, fields_of, said, style_sheet, words
 from tests.people import (
     CHROME,
@@ -228,7 +228,7 @@ def test_an_age_that_nobody_can_reach_is_an_error(laptop: Client):
 
 @pytest.mark.standard("ASVS-16.5.3")
 def test_a_session_of_another_engine_proves_nothing(alice: User):
-    request = RequestFactory().get("/pay/")
+    request = RequestFactory().get("/pay/", headers=PAGE)
     request.user, request.session = alice, ForeignSession()
     view = recent_authentication_required()(lambda request: HttpResponse("paid"))
     assert view(request)["Location"] == f"{PROVE}?next=/pay/"
@@ -241,7 +241,7 @@ def test_who_is_known_by_other_means_than_the_session_signs_in():
     MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.always_alice"]  # noqa: N806
     User.objects.create_user("alice")
     with override_settings(MIDDLEWARE=MIDDLEWARE):
-        robot = Client()
+        robot = Client(headers=PAGE)
         answer = robot.get("/pay/")
         assert answer["Location"] == "/login/?next=/pay/"
         User.objects.update(password="x")
@@ -370,7 +370,8 @@ def test_what_is_no_form_is_not_kept(stale: Client):
 
 @pytest.mark.parametrize("referer", ["https://evil.example/form", "javascript:alert(1)", "//evil"])
 def test_who_comes_from_elsewhere_is_not_led_back_there(stale: Client, referer: str):
-    relaxed = Client(headers={"user-agent": FIREFOX}, REMOTE_ADDR="192.0.2.1")
+    headers = {**PAGE, "user-agent": FIREFOX}
+    relaxed = Client(headers=headers, REMOTE_ADDR="192.0.2.1")
     relaxed.cookies = stale.cookies
     page = relaxed.post("/pay/", {"photo": FILE}, headers={"referer": referer})
     assert fields_of(page)["next"] == "/pay/"
@@ -460,7 +461,7 @@ def test_pages_are_neither_cached_nor_framed(stale: Client):
 
 def test_who_has_no_password_signs_in_again(stale: Client, alice: User):
     User.objects.update(password="!")
-    device = Client(headers={"user-agent": FIREFOX})
+    device = Client(headers={**PAGE, "user-agent": FIREFOX})
     device.force_login(User.objects.get())
     with travel(LATER):
         for url in ("/pay/", f"{PROVE}?next=/pay/"):
@@ -704,8 +705,8 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
     send(laptop, "/write/", {"cart": "teapot"})
     the_same, old_key = handle(laptop), key_of(laptop)
     with travel(TOO_LONG):
-        answer = laptop.get("/read/?page=2")
-        assert answer["Location"] == f"{PROVE}?next=%2Fread%2F%3Fpage%3D2"
+        answer = laptop.get("/private/?page=2")
+        assert answer["Location"] == f"{PROVE}?next=%2Fprivate%2F%3Fpage%3D2"
         page = laptop.get(answer["Location"])
         assert "Your session is locked" in words(page)
         assert "you go on where you were" in words(page)
@@ -715,10 +716,11 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
         page = prove(laptop, page, "wrong")
         assert page.status_code == 200
         assert "Your session is locked" in words(page)
-        assert laptop.get("/whoami/")["Location"].startswith(PROVE)
+        assert laptop.get("/private/")["Location"].startswith(PROVE)
         answer = prove(laptop, page)
-        assert (answer.status_code, answer["Location"]) == (302, "/read/?page=2")
-        assert laptop.get(answer["Location"]).json()["cart"] == "teapot"
+        assert (answer.status_code, answer["Location"]) == (302, "/private/?page=2")
+        assert laptop.get(answer["Location"]).text == "alice"
+        assert laptop.get("/read/").json()["cart"] == "teapot"
         assert handle(laptop) == the_same
         assert key_of(laptop) != old_key
         assert laptop.get("/pay/").status_code == 200  # it is a recent proof
@@ -744,7 +746,7 @@ def test_a_locked_session_is_not_opened_on_another_device(
         assert said(answer) == ["You were signed out because you were inactive for a while."]
         assert answer.cookies["sessionid"]["max-age"] == 0
         assert UserSession.objects.get().end_reason == EndReason.IDLE
-        assert laptop.get("/whoami/")["Location"].startswith("/login/")
+        assert laptop.get("/private/")["Location"].startswith("/login/")
 
 
 def test_a_newer_version_of_the_browser_is_the_same_device(
@@ -802,11 +804,11 @@ def test_a_session_that_moved_is_asked_for_its_password(alice: User, policy: Cal
     laptop = sign_in(alice)
     send(laptop, "/write/", {"cart": "teapot"})
     laptop.defaults["HTTP_USER_AGENT"] = CHROME
-    answer = laptop.get("/read/")
-    assert answer["Location"] == f"{PROVE}?next=%2Fread%2F"
+    answer = laptop.get("/private/")
+    assert answer["Location"] == f"{PROVE}?next=%2Fprivate%2F"
     page = laptop.get(answer["Location"])
     assert "Is it still you?" in words(page)
-    assert prove(laptop, page)["Location"] == "/read/"
+    assert prove(laptop, page)["Location"] == "/private/"
     assert laptop.get("/read/").json()["cart"] == "teapot"
 
 
@@ -849,7 +851,7 @@ def test_sites_where_every_page_asks_for_a_sign_in_have_locks_too(
 @pytest.mark.standard("NIST-SB-10")
 def test_all_of_it_works_with_csrf_tokens_in_the_session(alice: User, policy: Callable[..., None]):
     policy(**IDLE)
-    laptop = Client(enforce_csrf_checks=True, headers={"user-agent": FIREFOX})
+    laptop = Client(enforce_csrf_checks=True, headers={**PAGE, "user-agent": FIREFOX})
     page = laptop.get("/login/")
     (csrf,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
     form = {"csrfmiddlewaretoken": csrf, "username": "alice", "password": "secret"}

@@ -8,12 +8,15 @@ from django.db import connection
 
 from django_sessionkit.models import UserSession
 from tests import store
-from tests.interleaving import held_open
-from tests.people import is_still_in, key_of, only_row, who
-from tests.store import SessionStore
+from tests.browsers import browse_as, put
+from tests.interleaving import HOLDS_ROWS, be_impatient, held_open
+from tests.people import CHROME, FIREFOX, is_still_in, key_of, only_row, who
+from tests.renewals import AFTER, DUE, GRACE, renewed, seen
+from tests.store import SessionStore, later
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
+    pytest.mark.isolation,
     pytest.mark.site("tests.calls"),
 ]
 
@@ -21,9 +24,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def impatient():
     """Whoever waits for a lock fails, and does not wait for the end of the test."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '1s'")
+    be_impatient()
     yield
     connection.close()
 
@@ -59,11 +60,21 @@ def test_page_of_a_session_that_a_job_holds_does_not_wait_and_stays_due(
     with held_open(lambda: job(browser)):
         assert is_still_in(browser)
     assert "did not answer" not in caplog.text
-    if connection.vendor == "postgresql" and not (store.ON_REDIS and job is saves):
+    if HOLDS_ROWS and not (store.APART and job is saves):
         assert only_row().last_seen_at == before
         clock.move(seconds=1)
         assert is_still_in(browser)
         assert only_row().last_seen_at == before + timedelta(seconds=101)
+
+
+def test_page_of_a_visitor_whose_session_a_job_holds_does_not_wait(browse, clock, caplog):
+    browser = browse()
+    put(browser, cart="teapot")
+    clock.move(seconds=100)
+    with held_open(lambda: saves(browser)):
+        who(browser)
+    assert "did not answer" not in caplog.text
+    assert SessionStore(key_of(browser)).load() == {"cart": "teapot", "news": "many"}
 
 
 @pytest.mark.parametrize("ways", [["PRESENT"], ["REMOVED"]])
@@ -102,3 +113,37 @@ def test_page_whose_password_has_changed_does_not_wait_for_the_row(signed_in, cl
     with held_open(lambda: joins(browser)):
         assert who(browser) != "alice"
     assert "did not answer" not in caplog.text
+
+
+def test_page_in_another_browser_does_not_wait_to_be_refused(signed_in, policy, clock, caplog):
+    policy(bind=("browser",), on_change="end")
+    browser = signed_in(**{"user-agent": FIREFOX})
+    clock.move(seconds=1)
+    thief = browse_as(browser, key_of(browser))
+    with held_open(lambda: joins(browser)):
+        assert who_by(thief, CHROME) != "alice"
+    assert "did not answer" not in caplog.text
+    assert who_by(browse_as(browser, key_of(browser)), CHROME) != "alice"
+    assert only_row().ended_at is not None
+
+
+def test_page_by_an_old_copy_of_the_key_does_not_wait_to_be_refused(
+    shopper, policy, caplog, reused
+):
+    """What is noticed meanwhile is reported, and the session is ended next time."""
+    policy(renew_after=AFTER, renew_grace=GRACE)
+    browser = shopper()
+    old = renewed(browser)
+    seen(browser)
+    with later(DUE + 900):
+        with held_open(lambda: joins(browser)):
+            assert who(browse_as(browser, old)) != "alice"
+        assert "did not answer" not in caplog.text
+        assert len(reused) == 1
+        assert who(browse_as(browser, old)) != "alice"
+        assert only_row().end_reason == "reused"
+        assert not is_still_in(browser)
+
+
+def who_by(browser, user_agent):
+    return browser.get("/whoami/", headers={"user-agent": user_agent}).content.decode()

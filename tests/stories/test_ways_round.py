@@ -157,7 +157,7 @@ def test_a_session_is_locked_where_the_site_has_not_our_pages(
         url for url in site if getattr(url, "app_name", "") != "django_sessionkit"
     )
     with travel(timedelta(minutes=20)):
-        assert browser.get("/whoami/").headers["Location"] == "/login/?next=%2Fwhoami%2F"
+        assert browser.get("/private/").headers["Location"] == "/login/?next=%2Fprivate%2F"
 
 
 @pytest.fixture
