@@ -12,7 +12,7 @@ from typing import Any, cast
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.utils import flatten_fieldsets, unquote
+from django.contrib.admin.utils import display_for_value, flatten_fieldsets, unquote
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.contrib.auth import get_permission_codename, get_user_model, logout
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
@@ -140,7 +140,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     the sessions of superusers.
     """
 
-    list_display = ["user", "device", "state", "ip", "started_at", "last_seen_at"]
+    list_display = ["user", "device", "state", "ip", "signed_in", "last_seen_at"]
     list_display_links = ["device"]
     list_filter = [UserFilter, StateFilter, "end_reason", "started_at", "last_seen_at"]
     search_help_text = _("A user, or a whole address.")
@@ -160,7 +160,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "address",
         "user_agent",
         "support",
-        "started_at",
+        "signed_in",
         "authenticated_at",
         "last_seen_at",
         "idle_at",
@@ -193,6 +193,11 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if session.place:
             return f"{address}, {gettext('roughly %(place)s') % {'place': session.place}}"
         return address
+
+    @admin.display(description=_("signed in"))
+    def signed_in(self, session: UserSession) -> str:
+        time = display_for_value(session.started_at, "")
+        return gettext("before %(time)s") % {"time": time} if session.adopted_at else time
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[UserSession]:
         return super().get_queryset(request).select_related("user")

@@ -2,8 +2,8 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009 and W013 ask a server:
-they ask Redis, and run with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009, W013 and W021 ask a
+server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +14,11 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
-from django.db import router
+from django.db import connections, router
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
+from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
 from django_sessionkit.visit.redirects import sign_in_url
@@ -80,6 +81,10 @@ MESSAGES = {
         "Users are written to the database {users!r}, and their sessions to {sessions!r}.",
         "Let DATABASE_ROUTERS send django_sessionkit to {users!r}: queries join the two tables.",
     ),
+    "E015": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, which cannot be imported: {error}.",
+        "Name a module with a SessionStore, as SESSION_ENGINE does, and install what it needs.",
+    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
@@ -115,6 +120,10 @@ MESSAGES = {
     "W018": (
         "CACHES[{alias!r}] has a KEY_FUNCTION, which does not change the keys of sessions.",
         "Set SESSIONKIT_REDIS_PREFIX to tell sites apart, and leave KEY_FUNCTION out.",
+    ),
+    "W022": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
+        "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
     ),
     # Of check_deployment().
     "W005": (
@@ -154,12 +163,17 @@ MESSAGES = {
         "The Redis of SESSION_CACHE_ALIAS = {alias!r} did not answer, so it was not checked.",
         'Start it, or correct CACHES[{alias!r}]["LOCATION"]. Then check once more.',
     ),
+    "W021": (
+        "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
+        "Run migrate, or remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
+    ),
 }
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 DJANGOS_ENGINES = "django.contrib.sessions.backends."
 MEMORY = "django_sessionkit.backends.memory"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
+RETURNING = "django_sessionkit.leaving.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
 
 # What it takes for a message to reach a page.
@@ -189,6 +203,10 @@ def _are_paths(value: object) -> bool:
     return all(isinstance(path, str) and path.startswith("/") for path in paths)
 
 
+def _are_engines(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
+
+
 # The valid values of every setting in conf.py: a range of whole numbers, or their description and a
 # function that recognises them.
 VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
@@ -200,6 +218,7 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
+    "SESSIONKIT_ADOPT_FROM": ("a list of engines, as SESSION_ENGINE names one", _are_engines),
 }
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
@@ -216,8 +235,9 @@ PREFIXES: dict[str, dict[str, Any]] = {
 
 
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    store = _engine(kwargs.get("databases"))
-    return [*_apps(), *store, *_middleware(), *_messages(), *_settings(), *_cookie(), *_urls()]
+    databases = kwargs.get("databases")
+    found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
+    return [*found, *_adoption(databases), *_cookie(), *_urls()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -246,6 +266,8 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
         yield _message("E001", engine=engine, error=error)
     else:
         if ENGINE not in _lineage(store):
+            if RETURNING in settings.MIDDLEWARE:
+                return
             # A warning for Django's: with errors, the tables could not be removed on the way back.
             name = "W012" if engine.startswith(DJANGOS_ENGINES) else "E002"
             yield _message(name, engine=engine)
@@ -264,7 +286,7 @@ def _middleware() -> Iterator[checks.CheckMessage]:
     session_middleware, lineage = order[sessions[0]]
     if len(sessions) > 1:
         yield _message("E004", middleware=", ".join(order[place][0] for place in sessions))
-    elif MIDDLEWARE not in lineage:
+    elif MIDDLEWARE not in lineage and session_middleware != RETURNING:
         yield _message("W001", middleware=session_middleware)
 
     needs_session = {
@@ -352,6 +374,24 @@ def _has_our_pages() -> bool:
     except NoReverseMatch:
         return False
     return True
+
+
+def _adoption(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
+    named = conf.SESSIONKIT_ADOPT_FROM
+    for path in named if _are_engines(named) else ():
+        if path == settings.SESSION_ENGINE:
+            yield _message("W022", engine=path)
+            continue
+        try:
+            engine = engine_of(path)
+        except Exception as error:  # an app that is not installed, or whatever its modules raise
+            yield _message("E015", engine=path, error=error)
+            continue
+        if databases and isinstance(engine, Table):
+            table = engine.model._meta.db_table
+            connection = connections[router.db_for_write(engine.model)]
+            if table not in connection.introspection.table_names():
+                yield _message("W021", engine=path, table=table)
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:

@@ -19,6 +19,13 @@ def as_datetime(milliseconds: int) -> datetime:
     return value if settings.USE_TZ else timezone.make_naive(value)
 
 
+def as_milliseconds(value: datetime) -> int:
+    """Return a datetime, aware or naive as USE_TZ says, as milliseconds since the epoch."""
+    return int(
+        (value if timezone.is_aware(value) else timezone.make_aware(value)).timestamp() * 1000
+    )
+
+
 class Lifetime(NamedTuple):
     """Until when a session lives, in milliseconds since the epoch."""
 

@@ -61,6 +61,12 @@ class Settings:
         not count as activity."""
         return getattr(settings, "SESSIONKIT_BACKGROUND", ())
 
+    @cached_property
+    def SESSIONKIT_ADOPT_FROM(self) -> Sequence[str]:
+        """The engines that sessions move from, when they are used next. They are named as in
+        SESSION_ENGINE, and asked in this order for what SESSION_ENGINE does not have."""
+        return getattr(settings, "SESSIONKIT_ADOPT_FROM", ())
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} is read from Django's settings: set it there.")
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
 
 from django_sessionkit import answers
+from django_sessionkit.adoption import may_be_signed
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.storage import Storage
@@ -30,7 +31,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if not self.is_our_engine:
             super().process_request(request)
             return
-        session: Any = self.SessionStore(cookies.read(request))
+        session: Any = self.SessionStore(cookies.read(request, may_be_signed))
         request.session = session
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
         session.background = is_background(request)

@@ -22,6 +22,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import ranges
+from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.ranges import WalkableQuerySet
 from django_sessionkit.signals import sessions_ended
@@ -41,14 +42,25 @@ def get_session_store() -> type[Storage]:
     return store
 
 
-def uuid7() -> uuid.UUID:
+def get_session_stores() -> list[type[Storage]]:
     """
-    Return a UUID of version 7 (RFC 9562 §5.7). Such UUIDs sort by the time at which they were made.
+    Return the ``SessionStore`` classes of this package that have sessions: that of SESSION_ENGINE,
+    and of the engines in SESSIONKIT_ADOPT_FROM, from which not all sessions have moved yet.
+    """
+    engines = [settings.SESSION_ENGINE, *conf.SESSIONKIT_ADOPT_FROM]
+    stores = [import_module(engine).SessionStore for engine in engines]
+    return [store for store in stores if issubclass(store, Storage)]
+
+
+def uuid7(at: int | None = None) -> uuid.UUID:
+    """
+    Return a UUID of version 7 (RFC 9562 §5.7). Such UUIDs sort by the time at which they were made,
+    or by ``at``, in nanoseconds since the epoch.
 
     A UUID has 48 bits of milliseconds since the epoch, 12 bits of the fraction of the current
     millisecond (§6.2, method 3), and 62 random bits. Python has its own uuid7() from 3.14 on.
     """
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    milliseconds, nanoseconds = divmod(time.time_ns() if at is None else at, 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
     version, variant = 7 << 76, 0b10 << 62
     noise = int.from_bytes(os.urandom(8)) >> 2
@@ -118,7 +130,6 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         ValueError if the reason is not one of EndReason.
         """
         reason = EndReason(reason)
-        store = get_session_store()
         rows = self.primary()
         now = timezone.now()
         found = list(rows.filter(ended_at=None).values_list("pk", "expires_at", "idle_at"))
@@ -145,7 +156,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             in_atomic_block = connections[rows.db].in_atomic_block
             try:
                 with transaction.atomic(rows.db) if in_atomic_block else nullcontext():
-                    store.call(store.remove, digests)
+                    remove_from_stores(digests)
             except StoreUnavailable as error:
                 unavailable = error
             announce(revoked, reason, by)
@@ -185,14 +196,32 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         return list(ended.filter(ended_at=when).values_list("pk", flat=True))
 
 
+def alive_in_stores(digests: list[str]) -> set[str]:
+    """Return those of the digests under which a session is stored. Raises StoreUnavailable."""
+    if not digests:
+        return set()
+    return set().union(*(store.call(store.peek, digests) for store in get_session_stores()))
+
+
+def remove_from_stores(digests: list[str]) -> None:
+    """Remove the sessions with these digests. Raises StoreUnavailable, after asking all stores."""
+    unavailable = None
+    for store in get_session_stores():
+        try:
+            store.call(store.remove, digests)
+        except StoreUnavailable as error:
+            unavailable = error
+    if unavailable:
+        raise unavailable
+
+
 def still_stored(rows: "list[UserSession]") -> "list[UserSession]":
     """
     Return those of these rows whose sessions the store still has. One round trip.
 
     Raises StoreUnavailable if the store does not answer.
     """
-    store = get_session_store()
-    alive = store.call(store.peek, [row.digest for row in rows]) if rows else ()
+    alive = alive_in_stores([row.digest for row in rows])
     return [row for row in rows if row.digest in alive]
 
 
@@ -238,8 +267,12 @@ class UserSession(models.Model):
         db_constraint=False,
     )
     digest = models.CharField(max_length=64, editable=False)
+    # Of a session that was adopted, the user has signed in at some time before this.
     started_at = models.DateTimeField(_("signed in"))
-    authenticated_at = models.DateTimeField(_("last proved who they are"))
+    # None: the session was adopted, and the user has not proved it since.
+    authenticated_at = models.DateTimeField(_("last proved who they are"), null=True)
+    # When the session was adopted from another engine, by SESSIONKIT_ADOPT_FROM.
+    adopted_at = models.DateTimeField(_("moved here"), null=True)
     last_seen_at = models.DateTimeField(_("last active"))
     expires_at = models.DateTimeField(_("expires"))
     ip = models.GenericIPAddressField(_("address"), null=True, unpack_ipv4=True)

@@ -22,8 +22,9 @@ from django_sessionkit.models import (
     StoredSession,
     UserSession,
     UserSessionQuerySet,
-    get_session_store,
+    alive_in_stores,
     mark_ended,
+    remove_from_stores,
 )
 from django_sessionkit.ranges import Progress
 
@@ -66,17 +67,18 @@ def purge_rows(progress: Progress | None = None) -> int:
 
 def _close_gone(part: UserSessionQuerySet) -> None:
     """Mark the rows ended of sessions that the store does not have any more."""
-    store, now = get_session_store(), timezone.now()
+    now = timezone.now()
     # Skip rows that were active within the last interval: their next touch checks them, and
     # the session of a new one may not be stored yet.
     quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
     silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
     if digests := list(silent.values_list("digest", flat=True)):
-        gone = silent.filter(digest__in=set(digests) - store.call(store.peek, digests))
+        gone = silent.filter(digest__in=set(digests) - alive_in_stores(digests))
         expired = gone.filter(expires_at__lte=now)
         mark_ended(expired.filter(IDLE), EndReason.IDLE, at=F("expires_at"))
         mark_ended(expired, EndReason.EXPIRED, at=F("expires_at"))
-        mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
+        if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
+            mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
 
 
 def _end_disabled(part: UserSessionQuerySet) -> None:
@@ -87,10 +89,9 @@ def _end_disabled(part: UserSessionQuerySet) -> None:
 
 def _confirm_removals(part: UserSessionQuerySet) -> None:
     """Remove the sessions that were ended, as far as nobody has confirmed that they are gone."""
-    store = get_session_store()
     unconfirmed = part.filter(expires_at__gt=F("ended_at"))
     if digests := list(unconfirmed.values_list("digest", flat=True)):
-        store.call(store.remove, digests)
+        remove_from_stores(digests)
         unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
 
 

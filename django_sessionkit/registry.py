@@ -10,6 +10,7 @@ function takes both.
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from datetime import datetime
 from typing import Any
 
 from django.db import connections, transaction
@@ -19,6 +20,7 @@ from django.utils import timezone
 from django_sessionkit import models
 from django_sessionkit.accounts import has_password_of, is_disabled, user_of
 from django_sessionkit.clock import Lifetime, as_datetime
+from django_sessionkit.conf import conf
 from django_sessionkit.limits import make_room
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.policy import Policy
@@ -60,7 +62,7 @@ def enter(
             user_id=user_id,
             digest=digest,
             started_at=started,
-            authenticated_at=as_datetime(authenticated_at),
+            authenticated_at=_moment(authenticated_at),
             last_seen_at=started,
             ip=client.address if client else None,
             user_agent=client.user_agent if client else "",
@@ -92,7 +94,7 @@ def enter_support(handle: str, authenticated_at: int, lifetime: Lifetime) -> Non
     """Note in a row that staff act as its user: it does not count towards the limit, and tells what
     they have proved."""
     row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
-    proved = as_datetime(authenticated_at)
+    proved = _moment(authenticated_at)
     row.update(
         counts=False,
         waits=False,
@@ -100,6 +102,11 @@ def enter_support(handle: str, authenticated_at: int, lifetime: Lifetime) -> Non
         authenticated_at=proved,
         **lifetime.as_columns(),
     )
+
+
+def _moment(authenticated_at: int) -> datetime | None:
+    """Return the value of the column, which is None where nobody knows of a proof."""
+    return as_datetime(authenticated_at) if authenticated_at else None
 
 
 def stay_within(handle: str, policy: Policy) -> bool:
@@ -226,7 +233,7 @@ def rekey(
         row.update(
             digest=new,
             last_seen_at=as_datetime(at),
-            authenticated_at=as_datetime(authenticated_at),
+            authenticated_at=_moment(authenticated_at),
             **flags,
             **lifetime.as_columns(),
         )
@@ -268,12 +275,15 @@ def call_replaced(handle: str) -> None:
 def row_of_missing(digest: str) -> UserSession | None:
     """
     Return the row of a session that the store does not have, and mark it ended if it was not.
-    Return None for the session of a visitor, or one that a parallel request has given another key.
+    Return None for the session of a visitor, or one that a parallel request has given another key,
+    or may have moved.
     """
     rows = UserSession.objects.primary()
     row = rows.filter(digest=digest).first()
     if row and row.ended_at is None:
         has_expired = row.expires_at <= timezone.now()
+        if conf.SESSIONKIT_ADOPT_FROM and not has_expired:
+            return None  # it may just be moving back, to a process with another engine
         reason = row.expiry_reason if has_expired else EndReason.LOST
         _end_if_free(row.pk.hex, reason)
         row = rows.filter(pk=row.pk).first()

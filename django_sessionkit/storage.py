@@ -26,7 +26,7 @@ that acknowledges a write has it, and its next read, from wherever, finds it.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -43,6 +43,15 @@ T = TypeVar("T")
 class Stored(NamedTuple):
     payload: bytes  # as it was given: bytes, not a memoryview
     touched_at: int
+
+
+class StoredFully(NamedTuple):
+    """All that is stored of a session."""
+
+    digest: str
+    payload: bytes
+    touched_at: int
+    expires_at: int
 
 
 class Storage(ABC):
@@ -170,6 +179,34 @@ class Storage(ABC):
 
         Raises StoreUnavailable: use call() for what may find the storage unavailable.
         """
+
+    # Verbs that are made of the others. An engine can have better ones.
+
+    @classmethod
+    def insert_all(cls, sessions: Collection[StoredFully]) -> None:
+        """Do what insert() does for each of these sessions. What is there already stays."""
+        for session in sessions:
+            cls.insert(*session)
+
+    @classmethod
+    def take(cls, digest: str, expected: bytes) -> bool:
+        """
+        Remove a session if its version is the one that is expected. Return False, and change
+        nothing, if the digest is unknown, expired, or stores another version by now.
+        """
+        if not cls.replace(digest, b"", 1, expected):
+            return False
+        cls.remove([digest])
+        return True
+
+    @classmethod
+    def scan(cls) -> tuple[int, Iterator[list[StoredFully]]] | None:
+        """
+        Return all sessions that have not expired, in small parts, and about how many parts there
+        are. A session that moves meanwhile may be missing, or be there twice. None: the storage
+        cannot list what it has.
+        """
+        return None
 
     @classmethod
     def is_within_reach(cls, digest: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from tests.store import SessionStore
+from django_sessionkit.storage import Storage
 
 Act = Callable[[], Any]
 
@@ -46,9 +46,10 @@ def after(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) -> 
     return left
 
 
-def _replace(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, by: Callable[..., Any]):
+def _replace(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, by: Callable[..., Any]):
     # The steps of a store are static or class methods, which getattr() has bound already.
-    monkeypatch.setattr(owner, step, staticmethod(by) if owner is SessionStore else by)
+    is_store = isinstance(owner, type) and issubclass(owner, Storage)
+    monkeypatch.setattr(owner, step, staticmethod(by) if is_store else by)
 
 
 NO_QUOTES = str.maketrans("", "", '"`')  # of PostgreSQL and SQLite, and of MariaDB

@@ -177,6 +177,26 @@ def serve_example(
     raise RuntimeError(f"The example project did not come up:\n{_end_of(log)}")
 
 
+@contextlib.contextmanager
+def serve(module: str, log: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """
+    Run a module that serves on the port in its first argument, and yield its URL. Append its output
+    to ``log``.
+    """
+    with log.open("ab") as output:
+        for _ in range(3):
+            port = free_port()
+            command = [sys.executable, "-m", module, str(port)]
+            server = _spawn(command, PROJECT, log=output.fileno(), env=env)
+            try:
+                if _came_up(server, partial(_answers, port)):
+                    yield f"http://{HOST}:{port}"
+                    return
+            finally:
+                _stop(server)
+    raise RuntimeError(f"{module} did not come up:\n{_end_of(log)}")
+
+
 def free_port() -> int:
     """Return a free port."""
     while True:

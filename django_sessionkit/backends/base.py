@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from django_sessionkit import clock
 from django_sessionkit.backends.flows import Flow, arun, run
+from django_sessionkit.backends.returning import Returning
 from django_sessionkit.backends.saving import Saving
 from django_sessionkit.backends.sealing import as_key
 from django_sessionkit.backends.touching import Touching
@@ -39,7 +40,7 @@ EXPIRY = "_session_expiry"
 T = TypeVar("T")
 
 
-class SessionStore(Saving, Touching):
+class SessionStore(Saving, Touching, Returning):
     # What this kit adds.
 
     @property

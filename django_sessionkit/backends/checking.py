@@ -10,6 +10,7 @@ from django_sessionkit.backends.facts import FAMILY, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.former_keys import FormerKeys
 from django_sessionkit.backends.records import Data, Record
+from django_sessionkit.conf import conf
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
@@ -57,7 +58,8 @@ class Checking(FormerKeys):
                 if again is not None and again.payload != record.payload:
                     return Again()
                 yield self.remove, [digest]
-                return Missing(digest)
+                # If its row went with the transaction of a view, the session is still elsewhere.
+                return Again() if conf.SESSIONKIT_ADOPT_FROM else Missing(digest)
             self._privileges_changed = row.renew
         if resuming or not facts.bound:
             return None

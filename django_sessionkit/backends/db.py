@@ -5,21 +5,21 @@ instance in between (measured on PostgreSQL: a cursor costs 1.6 times the bare d
 # ruff: noqa: S608 (the statements are put together from constants; values are parameters)
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from django.db import OperationalError, connections, router, transaction
+from django.db import OperationalError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
-from django_sessionkit import clock
+from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
 from django_sessionkit.purging import purge_payloads
 from django_sessionkit.ranges import Progress
-from django_sessionkit.storage import Stored
+from django_sessionkit.storage import Stored, StoredFully
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -38,6 +38,7 @@ TOUCH = f"UPDATE {TABLE} SET touched_at = %s, expires_at = %s WHERE"
 # MySQL takes the rows to update from a derived table only, if they are in the same table.
 FREE = f"id = (SELECT id FROM (SELECT id FROM {TABLE} WHERE {{}} FOR UPDATE SKIP LOCKED) AS free)"
 REMOVE = f"DELETE FROM {TABLE} WHERE digest IN"
+TAKE = f"DELETE FROM {TABLE} WHERE {ALIVE} AND {VERSION}"
 PEEK = f"SELECT digest FROM {TABLE} WHERE expires_at > %s AND digest IN"
 # What MySQL says to one of those who wait for each other. InnoDB sees circles easily, for it also
 # locks what is between two rows: https://dev.mysql.com/doc/refman/8.4/en/innodb-deadlocks.html
@@ -108,6 +109,24 @@ class SessionStore(base.SessionStore):
             return {digest for (digest,) in cursor.fetchall()}
 
     @classmethod
+    def insert_all(cls, sessions: Collection[StoredFully]) -> None:
+        if sessions:
+            ops = _connection().ops
+            verb = ops.insert_statement(on_conflict=OnConflict.IGNORE)
+            suffix = ops.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
+            with _connection().cursor() as cursor:
+                cursor.executemany(f"{verb} {INSERT} {suffix}", [*sessions])
+
+    @classmethod
+    def take(cls, digest: str, expected: bytes) -> bool:
+        return _execute(TAKE, [digest, clock.now(), expected])
+
+    @classmethod
+    def scan(cls) -> tuple[int, Iterator[list[StoredFully]]]:
+        walk = StoredSession.objects.walk()
+        return StoredSession.objects.primary().count() // ranges.ROWS + 1, map(_stored_in, walk)
+
+    @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
         deleted = cls.call(purge_payloads, progress)
         logger.info("Purged %d expired sessions", deleted)
@@ -116,6 +135,12 @@ class SessionStore(base.SessionStore):
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:
         return transaction.atomic(using=_connection().alias)
+
+
+def _stored_in(part: "models.QuerySet[StoredSession]") -> list[StoredFully]:
+    rows = part.filter(expires_at__gt=clock.now())
+    found = rows.values_list("digest", "payload", "touched_at", "expires_at")
+    return [StoredFully(digest, bytes(payload), *at) for digest, payload, *at in found]
 
 
 def _connection() -> BaseDatabaseWrapper:

@@ -21,6 +21,8 @@ from django_sessionkit.visit.interruptions import Lock
 END_OF_TIME = 253_402_214_400_000
 # How long somebody has to make room for a sign-in that is over the limit, in milliseconds.
 TIME_TO_CHOOSE = 15 * 60 * 1000
+# How long the former key of a session is recognised once its new key was seen, in milliseconds.
+RECOGNISED = 24 * 60 * 60 * 1000
 # The activity of a short session is written this many times in its life without activity, so that
 # use keeps the session alive.
 SHARE = 10

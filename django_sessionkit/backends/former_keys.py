@@ -8,19 +8,19 @@ else has one.
 import logging
 import uuid
 
-from django.contrib.sessions.backends.base import SessionBase
-
 from django_sessionkit import clock, registry
+from django_sessionkit.backends.adopting import Adopting
+from django_sessionkit.backends.exchanging import is_moving
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record, Resolved, found
 from django_sessionkit.backends.sealing import SessionKey, successor_of, version_of
 from django_sessionkit.clock import as_datetime
+from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_key_reused
-from django_sessionkit.storage import Storage
 from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.interruptions import Missing, Unopened
 
@@ -32,11 +32,7 @@ READS = 3
 LONG_AGO = 1
 
 
-class FormerKeys(Storage, SessionBase):
-    # The middleware sets this. None where there is no request (tests, a shell, Channels): a session
-    # that is used there is not touched, and what is known about its device is kept.
-    client: Client | None = None
-
+class FormerKeys(Adopting):
     def _resolve(self, key: SessionKey, again: bool = False) -> Flow[Resolved]:
         """
         Return the session with this key, or the one that a former key leads to. ``again``: others
@@ -50,6 +46,7 @@ class FormerKeys(Storage, SessionBase):
         leads to its session for as long as there is a trace.
         """
         is_visitor = self.client is not None
+        given = key
         read = self.read_again if again and not self.native_async else self.read
         former: Record | None = None  # what lies under the key, if that is a former one
         is_delivered, reads = False, 0
@@ -57,6 +54,8 @@ class FormerKeys(Storage, SessionBase):
             reads += 1
             key.prepare()  # before the wait for the store: after it, everything takes longer
             stored = yield read, key.digest
+            if conf.SESSIONKIT_ADOPT_FROM and (stored is None or is_moving(stored.payload)):
+                key, stored = yield from self._adopt(key)
             if stored is None:
                 return Missing(key.digest)
             here = found(stored, key, self.serializer)
@@ -74,7 +73,7 @@ class FormerKeys(Storage, SessionBase):
             former = former or here.record
             key = successor_of(key, facts.successor)
         if former is None:
-            return here
+            return here if key is given else here._replace(came_by=given.digest)
         return here._replace(came_by=former.digest, is_delivered=is_delivered)
 
     def _reused(self, former: Record) -> Flow[Missing | None]:
@@ -97,8 +96,9 @@ def end_and_report(handle: uuid.UUID, authenticated_at: int, client: Client | No
     since ``authenticated_at`` who they are: the former keys from before lead nowhere.
     """
     proved_at = as_datetime(authenticated_at)
-    sessions = UserSession.objects.primary().filter(pk=handle, authenticated_at__lte=proved_at)
-    free = registry.free(handle.hex).filter(authenticated_at__lte=proved_at)
+    sessions = UserSession.objects.primary().filter(pk=handle)
+    sessions = sessions.exclude(authenticated_at__gt=proved_at)
+    free = registry.free(handle.hex).exclude(authenticated_at__gt=proved_at)
     try:
         is_news = free.revoke(EndReason.REUSED) > 0
     except StoreUnavailable:  # the row was marked before

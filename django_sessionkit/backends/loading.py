@@ -30,15 +30,13 @@ TRIES = 30
 
 class Loading(Checking):
     _session_cache: Data  # Django's: the dictionary that the view holds, once it is loaded
-    # This request is no activity of its user's: see decorators.py.
-    background = False
     # The receiver of user_logged_in sets this, to spare a query.
     signing_in: AbstractBaseUser | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(as_key(session_key))
         # What the middleware asks afterwards.
-        self.interruption: Interruption | None = None
+        self.interruption = None
         self.slid = False  # the expiry has slid, so the cookie's should too
         self.has_new_key = False  # the session has another key than the cookie
         self._given_key = self._session_key

@@ -8,7 +8,9 @@ compressor and key prefix are not involved. A replica is never asked, because re
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from operator import methodcaller
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis import exceptions
 from redis.cluster import RedisCluster
 
+from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import (
@@ -31,7 +34,7 @@ from django_sessionkit.backends.redis_clients import (
 )
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.conf import conf
-from django_sessionkit.storage import Stored, no_answer
+from django_sessionkit.storage import Stored, StoredFully, no_answer
 
 
 class Script(NamedTuple):
@@ -168,6 +171,25 @@ class SessionStore(base.SessionStore):
         return await arun(_touch(digest, touched_at, expires_at, expected), aask)
 
     @classmethod
+    def insert_all(cls, sessions: Collection[StoredFully]) -> None:
+        if len(sessions) == 1:
+            super().insert_all(sessions)  # which knows what node is down
+            return
+        pipeline = sync_client().pipeline(transaction=False)
+        for digest, payload, touched_at, expires_at in sessions:
+            pipeline.set(_key(digest), _stamp(touched_at) + payload, nx=True, pxat=expires_at)
+        pipeline.execute()
+
+    @classmethod
+    def take(cls, digest: str, expected: bytes) -> bool:
+        return run(_script(TAKE, digest, expected), ask)
+
+    @classmethod
+    def scan(cls) -> tuple[int, Iterator[list[StoredFully]]]:
+        # About: there may be other keys.
+        return sync_client().dbsize() // ranges.ROWS + 1, _scan()
+
+    @classmethod
     def remove(cls, digests: Collection[str]) -> None:
         keys = [*map(_key, digests)]
         run(_remove(keys, ask_nodes("DEL", keys)), ask)
@@ -248,6 +270,25 @@ def _move(
     if not taken:
         yield from _remove([new], {})
     return bool(taken)
+
+
+def _scan() -> Iterator[list[StoredFully]]:
+    prefix = conf.SESSIONKIT_REDIS_PREFIX
+    pattern = re.sub(r"[][*?\\]", r"\\\g<0>", prefix) + "[0-9a-f]" * 64
+    client = sync_client()
+    keys = client.scan_iter(match=pattern, count=ranges.ROWS)
+    while part := list(islice(keys, ranges.ROWS)):
+        pipeline = client.pipeline(transaction=False)
+        for key in part:
+            pipeline.get(key)
+            pipeline.pttl(key)
+        now, answers = clock.now(), iter(pipeline.execute(raise_on_error=False))
+        yield [
+            StoredFully(key.decode()[len(prefix) :], stored.payload, stored.touched_at, now + left)
+            for key, value, left in zip(part, answers, answers, strict=True)
+            # Not what has expired meanwhile, or what somebody else has put there.
+            if isinstance(value, bytes) and (stored := _stored(value)) and left > 0
+        ]
 
 
 def _script(script: Script, digest: str, *args: bytes | int) -> Flow[bool]:

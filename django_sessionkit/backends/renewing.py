@@ -8,7 +8,7 @@ from typing import cast
 
 from django_sessionkit import registry
 from django_sessionkit.accounts import stored_policy_of
-from django_sessionkit.backends.facts import Facts
+from django_sessionkit.backends.facts import RECOGNISED, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.merging import Merging
 from django_sessionkit.backends.records import Data, Record, sealed
@@ -18,9 +18,6 @@ from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.visit.current import current_request
-
-# How long the former key of a session is recognised once its new key was seen, in milliseconds.
-RECOGNISED = 24 * 60 * 60 * 1000
 
 
 class Renewing(Merging):

@@ -13,6 +13,7 @@ from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.renewing import Renewing
 from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.backends.writing import Writing
+from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason
 from django_sessionkit.visit.interruptions import Locked, Missing
@@ -24,7 +25,9 @@ class Saving(Writing, Renewing):
     def _exists(self, key: SessionKey | None) -> Flow[bool]:
         if key is None:
             return False
-        return key.digest in (yield self.peek, [key.digest])
+        if key.digest in (yield self.peek, [key.digest]):
+            return True
+        return bool(conf.SESSIONKIT_ADOPT_FROM and (yield self._exists_elsewhere, key))
 
     def _create(self, early: bool = False) -> Flow[None]:
         data = self._data_without_loading()
@@ -134,6 +137,8 @@ class Saving(Writing, Renewing):
             digests += [found.record.digest] if isinstance(found, Found) else []
         # First, so that whoever is told that the store is down can try again.
         yield self.remove, digests
+        if conf.SESSIONKIT_ADOPT_FROM:
+            yield self._forget_elsewhere, key
         if facts.handle:
             yield registry.mark_ended, facts.handle, EndReason.LOGOUT
             # Afterwards: until the row was marked, a parallel request may have given it a new key.

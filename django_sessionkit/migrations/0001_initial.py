@@ -59,7 +59,11 @@ class Migration(migrations.Migration):
                 ),
                 ("digest", models.CharField(editable=False, max_length=64)),
                 ("started_at", models.DateTimeField(verbose_name="signed in")),
-                ("authenticated_at", models.DateTimeField(verbose_name="last proved who they are")),
+                (
+                    "authenticated_at",
+                    models.DateTimeField(null=True, verbose_name="last proved who they are"),
+                ),
+                ("adopted_at", models.DateTimeField(null=True, verbose_name="moved here")),
                 ("last_seen_at", models.DateTimeField(verbose_name="last active")),
                 ("expires_at", models.DateTimeField(verbose_name="expires")),
                 (

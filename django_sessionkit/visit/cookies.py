@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -41,10 +42,11 @@ class Session(Protocol):
 
 
 @sensitive_variables()
-def read(request: HttpRequest) -> str | None:
+def read(request: HttpRequest, takes: Callable[[str], bool] | None = None) -> str | None:
     """
     Return the session key of a request. Return None if the cookie is missing or malformed, or if it
-    is there with two values, so that nobody can tell which value the site has set.
+    is there with two values, so that nobody can tell which value the site has set. What is no key,
+    but ``takes`` is true for, is returned, too.
 
     This function reads the header as it came (RFC 6265bis §5.6.3). Django's parser strips any
     Unicode white space around names and unquotes octal escapes, so a page of a sibling domain could
@@ -61,7 +63,8 @@ def read(request: HttpRequest) -> str | None:
         )
         return None
     key = found.pop() if found else _set_by_code(request, name)
-    return key if SESSION_KEY_PATTERN.fullmatch(key) else None
+    is_good = SESSION_KEY_PATTERN.fullmatch(key) or (takes and takes(key))
+    return key if is_good else None
 
 
 @lru_cache(maxsize=8)

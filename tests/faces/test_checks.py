@@ -21,6 +21,7 @@ from django_sessionkit import middleware
 from django_sessionkit.backends import db
 from django_sessionkit.checks import MESSAGES, VALUES, check_deployment, check_settings
 from django_sessionkit.policy import Policy
+from tests.moving import CACHE, COOKIES, DATABASE, FILES, RETURNING
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -129,6 +130,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_BACKGROUND": ["/poll/", "chat/"]},
         {"SESSIONKIT_BACKGROUND": ["/poll/", ""]},
         {"SESSIONKIT_BACKGROUND": [b"/poll/"]},
+        {"SESSIONKIT_ADOPT_FROM": DATABASE},
+        {"SESSIONKIT_ADOPT_FROM": None},
+        {"SESSIONKIT_ADOPT_FROM": [""]},
+        {"SESSIONKIT_ADOPT_FROM": [SessionsElsewhere]},
     ],
     "E007": [
         {"SESSIONKIT_TUCH_INTERVAL": 60},
@@ -196,6 +201,15 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
     ],
     "E014": [{"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]}],
+    "E015": [
+        {"SESSIONKIT_ADOPT_FROM": ["nowhere"]},
+        {"SESSIONKIT_ADOPT_FROM": [DATABASE, "django.contrib.sessions.backends"]},
+        {"SESSIONKIT_ADOPT_FROM": ["tests.faces.test_checks.SessionStore"]},
+        {
+            # Its app is not installed.
+            "SESSIONKIT_ADOPT_FROM": ["user_sessions.backends.db"],
+        },
+    ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
         {
@@ -247,6 +261,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "W018": [
         {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "KEY_FUNCTION": DJANGOS_KEYS}}},
     ],
+    "W022": [
+        {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},
+        {"SESSIONKIT_ADOPT_FROM": [DATABASE, settings.SESSION_ENGINE]},
+    ],
 }
 
 DEPLOYED: dict[str, Any] = {
@@ -295,7 +313,7 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
 }
 
 # What only `check --database` asks for: see test_redis_checks.py.
-WRONG_WHEN_ASKED = ["W009", "W013"]
+WRONG_WHEN_ASKED = ["W009", "W013", "W021"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
@@ -332,6 +350,13 @@ RIGHT: list[dict[str, Any]] = [
     {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal2", "ROOT_URLCONF": None},
     {"SESSIONKIT_REAUTHENTICATION_URL": "two_factor:profile"},
     {"SESSIONKIT_REAUTHENTICATION_URL": "https://id.example.com/"},
+    {"SESSIONKIT_ADOPT_FROM": [DATABASE, CACHE, FILES, COOKIES]},
+    {"SESSIONKIT_ADOPT_FROM": ("tests.adoption.engine_on_redis",)},
+    {
+        "SESSION_ENGINE": DATABASE,
+        "SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE],
+        "MIDDLEWARE": [RETURNING, *OTHER_MIDDLEWARE],
+    },
     {"SESSIONKIT_BACKGROUND": []},
     {"SESSIONKIT_BACKGROUND": ["/poll/", "/chat"]},
     {"SESSIONKIT_BACKGROUND": ("/poll/",)},

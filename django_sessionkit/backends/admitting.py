@@ -1,0 +1,247 @@
+"""
+A session that an engine of somebody else has moves here:
+
+1. Open the row of a session that is signed in, with what is known. A row with this digest that has
+   ended refuses the session: it does not come back from elsewhere.
+2. Insert the session under its digest. Of several processes that do this at the same time, the
+   digest lets one do it, and all of them go on with that session.
+3. Remove the old one, last, and not before the transaction of a view is committed: wherever this
+   breaks off, the session is somewhere. What was written there meanwhile comes along.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from django.contrib.auth import HASH_SESSION_KEY, get_user_model
+from django.core.exceptions import ValidationError
+from django.db import router
+
+from django_sessionkit import clock
+from django_sessionkit.accounts import (
+    actor_in,
+    has_password_of,
+    is_disabled,
+    policy_of,
+    user_in,
+)
+from django_sessionkit.adoption import Engine, OldSession
+from django_sessionkit.backends.exchanging import Exchanging, after_commit, rows
+from django_sessionkit.backends.facts import Activity, Facts
+from django_sessionkit.backends.records import NO_FACTS, Data, sealed
+from django_sessionkit.backends.sealing import SessionKey
+from django_sessionkit.clock import Lifetime, as_datetime, as_milliseconds
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import UserSession, uuid7
+from django_sessionkit.storage import StoredFully
+from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client
+from django_sessionkit.visit.current import current_request
+
+# What is to move: a session, and the key that it has here.
+Move = tuple[SessionKey, OldSession]
+
+
+class Checked(NamedTuple):
+    """A session that may move, with its user, and its row if it was here before."""
+
+    key: SessionKey
+    old: OldSession
+    user: str | None
+    person: Any
+    row: UserSession | None
+
+
+class Plan(NamedTuple):
+    """What to write of a session that may move."""
+
+    facts: Facts
+    lifetime: Lifetime
+    row: UserSession | None
+    is_new: bool  # the row is to be written, too
+
+
+class Admitting(Exchanging):
+    # The middleware sets this. None where there is no request (tests, a shell, Channels): a session
+    # that is used there is not touched, and what is known about its device is kept.
+    client: Client | None = None
+    # This request is no activity of its user's: see decorators.py.
+    background = False
+
+    def _admit(self, engine: Engine, moves: Sequence[Move]) -> int:
+        """Move sessions here, and return how many of them were let in."""
+        now = clock.now()
+        plans = self._plans(self._may_move(moves, now), now)
+        with self.atomic():
+            # First, for SQLite refuses to write in a transaction that began to read too long ago.
+            let_in = self._with_rows(plans, now)
+            moved = [move for move in moves if move[0].digest in let_in]
+            self.insert_all(
+                [self._stored_of(*move, *let_in[move[0].digest], now=now) for move in moved]
+            )
+        # Those that have ended go as well: nobody is to find them elsewhere.
+        ended = self._take_back_what_has_ended([key.digest for key, _ in moves])
+        to_go = [move for move in moves if move[0].digest in let_in or move[0].digest in ended]
+        after_commit(self._leave_open, engine, to_go)
+        return len(moved)
+
+    def _stored_of(
+        self, key: SessionKey, old: OldSession, facts: Facts, lifetime: Lifetime, now: int
+    ) -> StoredFully:
+        payload = sealed(facts, old.data, key, self.serializer)
+        return StoredFully(key.digest, payload, now, lifetime.expires_at)
+
+    def _may_move(self, moves: Sequence[Move], now: int) -> list[Checked]:
+        """
+        Return the sessions that may move: of visitors, and of users who would be let in with them.
+        """
+        digests = [key.digest for key, _ in moves]
+        known = {row.digest: row for row in rows().filter(digest__in=digests)}
+        users = [_user_in(old.data) for _, old in moves]
+        people = _people({user for user in users if user})
+        checked = []
+        for (key, old), user in zip(moves, users, strict=True):
+            row, person = known.get(key.digest), people.get(user or "")
+            goes_on = row is None or _goes_on(row, user, now)
+            if goes_on and (user is None or _is_let_in(person, old.data)):
+                checked.append(Checked(key, old, user, person, row))
+        return checked
+
+    def _plans(self, checked: Sequence[Checked], now: int) -> dict[str, Plan]:
+        """Return what to write of these sessions, by digest."""
+        plans = {}
+        for key, old, user, person, row in checked:
+            facts = NO_FACTS
+            if user is not None:
+                actor = actor_in(old.data)
+                facts = self._facts_since(Facts(user=user, actor=actor), person, row, now)
+            lifetime = self._lifetime_of(facts, old, now)
+            is_new = user is not None and row is None
+            if is_new:
+                row = self._row_of(key.digest, person, old, lifetime, now)
+            plans[key.digest] = Plan(facts, lifetime, row, is_new)
+        return plans
+
+    def _with_rows(self, plans: Mapping[str, Plan], now: int) -> dict[str, tuple[Facts, Lifetime]]:
+        """
+        Write the rows of sessions that are signed in and have none. Return the facts of all
+        sessions that may move, and until when they live, by digest.
+        """
+        known = {digest: plan.row for digest, plan in plans.items()}
+        if new := [plan.row for plan in plans.values() if plan.row and plan.is_new]:
+            # A row that somebody else has just written stays, and is the session's.
+            UserSession.objects.using(rows().db).bulk_create(new, ignore_conflicts=True)
+            digests = [row.digest for row in new]
+            known |= {row.digest: row for row in rows().filter(digest__in=digests)}
+        let_in = {}
+        for digest, plan in plans.items():
+            row = known[digest]
+            if row is None:
+                let_in[digest] = plan.facts, plan.lifetime
+            elif _goes_on(row, plan.facts.user, now):
+                let_in[digest] = _with_row(plan.facts, plan.lifetime, row)
+        return let_in
+
+    def _facts_since(self, facts: Facts, person: Any, row: UserSession | None, now: int) -> Facts:
+        """
+        Return the facts of a session that moves. When its user has last proved who they are is not
+        known, unless it was here before: that proof is none, and the longest lifetime begins now.
+        """
+        policy = policy_of(person, current_request.get())
+        proved = row and row.authenticated_at
+        began = proved or (row and row.adopted_at)
+        facts = facts.proved(policy, self.client, as_milliseconds(began) if began else now)
+        return facts._replace(
+            authenticated_at=as_milliseconds(proved) if proved else 0,
+            keyed_at=None if facts.keyed_at is None else now,
+        )
+
+    def _lifetime_of(self, facts: Facts, old: OldSession, now: int) -> Lifetime:
+        """Return until when a session lives. It is used now, or lives as long as it would have."""
+        age = self.get_session_cookie_age()
+        lifetime = Activity(now, age).plan(facts, old.data.get("_session_expiry")).lifetime
+        if old.expires_at is None or self._is_used:
+            return lifetime
+        return lifetime._replace(expires_at=min(lifetime.expires_at, old.expires_at))
+
+    @property
+    def _is_used(self) -> bool:
+        """Whether it is the session's user who brings it here."""
+        return self.client is not None and not self.background
+
+    def _row_of(
+        self, digest: str, person: Any, old: OldSession, lifetime: Lifetime, now: int
+    ) -> UserSession:
+        actor = actor_in(old.data)
+        last_login = getattr(person, "last_login", None)
+        known = [old.seen_at, old.signed_in_by, last_login and as_milliseconds(last_login)]
+        by = min(at for at in [*known, now] if at)
+        seen_at = now if self._is_used else min(old.seen_at or now, now)
+        address, user_agent = old.address, old.user_agent[:USER_AGENT_LENGTH]
+        if self.client is not None and self._is_used:
+            address, user_agent = self.client.address, self.client.user_agent
+        return UserSession(
+            pk=uuid7(by * 1_000_000),
+            user=person,
+            digest=digest,
+            started_at=as_datetime(by),
+            adopted_at=as_datetime(now),
+            last_seen_at=as_datetime(seen_at),
+            ip=address,
+            user_agent=user_agent,
+            counts=actor is None,
+            support=actor is not None,
+            **lifetime.as_columns(),
+        )
+
+    def _leave_open(self, engine: Engine, moves: Sequence[Move]) -> None:
+        """Remove sessions from where they were. What was written there meanwhile comes along."""
+        try:
+            keys = {old.key: key for key, old in moves}
+            for old in engine.remove_all([old for _, old in moves]):
+                self._leave_written(engine, keys[old.key], old)
+        except StoreUnavailable:
+            pass  # which is in the log; adoptsessions removes what is left there
+
+    def _leave_written(self, engine: Engine, key: SessionKey, old: OldSession) -> None:
+        """Do so with a session that was written since."""
+        while (newer := engine.read(old.key)) is not None:
+            self._catch_up(key, (NO_FACTS, old.data), (NO_FACTS, newer.data))
+            if engine.remove(newer):
+                return
+            old = newer
+
+
+def _user_in(data: Data) -> str | None:
+    """Return the primary key of the user, None for a visitor, or "" for what can be no key."""
+    try:
+        return user_in(data)
+    except ValidationError:
+        return ""
+
+
+def _people(keys: Collection[str]) -> dict[str, Any]:
+    """Return users by their primary keys, as text."""
+    if not keys:
+        return {}
+    users = get_user_model()
+    found = users._base_manager.using(router.db_for_write(users)).filter(pk__in=keys)
+    return {str(user.pk): user for user in found}
+
+
+def _is_let_in(person: Any, data: Data) -> bool:
+    if person is None or is_disabled(person):
+        return False
+    return has_password_of(person, data.get(HASH_SESSION_KEY, ""))
+
+
+def _goes_on(row: UserSession, user: str | None, now: int) -> bool:
+    """Tell whether the session of a row may come back, with this user."""
+    return (
+        row.ended_at is None and str(row.user_id) == user and as_milliseconds(row.expires_at) > now
+    )
+
+
+def _with_row(facts: Facts, lifetime: Lifetime, row: UserSession) -> tuple[Facts, Lifetime]:
+    """Return the facts and the lifetime of a session that has this row: never longer than that."""
+    until = as_milliseconds(row.expires_at)
+    lifetime = lifetime._replace(expires_at=min(lifetime.expires_at, until))
+    return facts._replace(handle=row.pk.hex, row_expires_at=until), lifetime

@@ -1,0 +1,166 @@
+"""
+The way back: with one of Django's engines again, a session that only ours has moves there when it
+is used. And nobody is signed out who meets processes of both kinds.
+"""
+
+import pytest
+from django.contrib.auth import SESSION_KEY
+
+from django_sessionkit.models import EndReason, UserSession
+from tests import moving, store
+from tests.browsers import cart, put
+from tests.moving import HERE, RETURNING, generation, is_there, restarted, session_in
+from tests.people import is_still_in, key_of, only_row
+from tests.store import SessionStore
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(params=[*moving.OF_DJANGO, moving.ON_REDIS])
+def there(request):
+    """The engine that the site goes back to."""
+    return request.param
+
+
+def before(engine):
+    """A process of the generation with Django's engine, before or after that of ours."""
+    return generation(engine, (HERE,), RETURNING)
+
+
+def after(engine):
+    """A process of the generation with our engine."""
+    return generation(HERE, (engine,))
+
+
+@pytest.fixture
+def shopper_here(shopper):
+    return shopper()
+
+
+def test_nobody_is_signed_out_when_a_site_goes_back(shopper_here, there):
+    key = key_of(shopper_here)
+    with before(there):
+        browser = restarted(shopper_here)
+        assert is_still_in(browser)
+        assert cart(browser) == "teapot"
+        put(browser, cart="kettle")
+    assert (key_of(browser) == key) is (there != moving.COOKIES)
+    assert not store.payloads()
+    # The app has gone.
+    with generation(there):
+        browser = restarted(browser)
+        assert is_still_in(browser)
+        assert cart(browser) == "kettle"
+
+
+def test_cart_of_a_visitor_goes_back(browse, there):
+    browser = browse()
+    put(browser, cart="teapot")
+    with before(there):
+        browser = restarted(browser)
+        assert cart(browser) == "teapot"
+    assert not store.payloads()
+
+
+@pytest.fixture(params=[moving.DATABASE, moving.CACHE, moving.CACHED_DATABASE, moving.FILES])
+def other(request):
+    """An engine whose processes serve beside ours for a while."""
+    return request.param
+
+
+def test_two_generations_serve_one_browser_in_turn(shopper_here, other):
+    row = only_row()
+    for number in range(3):
+        with before(other):
+            browser = restarted(shopper_here)
+            assert is_still_in(browser)
+            put(browser, **{f"old{number}": "yes"})
+        with after(other):
+            browser = restarted(shopper_here)
+            assert is_still_in(browser)
+            put(browser, **{f"new{number}": "yes"})
+    with after(other):
+        session = SessionStore(key_of(browser))
+        assert session["cart"] == "teapot"
+        assert all(session[f"{kind}{number}"] for kind in ("old", "new") for number in range(3))
+    # What is known of the sign-in stays known.
+    assert only_row().pk == row.pk
+    assert only_row().authenticated_at == row.authenticated_at
+    assert session.authenticated_at == row.authenticated_at
+    assert only_row().adopted_at is None
+
+
+def test_sign_out_with_a_process_of_ours_holds_with_those_of_django(shopper_here, other):
+    key = key_of(shopper_here)
+    with before(other):
+        assert is_still_in(restarted(shopper_here))
+        assert is_there(other, key)
+    with after(other):
+        # The one that has it in its hands when another process takes the session back.
+        session = SessionStore(key)
+        assert session[SESSION_KEY]
+        with before(other):
+            assert is_still_in(restarted(shopper_here))
+        session.flush()
+        assert not is_there(other, key)
+    with before(other):
+        assert not is_still_in(restarted(shopper_here))
+
+
+def test_sign_out_with_a_process_of_django_holds_with_ours(shopper_here, other):
+    key = key_of(shopper_here)
+    with before(other):
+        restarted(shopper_here).post("/logout/")
+    assert only_row().end_reason == EndReason.LOGOUT
+    shopper_here.cookies["sessionid"] = key
+    with after(other):
+        assert not is_still_in(restarted(shopper_here))
+
+
+def test_session_that_was_ended_does_not_go_back(shopper_here, other, store_down):
+    with pytest.raises(Exception, match="did not answer"):
+        UserSession.objects.revoke()
+    with before(other):
+        assert not is_still_in(restarted(shopper_here))
+
+
+def test_save_of_a_request_that_was_under_way_is_not_lost(browse, other, drive):
+    """Both kinds of processes have loaded the session, and it moves before they save."""
+    with before(other):
+        browser = browse()
+        put(browser, cart="teapot")
+    key = key_of(browser)
+    with after(other):
+        assert cart(restarted(browser)) == "teapot"
+        with before(other):
+            theirs = moving.session_of(browser)
+            drive(theirs, "get", "cart")
+        ours = SessionStore(key)
+        drive(ours, "get", "cart")  # takes it back here
+        ours["ours"] = "yes"
+        with before(other):
+            theirs["theirs"] = "yes"
+            drive(theirs, "save")  # takes it back there
+        drive(ours, "save")  # and here again
+        assert SessionStore(key).load() == {"cart": "teapot", "ours": "yes", "theirs": "yes"}
+        assert not is_there(other, key)
+
+
+def test_store_that_is_down_is_no_sign_out(shopper_here, other, monkeypatch):
+    with before(other):
+        browser = restarted(shopper_here)
+        with monkeypatch.context() as patch:
+            store.take_down(patch, "read")
+            answer = browser.get(f"/{browser.a}whoami/")
+            assert answer.status_code == 503
+            assert "sessionid" not in answer.cookies
+        assert is_still_in(browser)
+
+
+def test_made_up_key_is_a_stranger(browse, other):
+    with before(other):
+        browser = browse()
+        for key in ("a" * 32, "A" * 32, "short"):
+            browser.cookies["sessionid"] = key
+            assert not is_still_in(browser)
+        assert session_in(other, "a" * 32).load() == {}
