@@ -59,8 +59,9 @@ if TYPE_CHECKING:
 
 # Seconds after which a visitor may try again when the store did not answer.
 RETRY_AFTER = 5
-# A session that a sign-in in the same browser has ended less long ago: the browser may have got the
-# cookie of the next. Whoever signs in rather than to unlock a session signs out of it.
+# For this long after a sign-in or sign-out has ended a session, its browser may have got the cookie
+# of the next one, which a late answer must not delete. Whoever signs in afresh, instead of
+# unlocking a session, signs out of that session.
 JUST_NOW = timedelta(minutes=1)
 BY_A_SIGN_IN = (EndReason.REPLACED, EndReason.LOGOUT)
 
@@ -211,9 +212,9 @@ def unavailable(request: HttpRequest) -> HttpResponse:
 
 def ask_for_room(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     """
-    Lead a person who has just signed in, and has to choose first which device is to go, to the page
-    for that, where the view redirects them. The page they were to get would take them for a
-    stranger, and need not say why. A script gets the view's answer, and is told.
+    Lead somebody who has just signed in, and has to choose first which device to sign out, to the
+    page for that, if the view redirects them. The page that they were to get would take them for a
+    stranger, and need not say why. A script gets the view's answer, and a header tells it.
     """
     session: Any = request.session
     if not is_page(request):
@@ -312,8 +313,8 @@ def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked
 
 def _is_lost(request: HttpRequest, response: HttpResponse) -> bool:
     """
-    Tell whether the visitor has sent something that was to be kept in the session. What a request
-    that only asks for something leaves there, a page that was looked at say, nobody misses.
+    Tell whether the visitor has sent something that was to be kept in the session. Nobody misses
+    what a request that only asks for something leaves there, such as the page last looked at.
     """
     if request.method in SAFE_METHODS or _is_known(request):
         return False

@@ -114,7 +114,7 @@ MESSAGES = {
         'Set LOGIN_URL to your sign-in page, for example "admin:login", or to a URL with its host.',
     ),
     "W020": (
-        "SESSIONKIT_POLICY = {policy!r} may lock sessions, and no URL leads to what unlocks them.",
+        "SESSIONKIT_POLICY = {policy!r} may lock sessions, but there is no page to unlock them.",
         'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
     ),
     "W018": (

@@ -39,8 +39,8 @@ class Settings:
 
     @cached_property
     def SESSIONKIT_MEMORY_LIMIT(self) -> int:
-        """How many sessions the memory engine keeps. One more, and that which was written longest
-        ago has to go."""
+        """How many sessions the memory engine keeps. One more removes the one that was written
+        longest ago."""
         return getattr(settings, "SESSIONKIT_MEMORY_LIMIT", 10_000)
 
     @cached_property

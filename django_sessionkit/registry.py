@@ -91,8 +91,8 @@ def enter_late(handle: str, user: str, policy: Policy) -> bool:
 
 
 def enter_support(handle: str, authenticated_at: int, lifetime: Lifetime) -> None:
-    """Note in a row that staff act as its user: it does not count towards the limit, and tells what
-    they have proved."""
+    """Note in a row that staff act as its user: the session does not count towards the limit, and
+    the row has the time at which the staff proved who they are."""
     row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
     proved = _moment(authenticated_at)
     row.update(
@@ -135,8 +135,8 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> U
     """
     Return the row of a session, with its user, if the session may go on. Return None if it was
     ended or has another key, or if its user was disabled, deleted, or given another password behind
-    Django's back: that ends the session now. So does an account that is disabled or deleted of the
-    ``person`` who acts as the user, by their primary key as text.
+    Django's back: that ends the session now. If staff act as the user, ``person`` is their primary
+    key as text, and the session also ends if their account is disabled or deleted.
     """
     row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()

@@ -178,8 +178,8 @@ class SessionStore(Saving, Touching, Returning):
     @property
     def waits_for_room(self) -> int | None:
         """
-        The limit that somebody has met who has signed in by this request, and who has to choose
-        first which of their sessions is to go. Or else None.
+        The limit of a user who has signed in by this request, and has to choose first which other
+        session to end. None for everybody else.
         """
         return self._facts.pending if self._has_to_wait else None
 

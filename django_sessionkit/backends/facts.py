@@ -208,7 +208,7 @@ class Facts(NamedTuple):
     def passed_on(self, user: str, acting: bool, now: int) -> Self:
         """
         Return the facts of the session that follows this one because whoever is behind it begins or
-        ends to act as another user. That proves nothing: the proof of identity stays the one that
+        stops acting as another user. That proves nothing: the proof of identity stays the one that
         there was, with its policy and its longest lifetime.
         """
         return type(self)(

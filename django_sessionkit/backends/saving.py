@@ -34,8 +34,8 @@ class Saving(Writing, Renewing):
         self._refuse_while_locked(data)
         self.is_beside = self.is_beside or self._is_unopened
         self._forget()
-        # The view goes on. It may have taken the place of another user to act as this one, and note
-        # that afterwards.
+        # The view goes on. If it replaces another user's session in order to act as this user, it
+        # may note that only afterwards.
         self._decides_later = early and self._flushed is not None and self.client is not None
         # Random keys are never equal by chance: if one is taken, the random source repeats itself.
         for _ in range(3):
