@@ -7,6 +7,8 @@
 #              (CONFORMANCE_ARGS=--write: make docs/conformance.md of it)
 # make bench   how fast it is, beside its peers and the bare drivers (QUICK=1: in under three
 #              minutes; BENCH_ARGS="operations --json FILE": a part of it, its figures)
+# make test-others   the test suites of other packages, with Django's sessions and with ours
+#              (OTHERS_ARGS="wagtail django-axes": of some)
 #
 # Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -mariadb, -redis,
 # -valkey, -memory, -django-6.1-python-3.14).
@@ -18,6 +20,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 CONFORMANCE_ARGS ?=
 BENCH_ARGS ?=
+OTHERS_ARGS ?=
 # What make test-all adds. An alpha or beta of the next Django is tested once there is one.
 VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
 
@@ -31,7 +34,7 @@ MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v ma
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check $(LEGS) coverage format conformance bench
+.PHONY: demo test test-all check $(LEGS) coverage format conformance bench test-others
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -89,6 +92,18 @@ conformance: .venv/test
 
 bench: .venv/bench
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+# An environment of their own: their packages are not to decide what ours is tested with.
+OTHERS := .cache/others/venv
+
+test-others: $(OTHERS)/installed
+	@$(OTHERS)/bin/python -m tests.others $(OTHERS_ARGS)
+
+$(OTHERS)/installed: tests/others/requirements.txt
+	@echo "Installing what the test suites of other packages need in $(OTHERS)"
+	@$(PYTHON) -m venv --clear $(OTHERS)
+	@$(OTHERS)/bin/python -m pip -qq --disable-pip-version-check install --requirement $<
+	@touch $@
 
 # Stamps: made again when what they were made from has changed.
 

@@ -1,11 +1,13 @@
 """What a site says of a user: the policy, whether the account is disabled, the password hash."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY, get_backends, get_user_model
+from django.contrib.auth import SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.signing import BadSignature, TimestampSigner
 from django.db import router
 from django.http import HttpRequest
@@ -120,8 +122,15 @@ def is_disabled(user: AbstractBaseUser) -> bool:
     """
     if getattr(user, "is_active", True):
         return False
-    checks = [getattr(backend, "user_can_authenticate", None) for backend in get_backends()]
+    checks = (getattr(backend, "user_can_authenticate", None) for backend in _backends())
     return not any(check(user) for check in checks if check)
+
+
+def _backends() -> Iterator[Any]:
+    """Yield the site's authentication backends. One that lacks a setting lets nobody in."""
+    for path in settings.AUTHENTICATION_BACKENDS:
+        with suppress(ImproperlyConfigured):  # or the user who is disabled could not be saved
+            yield load_backend(path)
 
 
 def has_password_of(user: AbstractBaseUser, auth_hash: str) -> bool:

@@ -76,6 +76,7 @@ KNOWN = {
     "make demo STORE=redis": "make",
     "make test": "make",
     "make test-all": "make",
+    "make test-others": "CI",
     "make format": "make",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth import login
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.signed_cookies import SessionStore as OtherStore
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connection
 from django.db.models.signals import m2m_changed, pre_delete
@@ -110,6 +112,22 @@ def test_a_site_that_lets_disabled_users_in_keeps_their_sessions(alice, ended, s
         purge_rows()
         assert is_in(laptop, alice)
     assert not ended
+
+
+class NotConfigured(ModelBackend):
+    """As that of mozilla-django-oidc, where its settings are missing."""
+
+    def __init__(self):
+        raise ImproperlyConfigured
+
+
+def test_an_account_can_be_disabled_while_a_backend_lacks_its_settings(alice, ended, settings):
+    laptop = sign_in(alice)
+    gone = handle(laptop)
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.NotConfigured"]
+    disabled(alice)
+    assert not User.objects.get().is_active
+    assert ended == [({gone}, EndReason.ACCOUNT_DISABLED, None)]
 
 
 # What sends no signal.
