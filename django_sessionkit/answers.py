@@ -186,8 +186,8 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
     request.session = type(session)()
     if row:
         return _tell_of_end(request, response, row)
-    if session.is_new and response is not None:
-        # The transaction of the view was rolled back, and its new session with that.
+    if (session.is_new or session.is_rolled_back) and response is not None:
+        # The transaction of the view was rolled back, and its new session or key with that.
         cookies.spare(request)
         return response
     if session.is_known or isinstance(session.interruption, Unopened):

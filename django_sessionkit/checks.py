@@ -117,10 +117,6 @@ MESSAGES = {
         "SESSIONKIT_POLICY = {policy!r} may lock sessions, but there is no page to unlock them.",
         'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
     ),
-    "W018": (
-        "CACHES[{alias!r}] has a KEY_FUNCTION, which does not change the keys of sessions.",
-        "Set SESSIONKIT_REDIS_PREFIX to tell sites apart, and leave KEY_FUNCTION out.",
-    ),
     "W022": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
         "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",

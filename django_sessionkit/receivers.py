@@ -176,10 +176,15 @@ def change_privileges(
     rows = _rows(field, using).filter(**{this: instance})
     if pk_set is not None:  # None: all rows of the instance are removed
         rows = rows.filter(**{f"{that}__in": pk_set})
-    users = rows.values_list(near, flat=True)
     if groups:
-        rows = _rows(groups, using).filter(**{f"{groups.m2m_reverse_field_name()}__in": users})
-        users = rows.values_list(groups.m2m_field_name(), flat=True)
+        those = rows.values_list(near, flat=True)
+        rows = _rows(groups, using).filter(**{f"{groups.m2m_reverse_field_name()}__in": those})
+        near = groups.m2m_field_name()
+    # The field may belong to a parent of the user model, with a key of its own.
+    steps = get_user_model()._meta.get_path_from_parent((groups or field).model)
+    users = rows.values_list(
+        "__".join([near, *(step.join_field.name for step in steps)]), flat=True
+    )
     found = list(users.distinct())
     for start in range(0, len(found), ranges.ROWS):
         sessions = UserSession.objects.primary().filter(ended_at=None)

@@ -250,6 +250,11 @@ def catch_up(handle: str, old: str, new: str) -> None:
     free(handle, [old]).update(digest=new)
 
 
+def is_in_transaction() -> bool:
+    """Tell whether what is written now can be rolled back, as with ATOMIC_REQUESTS."""
+    return connections[UserSession.objects.primary().db].in_atomic_block
+
+
 def digests_of(handle: str) -> list[str]:
     """Return the digest that a row has now, or nothing if there is no row."""
     return list(UserSession.objects.primary().filter(pk=handle).values_list("digest", flat=True))

@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     config.addinivalue_line("markers", "postgresql: about PostgreSQL, in the leg that is on it")
     config.addinivalue_line("markers", "isolation: on MariaDB, under both of its usual levels")
+    config.addinivalue_line("markers", "pgbouncer: needs one; CI has one")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
@@ -67,7 +68,15 @@ def pytest_report_header() -> str:
         database += f" and {brand} {server.get(f'{brand}_version')}"
     elif store.APART:
         database += " and memory"
-    return f"Python {platform.python_version()}, Django {django.__version__}, {database}"
+    header = f"Python {platform.python_version()}, Django {django.__version__}, {database}"
+    if not has_pgbouncer():
+        header += "\nNo PgBouncer, so CI runs its tests: apt-get install pgbouncer"
+    return header
+
+
+def has_pgbouncer() -> bool:
+    """Tell whether the tests of PgBouncer run: where there is one, and in CI, which needs one."""
+    return "CI" in os.environ or servers.pgbouncer_program() is not None
 
 
 def left_out(vendor: str, engine: str) -> set[str]:
@@ -84,6 +93,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         conformance.shown_by(item)  # raises an error for a requirement that does not exist
     elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.rpartition(".")[2])
+    if not has_pgbouncer():
+        elsewhere.add("pgbouncer")
     deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)
@@ -253,6 +264,16 @@ def policy(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         monkeypatch.setattr(policies, "chosen", Policy(**fields))
 
     return choose
+
+
+@pytest.fixture
+def atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The site answers every request in a transaction."""
+    database = connections.settings["default"]
+    monkeypatch.setitem(database, "ATOMIC_REQUESTS", True)
+    if connection.vendor == "sqlite":
+        # As Django's documentation has it: a transaction that reads first can not write then.
+        monkeypatch.setitem(database["OPTIONS"], "transaction_mode", "IMMEDIATE")
 
 
 @pytest.fixture

@@ -42,9 +42,10 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 # tests/engines/test_redis_docs.py runs the examples with settings of Redis.
 # tests/packages/test_documents.py runs those with other packages.
 ELSEWHERE = ("README.md", "docs/compatibility.md")
-EXAMPLES = [
-    block for block in BLOCKS if block.language == "python" and block.document not in ELSEWHERE
-]
+CODE = [block for block in BLOCKS if block.language == "python" and block.document not in ELSEWHERE]
+# tests/home/test_tenants.py runs the example with tenants.
+TENANTS = [block for block in CODE if "tenant" in block.text]
+EXAMPLES = [block for block in CODE if block not in TENANTS]
 SETTINGS = [block for block in EXAMPLES if re.search(r"^[A-Z_]+ = ", block.text, re.MULTILINE)]
 
 

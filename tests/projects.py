@@ -29,11 +29,15 @@ def run_python(
 
 
 def run_project(
-    folder: Path, models: str, site: str, env: Mapping[str, str] = MappingProxyType({})
+    folder: Path,
+    models: str,
+    site: str,
+    env: Mapping[str, str] = MappingProxyType({}),
+    app: str = "people",
 ) -> None:
-    """Run the script ``site`` of a project that has an app "people" with these models."""
-    (folder / "people").mkdir()
-    (folder / "people" / "__init__.py").touch()
-    (folder / "people" / "models.py").write_text(models)
+    """Run the script ``site`` of a project that has an app of this name with these models."""
+    (folder / app).mkdir()
+    (folder / app / "__init__.py").touch()
+    (folder / app / "models.py").write_text(models)
     (folder / "project.py").write_text(site)
     run_python(folder, "project.py", env={"PYTHONPATH": str(PROJECT), **env})

@@ -50,12 +50,21 @@ def brand() -> str:
 
 
 class Server:
-    """A server on a port of its own. After a restart, the port is the same."""
+    """
+    A server on a port of its own, of the brand of this leg or another. After a restart, the port is
+    the same.
+    """
 
     process: "subprocess.Popen[bytes]"
 
-    def __init__(self, *options: str, bus: bool = False, password: str | None = None) -> None:
-        self.program = str(servers.redis_program(brand()))
+    def __init__(
+        self,
+        *options: str,
+        bus: bool = False,
+        password: str | None = None,
+        of_brand: str | None = None,
+    ) -> None:
+        self.program = str(servers.redis_program(of_brand or brand()))
         self.options = [*options, *(["--requirepass", password] if password else [])]
         self.bus, self.password = bus, password
         self.folder = servers._temporary_folder()
@@ -148,13 +157,18 @@ def wait_for(happens: Callable[[], object], seconds: float = PATIENCE) -> None:
 
 @contextlib.contextmanager
 def sessions_in(
-    location: str, backend: str = "django_redis.cache.RedisCache", **options: Any
+    location: str,
+    backend: str = "django_redis.cache.RedisCache",
+    key_function: str | None = None,
+    **options: Any,
 ) -> Iterator[None]:
     """Let the cache alias of the sessions lead to this server, with these OPTIONS."""
     if backend.startswith("django_redis."):
         timeouts = {"SOCKET_TIMEOUT": SOCKET_TIMEOUT, "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT}
         options = {**timeouts, **options}
     alias = {"BACKEND": backend, "LOCATION": location, "KEY_PREFIX": "cache", "OPTIONS": options}
+    if key_function:
+        alias["KEY_FUNCTION"] = key_function
     name = settings.SESSION_CACHE_ALIAS
     with contextlib.ExitStack() as stack:
         # These caches of clients go by the URL alone. An earlier server may have had the same port,

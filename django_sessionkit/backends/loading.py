@@ -41,6 +41,7 @@ class Loading(Checking):
         self.has_new_key = False  # the session has another key than the cookie
         self._given_key = self._session_key
         self.is_new = False  # this request has made the session: no cookie has led to it
+        self.is_rolled_back = False  # what this request has written of the session is gone
         self.is_beside = False  # the cookie has led to another one, which does not open here
         self._locked_key: SessionKey | None = None
         self._flushed: Facts | None = None  # of the session of a user that was flushed
@@ -60,6 +61,8 @@ class Loading(Checking):
         self._came_by: str | None = None  # the digest of the former key that has led here
         self._led_to: SessionKey | None = None  # the key that it has led to
         self._is_delivered = False  # the browser has used the key after that former key
+        # Somebody's transaction, which is still open, has a new key of the session, or a new row.
+        self._may_be_rolled_back = False
 
     @property
     def _key(self) -> SessionKey | None:

@@ -3,8 +3,9 @@ The storage verbs on Redis or Valkey, through a cache alias of django-redis (SES
 
 One string per session, under a digest: 8 bytes of ``touched_at``, then the payload; Redis expires
 the string. A step that has to be atomic is a script on that one key, so that the verbs run on Redis
-6.2 and later and on Valkey, alone, behind Sentinel and in a Cluster. The cache's own serializer,
-compressor and key prefix are not involved. A replica is never asked, because replicas lag.
+6.2 and later and on Valkey, alone, behind Sentinel and in a Cluster. The cache's own serializer and
+compressor are not involved, and its key prefix only in a KEY_FUNCTION of the site. A replica is
+never asked, because replicas lag.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import classproperty
 from redis import exceptions
 from redis.cluster import RedisCluster
 
@@ -29,6 +31,7 @@ from django_sessionkit.backends.redis_clients import (
     ask,
     ask_nodes,
     is_within_reach,
+    key_function,
     source,
     sync_client,
 )
@@ -86,7 +89,14 @@ class SessionStore(base.SessionStore):
         exceptions.RedisError,
         exceptions.RedisClusterException,
     )
-    native_async = True
+
+    @classproperty
+    def native_async(cls) -> bool:  # noqa: N805 (a property of the class)
+        """
+        Whether async code needs no thread. A site's KEY_FUNCTION needs that of the request: the one
+        of django-tenants looks at the database connection, which belongs to a thread.
+        """
+        return key_function() is None
 
     @classmethod
     def check(cls, ask: bool) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -94,11 +104,8 @@ class SessionStore(base.SessionStore):
             client = sync_client() if ask else source()
         except (ImproperlyConfigured, InvalidCacheBackendError):
             return [("E012", {"alias": settings.SESSION_CACHE_ALIAS})]
-        alias = settings.SESSION_CACHE_ALIAS
-        configured: dict[str, Any] = settings.CACHES
-        unused = [("W018", {"alias": alias})] if configured[alias].get("KEY_FUNCTION") else []
         if not ask:
-            return unused
+            return []
         nodes: list[dict[str, Any]] = [{}]
         try:
             if isinstance(client, RedisCluster):
@@ -106,9 +113,8 @@ class SessionStore(base.SessionStore):
                 nodes = [{"target_nodes": node} for node in primaries]
             policies = {client.info("memory", **node)["maxmemory_policy"] for node in nodes}
         except cls.unavailable:
-            return [*unused, ("W013", {"alias": alias})]
-        evicting = [("W009", {"policy": policy}) for policy in policies - {"noeviction"}]
-        return [*unused, *evicting]
+            return [("W013", {"alias": settings.SESSION_CACHE_ALIAS})]
+        return [("W009", {"policy": policy}) for policy in policies - {"noeviction"}]
 
     # The one verb that is not a flow: every request waits for it, and a flow costs three calls.
 
@@ -343,7 +349,9 @@ def _ask_each(command: str, keys: Iterable[str], answers: dict[str, Any]) -> Flo
 
 
 def _key(digest: str) -> str:
-    return f"{conf.SESSIONKIT_REDIS_PREFIX}{digest}"
+    key = f"{conf.SESSIONKIT_REDIS_PREFIX}{digest}"
+    make_key = key_function()
+    return make_key(key) if make_key else key
 
 
 def _stamp(milliseconds: int) -> bytes:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from functools import partial
+from functools import cache, partial
 from threading import Lock
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,6 +18,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 from django.conf import settings
 from django.core.cache import caches
+from django.core.cache.backends.base import get_key_func
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from redis import exceptions
@@ -253,9 +254,25 @@ def _forget_client(*, setting: str, **kwargs: object) -> None:
     global _client, _is_cluster
     if setting in ("CACHES", "SESSION_CACHE_ALIAS"):
         _client, _is_cluster = None, False
+        key_function.cache_clear()
 
 
 setting_changed.connect(_forget_client)
+
+
+@cache
+def key_function() -> Callable[[str], str] | None:
+    """
+    Return what makes keys of the site's own by the KEY_FUNCTION of SESSION_CACHE_ALIAS, or None if
+    the alias has none. A site with tenants tells their sessions apart by it.
+    """
+    aliases: Mapping[str, Any] = settings.CACHES
+    alias = aliases.get(settings.SESSION_CACHE_ALIAS, {})
+    if not alias.get("KEY_FUNCTION"):
+        return None
+    function = get_key_func(alias["KEY_FUNCTION"])
+    prefix, version = alias.get("KEY_PREFIX", ""), alias.get("VERSION", 1)
+    return lambda key: function(key, prefix, version)
 
 
 def source() -> Any:

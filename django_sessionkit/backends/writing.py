@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError
 
 from django_sessionkit import clock, registry
@@ -37,6 +38,7 @@ class Writing(Merging):
             yield from self._take_row_back(facts)
             raise
         self._is_now_stored(key, payload, facts, data)
+        yield from self._note_transaction(facts.handle is not None)
 
     def _write(self, record: Record, new_key: SessionKey, facts: Facts) -> Flow[None]:
         """
@@ -90,6 +92,7 @@ class Writing(Merging):
                 yield registry.rekey, before.handle, *back, before.authenticated_at
             raise
         self._is_now_stored(new_key, payload, facts, data)
+        yield from self._note_transaction(moving or facts.handle != before.handle)
 
     def _transaction(
         self, facts: Facts, data: Data, plan: Plan, moving: bool = False
@@ -224,6 +227,38 @@ class Writing(Merging):
         if facts.handle and not (yield registry.is_open, facts.handle, digest):
             yield self.remove, [digest]
             raise self._ended(Missing(digest))
+
+    def _note_transaction(self, matters: bool) -> Flow[None]:
+        """Note whether a new key or a new row has been written that can be rolled back."""
+        if matters:
+            self._may_be_rolled_back = yield (registry.is_in_transaction,)
+
+    def _look_after_row(self) -> Flow[None]:
+        """
+        Look, after the view's transaction, whether that was rolled back. On a database, the session
+        is as it was before the view, under its former key. Redis has kept what the view has
+        written, but the row is gone, or has the digest of the former key: then nobody has signed
+        in, or the row has to follow again.
+        """
+        record = cast("Record", self._record)
+        facts, key = record.facts, record.key
+        self._may_be_rolled_back = False
+        digests = (yield registry.digests_of, facts.handle) if facts.handle else []
+        if key.digest in digests:
+            return
+        if (yield self.read, key.digest) is None:
+            self.is_rolled_back = True
+            raise self._ended(Missing(key.digest))
+        if digests:
+            plan = self._activity().plan(facts, self._session_cache.get("_session_expiry"), True)
+            row = digests, key.digest, plan.active_at, plan.lifetime, facts.authenticated_at
+            yield registry.rekey, facts.handle, *row
+        elif facts.handle:
+            for name in (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY):
+                self._session_cache.pop(name, None)
+            self._keep(NO_FACTS)
+            yield from self._write(record._replace(facts=NO_FACTS), key, NO_FACTS)
+            self.modified = True
 
     # The user.
 

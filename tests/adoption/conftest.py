@@ -51,7 +51,7 @@ def site(
     @contextmanager
     def site(**environment: str) -> Iterator[tuple[str, dict[str, str]]]:
         env = {**base, **{f"SITE_{name.upper()}": value for name, value in environment.items()}}
-        with servers.serve("tests.adoption.serve_site", log, env) as url:
+        with servers.serve(["-m", "tests.adoption.serve_site", "{port}"], log, env) as url:
             yield url, env
 
     return site

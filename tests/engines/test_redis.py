@@ -11,6 +11,7 @@ import pickle
 import secrets
 import ssl
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import groupby
 from pathlib import Path
 
@@ -145,6 +146,30 @@ def test_keys_are_the_digest_under_a_prefix_of_our_own(server, settings, stored)
     prefix = settings.SESSIONKIT_REDIS_PREFIX
     keys = {b"cache:1:teapot", f"{prefix}{digest_of(stored.session_key)}".encode()}
     assert set(server.client.keys()) == keys
+
+
+def key_of_a_tenant(key, prefix, version):
+    return f"{TENANT.get()}:{prefix}:{version}:{key}"
+
+
+TENANT = ContextVar("tenant", default="nobody")
+
+
+def test_a_key_function_of_the_site_keeps_tenants_apart(drive, server, settings, stored):
+    """As that of django-tenants. Async code asks it in the thread of the request."""
+    with sessions_in(server.url, key_function=f"{__name__}.key_of_a_tenant"):
+        TENANT.set("north")
+        assert drive(again(stored), "load") == {}
+        works(drive)
+        session = SessionStore()
+        session["cart"] = "teapot"
+        drive(session, "save")
+        key = f"north:cache:1:{settings.SESSIONKIT_REDIS_PREFIX}{digest_of(session.session_key)}"
+        assert server.client.exists(key)
+        TENANT.set("south")
+        assert drive(again(session), "load") == {}
+        assert not SessionStore.native_async
+    assert SessionStore.native_async
 
 
 def test_every_key_expires_with_its_session(drive, server, settings, stored):

@@ -66,7 +66,6 @@ REDIS: dict[str, Any] = {
     "SESSION_CACHE_ALIAS": "default",
 }
 # Nobody is there: a check asks nobody.
-DJANGOS_KEYS = "django.core.cache.backends.base.default_key_func"
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
 
 APPS = ["django.contrib.messages", "django_sessionkit"]
@@ -257,9 +256,6 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "W020": [
         {"SESSIONKIT_POLICY": policy, "ROOT_URLCONF": "django.contrib.auth.urls"}
         for policy in ("tests.policies.of_everybody", "django_sessionkit.policy.aal2")
-    ],
-    "W018": [
-        {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "KEY_FUNCTION": DJANGOS_KEYS}}},
     ],
     "W022": [
         {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},

@@ -412,13 +412,19 @@ def request_of_alice(alice: User, client: Client) -> HttpRequest:
     ids=lambda block: f"{block.document}:{block.line}",
 )
 def test_example_runs(
-    block: Block, tmp_path: Path, alice: User, client: Client, request_of_alice: HttpRequest
+    block: Block,
+    tmp_path: Path,
+    alice: User,
+    client: Client,
+    request_of_alice: HttpRequest,
+    django_capture_on_commit_callbacks: Any,
 ):
     Client().force_login(alice)
     UserSession.objects.filter(user_agent="").update(user_agent=IPHONE)
     staff = User.objects.create_superuser("staff")
     names = {"user": alice, "staff": staff, "client": client, "request": request_of_alice}
-    run_block(block, tmp_path, **names)
+    with django_capture_on_commit_callbacks(execute=True):
+        run_block(block, tmp_path, **names)
     if "revoke" in block.text:
         assert not UserSession.objects.active().exists()
     elif "staff" in block.text:

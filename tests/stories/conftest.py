@@ -1,7 +1,6 @@
 """What several of the stories begin with."""
 
 import pytest
-from django.db import connection, connections
 
 from django_sessionkit.models import UserSession
 from django_sessionkit.signals import session_key_reused
@@ -69,15 +68,3 @@ def at(monkeypatch):
         return interleave(monkeypatch, *STEPS[step], act)
 
     return at
-
-
-# A site that answers every request in a transaction.
-
-
-@pytest.fixture
-def atomic_requests(monkeypatch):
-    database = connections.settings["default"]
-    monkeypatch.setitem(database, "ATOMIC_REQUESTS", True)
-    if connection.vendor == "sqlite":
-        # As Django's documentation has it: a transaction that reads first can not write then.
-        monkeypatch.setitem(database["OPTIONS"], "transaction_mode", "IMMEDIATE")
