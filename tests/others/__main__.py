@@ -30,7 +30,7 @@ django_find_project = false
 asyncio_default_fixture_loop_scope = function
 python_files = test*.py *_tests.py
 """
-TIMEOUT = 15 * 60  # seconds for one run of a suite
+TIMEOUT = 20 * 60  # seconds for one run of a suite
 
 
 class Run(NamedTuple):
@@ -91,40 +91,30 @@ class Place:
             "SESSIONKIT_OTHERS_ENGINE": engine,
             "SESSIONKIT_OTHERS_OUTCOMES": str(found),
         }
-        env.pop("DJANGO_SETTINGS_MODULE", None)
+        for name in ("DJANGO_SETTINGS_MODULE", "PYTEST_ADDOPTS"):
+            env.pop(name, None)
         if suite.settings:
             env["DJANGO_SETTINGS_MODULE"] = suite.settings
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-c",
-            self.path / "pytest.ini",
-            "--rootdir=.",
-        ]
-        command += [
-            "-p",
-            "sessionkit_observer",
-            "-p",
-            "no:cacheprovider",
-            "-q",
-            "--disable-warnings",
-        ]
+        ini, plugins = f"{self.path}/pytest.ini", ["-psessionkit_observer", "-pno:cacheprovider"]
+        pytest = [sys.executable, "-m", "pytest", "-c", ini, *plugins]
         begun = time.monotonic()
-        done = subprocess.run(
-            [*command, *suite.options, *suite.tests],
-            cwd=suite_folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        try:
+            output = subprocess.run(
+                [*pytest, "--rootdir=.", "-q", "--disable-warnings", *suite.options, *suite.tests],
+                cwd=suite_folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            ).stdout
+        except subprocess.TimeoutExpired as error:
+            output = str(error)
         known = json.loads(found.read_text()) if found.exists() else {}
         outcomes = known.get("outcomes", {}), known.get("said", {}), known.get("sessions", 0)
-        return Run(*outcomes, time.monotonic() - begun, done.stdout)
+        return Run(*outcomes, time.monotonic() - begun, output)
 
 
 def problems_of(suite: Suite, django: Run, ours: Run) -> Iterator[str]:
