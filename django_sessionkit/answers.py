@@ -9,7 +9,7 @@ have sent it to a page.
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
@@ -19,7 +19,6 @@ from django.http import (
     HttpResponse,
     HttpResponseRedirect,
     JsonResponse,
-    QueryDict,
 )
 from django.shortcuts import resolve_url
 from django.template.loader import render_to_string
@@ -70,14 +69,17 @@ ENDED, LOCKED = "Session-Ended", "Session-Locked"
 # The headers of an answer that are about its content, or about where it leads.
 OF_THE_CONTENT = {
     "accept-ranges",
+    "content-digest",
     "content-disposition",
     "content-encoding",
     "content-language",
     "content-length",
+    "content-location",
     "content-range",
     "etag",
     "last-modified",
     "location",
+    "repr-digest",
     "vary",
 }
 
@@ -189,14 +191,19 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
     if (session.is_new or session.is_rolled_back) and response is not None:
         # The transaction of the view was rolled back, and its new session or key with that.
         cookies.spare(request)
+        patch_vary_headers(response, ("Cookie",))
         return response
     if session.is_known or isinstance(session.interruption, Unopened):
         # A parallel request, a sign-in in another tab say, has given the session a new key, and its
         # answer has the new cookie.
         cookies.spare(request)
-    # Otherwise the view replaced the session without reading it, and would do so on every request
-    # with this cookie: delete the cookie.
-    again = request.get_full_path() if request.method in ("GET", "HEAD") else None
+    elif response is not None:
+        # The view has replaced a session without reading it that was not there any more, and would
+        # do so on every request with this cookie: what it has written goes into a new one.
+        request.session.update(session.items())
+        return response
+    can_go_on = session.is_known and request.method in ("GET", "HEAD")
+    again = request.get_full_path() if can_go_on else None
     text = _("You signed in or out in another tab meanwhile, so your session was not saved.")
     return tell(request, Notice(409, _("Please go back and try again"), text, to=again))
 
@@ -354,17 +361,20 @@ def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
     before: Any = request.session
     if before.is_beside:
         cookies.spare(request)
-    session = type(before)(None if before.is_beside else before.session_key)
+    session = type(before)(None if before.is_beside else before.kept_key)
     request.session = session
     session.ensure_loaded()
     # Send the cookie again: another request may have changed the key meanwhile.
     session.has_new_key = not before.withholds_key
     if isinstance(session.interruption, Missing):
         cookies.spare(request)
-    to = None  # without messages, the sign-in page would come again and again without a word
+    # Without messages, the sign-in page would come again and again without a word. And one that
+    # asks for nothing, because another site knows the visitor, would try again and again.
+    to = None
     if hasattr(request, "_messages"):
+        to = None if request.method in SAFE_METHODS else sign_in_url()
         # What the view has said of its sign-in is not so.
-        to, request._messages = sign_in_url(), default_storage(request)
+        request._messages = default_storage(request)
     more = {"reason": str(EndReason.LIMIT)}
     return tell(request, Notice(403, _("Not signed in"), _over_limit(limit), to, True, more))
 
@@ -399,7 +409,13 @@ def _leads_somewhere(response: HttpResponse) -> bool:
 
 
 def _is_redirect(response: HttpResponse) -> bool:
-    return response.status_code in (301, 302, 303, 307, 308) and "Location" in response.headers
+    if response.status_code not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
+        return False
+    try:
+        urlsplit(response.headers["Location"])
+    except ValueError:  # nobody can say where to
+        return False
+    return True
 
 
 def _is_known(request: HttpRequest) -> bool:
@@ -415,7 +431,7 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
     there = (parts.netloc or host, path_of(url))
     if own is not None and there == (urlsplit(own).netloc or host, path_of(own)):
         return True
-    back = QueryDict(parts.query).get(REDIRECT_FIELD_NAME, "")
+    back = parse_qs(parts.query).get(REDIRECT_FIELD_NAME, [""])[-1]  # QueryDict() has a limit
     here = request.get_full_path()
     if back in (here, request.build_absolute_uri(here)):
         return True

@@ -132,7 +132,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         session: Any = request.session
         try:
             response = answers.interrupted(request, response)
-            if isinstance(session.interruption, Locked):
+            if isinstance(session.interruption, Locked) or answers.is_locked_out(request.session):
                 return response
             # What a visitor is told may be kept in the session that takes the place of this one.
             return self.save(request, response)

@@ -42,12 +42,14 @@ def enter(
     counts: bool,
     authenticated_at: int,
     support: bool,
+    instead_of: uuid.UUID | None = None,
 ) -> tuple[str, bool]:
     """
     Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as 32
     hexadecimal digits, and whether the session counts towards that limit. A session that ``counts``
     and for which there is no room yet has to wait until its user has made some. ``support``: staff
-    act as the user, and proved who they are at the moment ``authenticated_at``.
+    act as the user, and proved who they are at the moment ``authenticated_at``. ``instead_of``: the
+    handle of a locked session that ends by this sign-in, and counts no more.
 
     Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
     """
@@ -57,7 +59,8 @@ def enter(
     limited = counts and policy.limit is not None
     with transaction.atomic(rows.db) if limited else nullcontext():
         if limited:
-            counts = make_room(rows, user_id, policy)
+            others = rows.exclude(pk=instead_of) if instead_of else rows
+            counts = make_room(others, user_id, policy)
         row = UserSession(
             user_id=user_id,
             digest=digest,
@@ -281,7 +284,8 @@ def row_of_missing(digest: str) -> UserSession | None:
     """
     Return the row of a session that the store does not have, and mark it ended if it was not.
     Return None for the session of a visitor, or one that a parallel request has given another key,
-    or may have moved.
+    or is giving one, or may have moved. Who gives one holds the row, as does somebody who has not
+    said the reason yet.
     """
     rows = UserSession.objects.primary()
     row = rows.filter(digest=digest).first()
@@ -292,6 +296,8 @@ def row_of_missing(digest: str) -> UserSession | None:
         reason = row.expiry_reason if has_expired else EndReason.LOST
         _end_if_free(row.pk.hex, reason)
         row = rows.filter(pk=row.pk).first()
-        if row and row.ended_at is None:  # held by somebody who has not said the reason yet
+        if row and row.ended_at is None:
+            if not has_expired:
+                return None
             row.end_reason = reason
     return row

@@ -172,8 +172,17 @@ class SessionStore(Saving, Touching, Returning):
         Whether the session has another key than the request came with, and the visitor does not get
         it: a former key has led here, and nobody is there (background), or the new key has reached
         the browser already. Somebody who copied the former key would get every later key as well.
+        Neither is the key of a session sent again that does not open here: nobody knows its age.
         """
+        if self._is_unopened:
+            return True
         return self.session_key == self._led_to and (self.background or self._is_delivered)
+
+    @property
+    def kept_key(self) -> str | None:
+        """The key of the session that stays where a sign-in is refused: of this one, or of the
+        locked one in whose place the visitor was to sign in."""
+        return self._key or self._locked_key
 
     @property
     def waits_for_room(self) -> int | None:

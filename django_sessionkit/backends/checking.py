@@ -57,6 +57,9 @@ class Checking(FormerKeys):
                 again = yield self.read, digest
                 if again is not None and again.payload != record.payload:
                     return Again()
+                # An open row with another digest: a parallel request is about to move the session.
+                if (yield registry.is_open, facts.handle):
+                    return Missing(digest)
                 yield self.remove, [digest]
                 # If its row went with the transaction of a view, the session is still elsewhere.
                 return Again() if conf.SESSIONKIT_ADOPT_FROM else Missing(digest)

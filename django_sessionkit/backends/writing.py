@@ -137,11 +137,7 @@ class Writing(Merging):
 
     def _open_row(self, user: str, data: Data, digest: str) -> Flow[tuple[Facts, Plan]]:
         """Return what is to be written of a session that has just been signed in."""
-        if isinstance(self.interruption, Locked):
-            # Its user, or somebody else, has signed in instead of unlocking it.
-            locked = UserSession.objects.filter(pk=self.interruption.handle)
-            yield locked.revoke, EndReason.LOGOUT
-            self._unlocked()
+        lock = self.interruption if isinstance(self.interruption, Locked) else None
         policy = yield from self._policy_of(user)
         activity, actor, before = self._activity(), actor_in(data), self._flushed
         now = activity.now
@@ -157,11 +153,17 @@ class Writing(Merging):
         counts = actor is None and not self._decides_later
         row = user, digest, now, plan.lifetime, self.client, policy, counts
         try:
-            handle, is_in = yield registry.enter, *row, facts.authenticated_at, actor is not None
+            instead_of = lock and lock.handle
+            proved = facts.authenticated_at, actor is not None, instead_of
+            handle, is_in = yield registry.enter, *row, *proved
         except TooManySessions as refusal:
             self._interrupted_by(OverLimit(refusal.args[0]))
             raise
         facts = facts._replace(handle=handle)
+        if lock is not None:
+            # Its user, or somebody else, has signed in instead of unlocking it.
+            yield UserSession.objects.filter(pk=lock.handle).revoke, EndReason.LOGOUT
+            self._unlocked()
         if counts and not is_in:
             return (yield from self._wait_for_room(facts, data, digest, policy))
         return _with_row(facts, plan)

@@ -592,5 +592,6 @@ def test_a_visitor_who_goes_away_leaves_no_half_of_a_sign_in(go_away_in):
         return HttpResponse()
 
     request = RequestFactory(HTTP_COOKIE=f"sessionid={key}").get("/")
-    go_away_in("areplace", lambda: SessionMiddleware(view)(request))
-    assert SessionStore(key).handle == UserSession.objects.get().pk
+    go_away_in("amove", lambda: SessionMiddleware(view)(request))
+    assert request.session.session_key != key
+    assert SessionStore(request.session.session_key).handle == UserSession.objects.get().pk

@@ -55,6 +55,7 @@ TOLD = ["Session-Ended", "Session-Locked"]
 CDN = "CDN-Cache-Control"
 
 OF_ITS_CONTENT = ["Content-Language", "Content-Disposition", "Content-Encoding", "Last-Modified"]
+OF_ITS_CONTENT += ["Content-Digest", "Repr-Digest", "Content-Location"]
 
 # The type of all that a view answers here, and nobody else.
 OF_THE_VIEW = "text/x-view"
@@ -108,7 +109,13 @@ async def aovertake(request: HttpRequest, name: str) -> HttpResponse:
     return views_answer(name)
 
 
+def anywhere(request: HttpRequest) -> HttpResponse:
+    assert not request.user.is_authenticated
+    return HttpResponse(status=302, headers={"Location": request.headers["X-To"]})
+
+
 urlpatterns = [
+    path("anywhere/", anywhere),
     *[
         path(f"{view.__name__}/<name>/", csrf_exempt(view))
         for view in (look, alook, enter, aenter, overtake, aovertake)
@@ -184,6 +191,8 @@ def wanted(state: str, answer: str, method: str, kind: str) -> Answer:
         outcome = VIEW  # as a project's own tests expect, whose clients say nothing
     if outcome == ITSELF and method == "POST":
         outcome = "409 page"
+    if state == "over the limit" and outcome == SIGN_IN and method != "POST":
+        outcome = "403 page"
     is_told = state in HEADERS
     return Answer(
         outcome,
@@ -749,8 +758,9 @@ def test_messages_of_a_sign_in_that_is_refused_are_not_so(
     browser = browse()
     browser.get("/with_messages/")  # said before, and still to be shown
     response = browser.get(f"/{browser.a}sign_in_and_go/", {"to": "/"})
-    page = browser.get(response.headers["Location"]).text
-    assert "You are already signed in on 1 device" in page
+    assert response.status_code == 403
+    assert "You are already signed in on 1 device" in response.text
+    page = browser.get("/login/").text
     assert "Thank you, AnonymousUser." in page
     assert "Welcome." not in page
 
@@ -819,3 +829,13 @@ def test_who_is_refused_on_a_site_without_messages_reads_why(
     response = post_sign_in(browse())
     assert response.status_code == 403
     assert "You are already signed in on 1 device" in words(response)
+
+
+@pytest.mark.parametrize("to", ["http://[x/", "/elsewhere/?" + 1001 * "a&", ""])
+def test_wherever_a_view_leads_it_stands(browse: Callable[..., Any], alice: User, to: str):
+    browser = browse()
+    post_sign_in(browser)
+    UserSession.objects.revoke()
+    response = browser.get("/anywhere/", headers={"x-to": to})
+    assert (response.status_code, response.headers["Location"]) == (302, to)
+    assert deletes_the_cookie(response)

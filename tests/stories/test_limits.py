@@ -21,8 +21,9 @@ from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.signals import sign_in_refused
 from tests import store
-from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, view
+from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, sets_no_cookie, view
 from tests.interleaving import before, together
+from tests.pages import PROVE
 from tests.people import is_in, is_told, key_of, post_sign_in, row_of, who
 from tests.store import DAY, MINUTE, SessionStore, later
 from tests.urls import urlpatterns as site
@@ -73,12 +74,18 @@ def enter_and_save(request):
     return HttpResponse("welcome")
 
 
+def come_back(request):
+    login(request, User.objects.get(username="alice"), BACKEND)
+    return HttpResponse("welcome")
+
+
 urlpatterns = [
     *site,
     path("impersonate/<str:note>/", impersonate),
     path("impersonate_late/", impersonate_late),
     path("release/", release),
     path("enter_and_save/", enter_and_save),
+    path("come_back/", come_back),
 ]
 
 
@@ -293,6 +300,50 @@ def test_who_is_refused_keeps_what_a_visitor_had(enter, browse, policy, headers)
     post_sign_in(browser)
     assert is_in(browser)
     assert held(browser) == {"cart": "teapot"}
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+@pytest.mark.parametrize("saves", [False, True])
+def test_who_is_refused_keeps_the_locked_session_of_the_browser(
+    enter, bob, policy, clock, ended, refused, settings, name, saves
+):
+    """Of the same user, or of somebody else."""
+    settings.SESSION_SAVE_EVERY_REQUEST = settings.CSRF_USE_SESSIONS = saves
+    policy(limit=2, on_limit="refuse", idle=600, lock=True)
+    browser, _other = enter(), enter(name)
+    browser.get("/login/")
+    clock.move(seconds=601)
+    policy(limit=1, on_limit="refuse", idle=600, lock=True)
+    response = post_sign_in(browser, name)
+    assert response.headers["Location"] == "/login/"
+    assert refused == [(name, 1)]
+    assert sets_no_cookie(response)
+    assert not ended
+    assert who(browser) == PROVE
+
+
+def test_whoever_signs_in_instead_of_unlocking_takes_the_place(enter, policy, clock, refused):
+    policy(limit=1, on_limit="refuse", idle=600, lock=True)
+    browser = enter()
+    clock.move(seconds=601)
+    assert who(browser) == PROVE
+    assert post_sign_in(browser).headers["Location"] == "/"
+    assert not refused
+    assert is_in(browser)
+    reasons = UserSession.objects.order_by("pk").values_list("end_reason", flat=True)
+    assert list(reasons) == ["logout", ""]
+
+
+def test_who_is_known_elsewhere_and_refused_here_is_not_sent_round_in_circles(
+    enter, browse, policy, settings
+):
+    """A sign-in page that asks for nothing leads to another site, and from there back to this."""
+    settings.LOGIN_URL = "/come_back/"
+    policy(limit=1, on_limit="refuse")
+    enter()
+    response = browse().get("/come_back/")
+    assert response.status_code == 403
+    assert b"already signed in on 1 device" in response.content
 
 
 def test_a_listener_that_fails_lets_nobody_in(enter, browse, policy):

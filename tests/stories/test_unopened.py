@@ -139,7 +139,9 @@ def test_a_server_that_saves_every_session_replaces_none(shopper, closed, settin
     browser = shopper()
     key, payloads = key_of(browser), store.payloads()
     with closed():
-        assert read(browser).json() == {}
+        response = read(browser)
+        assert response.json() == {}
+        assert sets_no_cookie(response)  # nobody knows here for how long
         assert key_of(browser) == key
     assert store.payloads() == payloads
     assert is_in(browser)
@@ -230,7 +232,7 @@ def test_a_proof_of_identity_of_a_stranger_is_refused_and_ends_nothing(shopper, 
     row = only_row()
     with closed():
         response = browser.get(view(browser, "prove"))
-        assert response.status_code == 302  # to the same page
+        assert response.status_code == 409  # and not the same page again and again
         assert sets_no_cookie(response)
         assert is_untouched(row)
     assert is_in(browser)
