@@ -230,13 +230,15 @@ def handle_of_waiting(browser):
     return SessionStore(key_of(browser)).locked.handle
 
 
-def test_staff_who_act_as_somebody_are_not_limited(browse, signed_in, staff_have, alice, clock):
+def test_staff_who_act_as_somebody_are_not_limited(
+    browse, signed_in, staff_have, alice, root, clock
+):
     staff_have(limit=1)
     signed_in()
     session = SessionStore()
     session[SESSION_KEY], session[HASH_SESSION_KEY] = str(alice.pk), alice.get_session_auth_hash()
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    session["hijack_history"] = ["1"]
+    session["hijack_history"] = [str(root.pk)]
     session.save()
     browser = browse()
     browser.cookies["sessionid"] = session.session_key
