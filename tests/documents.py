@@ -74,7 +74,7 @@ def run_block(block: Block, folder: Path, **names: Any) -> dict[str, Any]:
 
 def make(*arguments: str) -> str:
     """Return the commands that make would run."""
-    not_ours = ("MAKE", "STORE")
+    not_ours = ("MAKE", "MFLAGS", "PYTEST_ARGS", "STORE")
     environment = {name: v for name, v in os.environ.items() if not name.startswith(not_ours)}
     return subprocess.run(
         ["make", "--dry-run", "--always-make", *arguments],
