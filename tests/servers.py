@@ -191,6 +191,8 @@ def serve(arguments: list[str], log: Path, env: Mapping[str, str]) -> Iterator[s
                     return
             finally:
                 _stop(server)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)  # workers that it has left behind
     raise RuntimeError(f"The server did not come up:\n{_end_of(log)}")
 
 
