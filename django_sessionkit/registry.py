@@ -201,13 +201,24 @@ def free(handle: str, digests: Sequence[str] = ()) -> UserSessionQuerySet:
     rows, pk = UserSession.objects.primary(), uuid.UUID(handle)
     connection = connections[rows.db]
     if not connection.features.has_select_for_update_skip_locked:
-        return rows.filter(pk=pk, **({"digest__in": digests} if digests else {}))
+        return _with_one_of(digests, rows.filter(pk=pk)) if digests else rows.filter(pk=pk)
     where = "id = %s"
     if digests:
         where += f" AND digest IN ({', '.join(['%s'] * len(digests))})"
     params = [UserSession._meta.pk.get_db_prep_value(pk, connection), *digests]
     unheld = RawSQL(FREE.format(table=TABLE, where=where), params)  # noqa: S611 (constants)
     return rows.filter(pk=unheld)
+
+
+def _with_one_of(digests: Sequence[str], rows: UserSessionQuerySet) -> UserSessionQuerySet:
+    """
+    Return the rows, which are found by their primary keys, that have one of these digests.
+
+    In an expression: MariaDB may go by the index of digests otherwise, and then locks index and row
+    in the other order than whoever goes by the primary key. Two who write the same row would be a
+    deadlock.
+    """
+    return rows.alias(present=Coalesce("digest", Value(""))).filter(present__in=digests)
 
 
 def _end_if_free(handle: str, reason: str, digests: Sequence[str] = ()) -> None:
@@ -233,10 +244,7 @@ def rekey(
     ``flags`` are written too. Without them ``renew`` stays as it is: whoever clears it has asked
     the policy again, and has given the session its new key already.
     """
-    row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
-    # In an expression: MariaDB may go by the index of digests otherwise, and then locks index and
-    # row in the other order than touch(). That is a deadlock of two who write the same row.
-    row = row.alias(present=Coalesce("digest", Value(""))).filter(present__in=old)
+    row = _with_one_of(old, UserSession.objects.primary().filter(pk=handle, ended_at=None))
     return bool(
         row.update(
             digest=new,

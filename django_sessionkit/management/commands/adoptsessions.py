@@ -4,8 +4,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_sessionkit.conf import conf
-from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.management.commands.clearsessions import Report
+from django_sessionkit.management.commands.clearsessions import Report, may_be_run_again
 from django_sessionkit.models import get_session_store
 from django_sessionkit.storage import Storage
 
@@ -49,15 +48,8 @@ class Command(BaseCommand):
         for path in engine or named:
             verb = "Counting" if dry_run else "Moving"
             report = Report(self.stdout, f"{verb} the sessions of {path}.") if verbosity else None
-            try:
+            with may_be_run_again(report):
                 counts = store.adopt_all(path, signed_in_only, dry_run, report)
-            except StoreUnavailable as error:
-                raise CommandError(f"{error} Nothing is lost: run this again later.") from error
-            except KeyboardInterrupt:
-                raise CommandError("Stopped. Run this again to go on.", returncode=130) from None
-            finally:
-                if report:
-                    report.end_line()
             if report:
                 self.sum_up(counts, dry_run)
                 report.sum_up()

@@ -1,5 +1,7 @@
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
@@ -23,20 +25,27 @@ class Command(BaseCommand):
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         report = Report(self.stdout, "Removing expired sessions.") if verbosity else None
         store: Any = get_session_store()
-        try:
+        with may_be_run_again(report):
             if issubclass(store, Storage):
                 store.clear_expired(report)
             else:
                 store.clear_expired()  # of a site that is about to move here, or has moved away
-        except StoreUnavailable as error:
-            raise CommandError(f"{error} Nothing is lost: run this again later.") from error
-        except KeyboardInterrupt:
-            raise CommandError("Stopped. Run this again to go on.", returncode=130) from None
-        finally:
-            if report:
-                report.end_line()
         if report:
             report.sum_up()
+
+
+@contextmanager
+def may_be_run_again(report: "Report | None") -> Iterator[None]:
+    """Say so if the store does not answer, or if somebody stops the command."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise CommandError(f"{error} Nothing is lost: run this again later.") from error
+    except KeyboardInterrupt:
+        raise CommandError("Stopped. Run this again to go on.", returncode=130) from None
+    finally:
+        if report:
+            report.end_line()
 
 
 class Report:
