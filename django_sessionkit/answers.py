@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urljoin, urlsplit
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
 from django.contrib.messages.storage import default_storage
@@ -20,7 +21,7 @@ from django.http import (
     HttpResponseRedirect,
     JsonResponse,
 )
-from django.shortcuts import resolve_url
+from django.shortcuts import redirect, resolve_url
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import timezone
@@ -520,3 +521,11 @@ def _leave_messages(
     storage.update(response)
     for name, cookie in deleted.items():
         response.cookies.setdefault(name, cookie)
+
+
+def signed_out(request: HttpRequest) -> HttpResponse:
+    """Return what somebody gets who has signed out on one of these pages."""
+    if url := settings.LOGOUT_REDIRECT_URL or sign_in_url():
+        return redirect(url)
+    text = str(FAREWELLS[EndReason.LOGOUT])
+    return tell(request, Notice(200, _("Signed out"), text))

@@ -9,10 +9,17 @@ from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
+from django.views.decorators.cache import never_cache
+from django.views.decorators.clickjacking import xframe_options_deny
+from django.views.decorators.csrf import csrf_protect
 
 from django_sessionkit.proofs import aask_for_proof, ask_for_proof, check_max_age
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+# For pages that end sessions: nobody must be able to forge or frame them. The last two decorators
+# see to that, even on a site without the middleware of that name.
+GUARDS = [never_cache, csrf_protect, xframe_options_deny]
 
 
 def background_request(view: View) -> View:

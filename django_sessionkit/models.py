@@ -85,6 +85,13 @@ class EndReason(models.TextChoices):
     PRIVILEGE_CHANGE = "privilege_change", _("Permissions changed")
 
 
+class Novelty(models.TextChoices):
+    """What was new at a sign-in. "" means that nothing was."""
+
+    DEVICE = "device", _("New device")
+    PLACE = "place", _("Unusual place")
+
+
 # The sessions whose end is IDLE, as in UserSession.expiry_reason.
 IDLE = models.Q(idle_at=models.F("expires_at"))
 
@@ -277,6 +284,17 @@ class UserSession(models.Model):
     expires_at = models.DateTimeField(_("expires"))
     ip = models.GenericIPAddressField(_("address"), null=True, unpack_ipv4=True)
     user_agent = models.CharField(_("user agent"), max_length=512)
+    # What the browser says beside its user agent, as visit/devices.py reads it: see there.
+    client_hints = models.CharField(_("client hints"), max_length=512)
+    # Names the browser across sign-ins, by SESSIONKIT_DEVICE_COOKIE. None: not known.
+    browser = models.UUIDField(_("browser"), null=True, editable=False)
+    # What the user calls this browser, "Work laptop" say.
+    label = models.CharField(_("name"), max_length=64)
+    novelty = models.CharField(_("new"), max_length=10, choices=Novelty)
+    # The authentication backend that has signed the user in, as a dotted path.
+    backend = models.CharField(_("sign-in method"), max_length=255)
+    # Whether the session outlives a restart of the browser.
+    remembered = models.BooleanField(_("stays signed in"), default=False)
     # When Policy.idle ends or locks the session.
     idle_at = models.DateTimeField(_("idle"), null=True)
     # Whether the session counts towards Policy.limit. A session of staff who act as this user does
@@ -298,6 +316,10 @@ class UserSession(models.Model):
         null=True,
         db_constraint=False,
     )
+    # The handle of the session in which somebody has ended this one.
+    ended_from = models.UUIDField(_("ended from"), null=True, editable=False)
+    # When the user said that they do not recognise this session.
+    reported_at = models.DateTimeField(_("not recognised"), null=True)
 
     objects = UserSessionQuerySet.as_manager()
 

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db.models import Count, Q
 from django.utils import timezone
 
+from django_sessionkit.conf import conf
 from django_sessionkit.models import UserSession, UserSessionQuerySet, still_stored
 
 # Sessions on a page.
@@ -93,6 +94,15 @@ def query_of(asked: Mapping[str, str]) -> str:
     """Return the query string of the page that the parameters of a URL ask for."""
     where = asked_position(asked)
     return f"?{where[0]}={where[1]}" if where else ""
+
+
+def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
+    """Return these rows with the annotations ``is_current`` and ``is_active_now``."""
+    current = Q(pk=handle)
+    # This is as exact as it gets: activity is written once per interval.
+    since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
+    active = current | Q(last_seen_at__gte=since)
+    return sessions.annotate(is_current=current, is_active_now=active)
 
 
 def page_of(

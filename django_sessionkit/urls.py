@@ -1,10 +1,9 @@
 from django.urls import path
 
+from django_sessionkit.gates import ReauthenticateView, SessionLimitView
 from django_sessionkit.views import (
-    ReauthenticateView,
     SessionEndOthersView,
     SessionEndView,
-    SessionLimitView,
     SessionListView,
 )
 

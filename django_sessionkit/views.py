@@ -1,71 +1,36 @@
 """
 The user's pages: the list of devices that are signed in to their account, with the ways to sign
-them out; the page that asks for the password again; and the page that asks which device to sign
-out, when there are too many.
+them out.
 """
 
 import uuid
-from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import HASH_SESSION_KEY, REDIRECT_FIELD_NAME, logout
-from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.http.response import HttpResponseBase
-from django.shortcuts import redirect, render, resolve_url
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext, ngettext
-from django.views.decorators.cache import never_cache
-from django.views.decorators.clickjacking import xframe_options_deny
-from django.views.decorators.csrf import csrf_protect
-from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
-from django.views.generic import DetailView, FormView, ListView, TemplateView
+from django.views.generic import DetailView, ListView
 
 from django_sessionkit import answers
-from django_sessionkit.accounts import acting_user, key_of, person_in, policy_of, user_in
+from django_sessionkit.accounts import acting_user, policy_of
 from django_sessionkit.conf import conf
-from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
-from django_sessionkit.forms import Hidden, PasswordForm
+from django_sessionkit.decorators import GUARDS
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.mixins import RecentAuthenticationMixin
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
-from django_sessionkit.paging import Page, page_of, query_of
-from django_sessionkit.proofs import proof_url
-from django_sessionkit.visit.devices import device_of
+from django_sessionkit.models import UserSession, UserSessionQuerySet
+from django_sessionkit.paging import Page, page_of, query_of, with_activity
 from django_sessionkit.visit.redirects import (
-    local_url,
-    path_of,
     sign_in_url,
-    to_sign_in,
-    with_way_back,
 )
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-
-# These pages end sessions, so nobody must be able to forge or frame them. The last two decorators
-# see to that, even on a site without the middleware of that name.
-GUARDS = [never_cache, csrf_protect, xframe_options_deny]
-# While a session is locked, nobody is signed in. Django's LoginRequiredMiddleware must let the
-# pages pass that open it.
-GUARDS_OF_LOCKED = [login_not_required, *GUARDS]
-
-
-def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
-    """Return these rows with the annotations ``is_current`` and ``is_active_now``."""
-    current = Q(pk=handle)
-    # This is as exact as it gets: activity is written once per interval.
-    since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-    active = current | Q(last_seen_at__gte=since)
-    return sessions.annotate(is_current=current, is_active_now=active)
 
 
 def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
@@ -77,14 +42,6 @@ def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
         if session.support:
             session.ip, session.user_agent = None, ""
     return sessions
-
-
-def signed_out(request: HttpRequest) -> HttpResponse:
-    """Return what somebody gets who has signed out on one of these pages."""
-    if url := settings.LOGOUT_REDIRECT_URL or sign_in_url():
-        return redirect(url)
-    text = str(answers.FAREWELLS[EndReason.LOGOUT])
-    return answers.tell(request, answers.Notice(200, gettext("Signed out"), text))
 
 
 @method_decorator(GUARDS, name="dispatch")
@@ -189,7 +146,7 @@ class SessionEndView(
         session = self.get_object()
         if session.pk == self.handle:
             logout(request)
-            return signed_out(request)
+            return answers.signed_out(request)
         ended = self.end(self.get_queryset().filter(pk=session.pk))
         names = {"device": session.name}
         if ended:
@@ -230,188 +187,3 @@ class SessionEndOthersView(  # type: ignore[misc]
             text = gettext("No other device was signed in.")
             messages.info(request, text, fail_silently=True)
         return redirect("django_sessionkit:session_list")
-
-
-def handles_in(texts: list[str]) -> list[uuid.UUID]:
-    """Return the handles among these texts."""
-    handles = []
-    for text in texts:
-        with suppress(ValueError):
-            handles.append(uuid.UUID(text))
-    return handles
-
-
-class BackMixin:
-    """
-    A page that comes between a visitor and the page they want, and leads to that page afterwards.
-    """
-
-    request: HttpRequest
-
-    @property
-    def back(self) -> str:
-        name = REDIRECT_FIELD_NAME
-        asked = self.request.POST.get(name) or self.request.GET.get(name, "")
-        return local_url(self.request, asked) or resolve_url(settings.LOGIN_REDIRECT_URL)
-
-    @property
-    def session(self) -> Any:
-        return self.request.session
-
-    @property
-    def locked(self) -> Any:
-        return getattr(self.session, "locked", None)
-
-    def locked_row(self) -> UserSession | None:
-        """Return the row of the locked session, with its user, or None if it has ended."""
-        rows = UserSession.objects.primary().active().select_related("user")
-        return rows.filter(pk=self.locked.handle).first()
-
-    def to_sign_in(self) -> HttpResponse:
-        return to_sign_in(self.request, self.back)
-
-
-# "fields" is a form that was sent to another page. It can hold a password, too.
-@method_decorator(
-    [*GUARDS_OF_LOCKED, sensitive_post_parameters("password", "fields")], name="dispatch"
-)
-class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
-    """
-    Ask for the password of the session's user, because the session is locked or because a view
-    takes a recent proof of identity. If the user had sent a form to that view, this view then
-    offers to send the form again.
-    """
-
-    template_name = "django_sessionkit/reauthenticate.html"
-    form_class = PasswordForm
-    account: AbstractBaseUser
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if self.locked and self.locked.reason == "limit":
-            return with_way_back(request, reverse("django_sessionkit:session_limit"), self.back)
-        account = self.get_account()
-        if account is None:
-            return self.to_sign_in()
-        url = proof_url(account)
-        if path_of(url) != request.path:
-            return with_way_back(request, url, self.back)
-        if "sign_out" in request.POST:
-            logout(request)
-            return self.to_sign_in()
-        self.account = account
-        return super().dispatch(request, *args, **kwargs)
-
-    def get_account(self) -> AbstractBaseUser | None:
-        """
-        Return the user who has to prove who they are, or None if there is no such user. It is
-        whoever is behind the session, also while the request is another user's.
-        """
-        if not self.locked:
-            user, handle = self.request.user, getattr(self.session, "handle", None)
-            return person_in(self.session, user) if handle and user.is_authenticated else None
-        row = self.locked_row()
-        if row and (
-            self.locked.reason != "idle"
-            or row.device.is_like(device_of(self.session.client.user_agent))
-        ):
-            return person_in(self.locked, cast("AbstractBaseUser", row.user))
-        # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
-        # device, the cookie is a copy: end the session.
-        UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
-        self.session.flush()
-        text = gettext("You were signed out because you were inactive for a while.")
-        messages.warning(self.request, text, fail_silently=True)
-        return None
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return {"request": self.request, "user": self.account, **super().get_form_kwargs()}
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        posted, names = self.request.POST, ("to", "fields", "obstacle")
-        carried = {name: Hidden(posted.get(name, "")) for name in names}
-        return super().get_context_data(
-            account=self.account,
-            reason=self.locked.reason if self.locked else "",
-            here=self.request.path,
-            next=self.back,
-            **carried,
-            **kwargs,
-        )
-
-    @sensitive_variables()
-    def form_valid(self, form: Any) -> HttpResponse:
-        if self.locked:
-            self.session.unlock()
-        else:
-            self.session.reauthenticate()
-        if user_in(self.session) == key_of(form.user):
-            # Checking the password may have upgraded its hash.
-            self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
-        to = local_url(self.request, self.request.POST.get("to", ""))
-        if not to:
-            return HttpResponseRedirect(self.back)
-        fields = QueryDict(self.request.POST.get("fields", ""), encoding="utf-8")
-        hidden = [(name, [Hidden(value) for value in values]) for name, values in fields.lists()]
-        context = {"to": to, "fields": hidden, "next": self.back}
-        return render(self.request, "django_sessionkit/reauthenticate_send.html", context)
-
-
-@method_decorator(GUARDS_OF_LOCKED, name="dispatch")
-class SessionLimitView(BackMixin, TemplateView):
-    """
-    Ask a user who has signed in on one device too many which of the other devices to sign out.
-    Until then, their session is locked.
-    """
-
-    template_name = "django_sessionkit/session_limit.html"
-    row: UserSession
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not self.locked or self.locked.reason != "limit":
-            return HttpResponseRedirect(self.back)
-        row = self.locked_row()
-        if row is None:
-            self.session.flush()
-            return self.to_sign_in()
-        if "sign_out" in request.POST:
-            logout(request)
-            return signed_out(request)
-        self.row = row
-        return super().dispatch(request, *args, **kwargs)
-
-    def get_others(self) -> UserSessionQuerySet:
-        rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
-        return with_activity(rows.exclude(pk=self.row.pk), self.row.pk)
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        context = super().get_context_data(**kwargs)
-        limit: int = self.locked.limit
-        page = page_of(self.get_others(), self.row.pk, self.request.GET)
-        surplus = max(0, page.other_count + 1 - limit)
-        context |= {"object_list": page.sessions, "session_page": page, "next": self.back}
-        context |= {"limit": limit, "surplus": surplus, "other_count": page.other_count}
-        return context
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        context = self.get_context_data()
-        page: Page = context["session_page"]
-        sessions = self.get_others()
-        if "all" not in request.POST:
-            # Not only on this page: what was used since it was shown is on the first page now.
-            chosen = sessions.filter(pk__in=handles_in(request.POST.getlist("session")))
-            ending = [row.pk for row in chosen.alive()]
-            # Of several pages, each is sent by itself, and may well be not enough.
-            needed = context["surplus"] if page.is_whole else min(1, context["surplus"])
-            if len(ending) < needed:
-                error = gettext("That is not enough.")
-                return self.render_to_response({**context, "chosen": ending, "error": error})
-            sessions = UserSession.objects.filter(pk__in=ending)
-        sessions.revoke(EndReason.LIMIT, by=cast("AbstractBaseUser", self.row.user))
-        try:
-            self.session.unlock()
-        except TooManySessions:
-            error = gettext("Another device has signed in meanwhile.")
-            if not page.is_whole:
-                error = gettext("These devices were signed out. Please choose more.")
-            return self.render_to_response(self.get_context_data(error=error))
-        return HttpResponseRedirect(self.back)

@@ -73,6 +73,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("user_agent", models.CharField(max_length=512, verbose_name="user agent")),
+                ("client_hints", models.CharField(max_length=512, verbose_name="client hints")),
+                ("browser", models.UUIDField(editable=False, null=True, verbose_name="browser")),
+                ("label", models.CharField(max_length=64, verbose_name="name")),
+                (
+                    "novelty",
+                    models.CharField(
+                        choices=[("device", "New device"), ("place", "Unusual place")],
+                        max_length=10,
+                        verbose_name="new",
+                    ),
+                ),
+                ("backend", models.CharField(max_length=255, verbose_name="sign-in method")),
+                ("remembered", models.BooleanField(default=False, verbose_name="stays signed in")),
                 ("idle_at", models.DateTimeField(null=True, verbose_name="idle")),
                 (
                     "counts",
@@ -114,6 +127,14 @@ class Migration(migrations.Migration):
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="ended by",
                     ),
+                ),
+                (
+                    "ended_from",
+                    models.UUIDField(editable=False, null=True, verbose_name="ended from"),
+                ),
+                (
+                    "reported_at",
+                    models.DateTimeField(null=True, verbose_name="not recognised"),
                 ),
                 (
                     "user",

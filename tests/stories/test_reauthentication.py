@@ -29,11 +29,11 @@ from django.utils import translation
 from django.views.debug import ExceptionReporter
 from django.views.decorators.debug import sensitive_variables
 
-from django_sessionkit import proofs, views
+from django_sessionkit import gates, proofs
 from django_sessionkit.decorators import recent_authentication_required
+from django_sessionkit.gates import ReauthenticateView
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.proofs import LONGEST
-from django_sessionkit.views import ReauthenticateView
 from tests import store
 from tests.browsers import PAGE, SCRIPT
 from tests.pages import LIST, OTHERS, PROVE, Strict, contrast, fields_of, said, style_sheet, words
@@ -613,7 +613,7 @@ def broken_session(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "QueryDict", fail)
+    monkeypatch.setattr(gates, "QueryDict", fail)
 
 
 @pytest.mark.parametrize("is_right", [True, False])
