@@ -1,12 +1,9 @@
 """The user's page, told as stories of people with several devices."""
 
-import ast
-import gettext
 import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -21,7 +18,6 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import timezone, translation
 
-import django_sessionkit
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.pages import LIST, OTHERS, Strict, contrast, press, said, style_sheet, token, words
@@ -558,31 +554,6 @@ def test_pages_speak_the_language_of_the_reader(alice: User, in_german: None):
     assert "Zeitzone Europe/Berlin" in words(page)
     assert "Alle anderen Geräte abmelden (1)" in words(page)
     assert said(press(laptop, OTHERS)) == ["1 anderes Gerät wurde abgemeldet."]
-
-
-def test_german_is_complete_and_compiled():
-    folder = Path(django_sessionkit.__file__).parent
-    source = (folder / "locale/de/LC_MESSAGES/django.po").read_text()
-    with (folder / "locale/de/LC_MESSAGES/django.mo").open("rb") as file:
-        compiled = gettext.GNUTranslations(file)
-    entries = re.findall(r'^msgid "(.+)"\nmsgstr "(.*)"$', source, flags=re.MULTILINE)
-    entries += re.findall(
-        r'^msgid "(.+)"\nmsgid_plural ".+"\nmsgstr\[0\] "(.*)"$', source, re.MULTILINE
-    )
-    assert [compiled.gettext(english) for english, _ in entries] == [text for _, text in entries]
-    assert all(text for _english, text in entries)
-    known = {english for english, _text in entries}
-    for template in folder.glob("templates/**/*.html"):
-        marked = re.findall(r'{% translate "(.+?)" %}', template.read_text())
-        assert set(marked) <= known, template.name
-    for module in folder.glob("**/*.py"):
-        for node in ast.walk(ast.parse(module.read_text())):
-            match node:
-                case ast.Call(
-                    func=ast.Name("_" | "gettext" | "gettext_lazy" | "ngettext"),
-                    args=[ast.Constant(str(english)), *_],
-                ):
-                    assert english in known, module.name
 
 
 def test_page_runs_from_right_to_left_where_the_language_does(alice: User):
