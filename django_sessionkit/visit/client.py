@@ -26,7 +26,7 @@ HINTS = {
     for name in ("Platform", "Platform-Version", "Model", "Mobile", "Form-Factors")
 }
 BRANDS, ALL_BRANDS = "HTTP_SEC_CH_UA", "HTTP_SEC_CH_UA_FULL_VERSION_LIST"
-# Those of them that a browser sends only where the site has asked for them, in the header Accept-CH.
+# Those of them that a browser sends only to a site that has asked for them, by Accept-CH.
 ASKED = ("Full-Version-List", "Platform-Version", "Model", "Form-Factors")
 
 # Characters. No address is longer, even with brackets, a zone and a port.

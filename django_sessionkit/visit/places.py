@@ -28,14 +28,17 @@ def place_of(address: str | None) -> str:
         return ""
     from geoip2.errors import AddressNotFoundError
 
-    is_of_cities = "City" in database.metadata().database_type
+    known: list[Mapping[str, str]]
     try:
-        found = database.city(address) if is_of_cities else database.country(address)
+        if "City" in database.metadata().database_type:
+            found = database.city(address)
+            known = [found.city.names, found.country.names]
+        else:
+            known = [database.country(address).country.names]
     except AddressNotFoundError:
         return ""
-    city = [found.city.names] if is_of_cities else []
     language = (get_language() or "en").lower()
-    names = [_in_language(names, language) for names in (*city, found.country.names)]
+    names = [_in_language(each, language) for each in known]
     return ", ".join(name for name in names if name)
 
 

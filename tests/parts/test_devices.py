@@ -98,12 +98,12 @@ Chrome 156, iPhone | {IPHONE} CriOS/156.0.8078.60 Mobile/15E148 Safari/604.1
 Safari 26, iPad | {IPAD} Version/26.1 Mobile/15E148 Safari/604.1
 Safari 26 | {MAC} Version/26.1 Safari/605.1.15
 Safari 13, macOS 10.14 | Mozilla/5.0 (Macintosh; Intel Mac OS X 10_14_6) Version/13.1 Safari/605
-Safari 16, iOS 16, iPhone | Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like Mac OS X) Version/16 Safari/6
+Safari 16, iOS 16, iPhone | Mozilla/5.0 (iPhone; CPU iPhone OS 16_5 like X) Version/16 Safari/6
 Firefox 150, macOS 26 | Mozilla/5.0 (Macintosh; Intel Mac OS X 26.1; rv:150.0) Gecko Firefox/150.0
 Firefox 150, Android 15 | Mozilla/5.0 (Android 15; Mobile; rv:150.0) Gecko/150.0 Firefox/150.0
 Firefox 150, Android 15 | Mozilla/5.0 (Android 15; rv:150.0) Gecko/150.0 Firefox/150.0
 Edge 156 | {WINDOWS} Chrome/156.0.0.0 Safari/537.36 Edg/156.0.0.0
-Opera 126, Windows 8.1 | Mozilla/5.0 (Windows NT 6.3) {WEBKIT} Chrome/154.0 Safari/537.36 OPR/126.0.0.0
+Opera 126, Windows 8.1 | Mozilla/5.0 (Windows NT 6.3) {WEBKIT} Chrome/154.0 OPR/126.0.0.0
 Internet Explorer 11, Windows 7 | Mozilla/5.0 (Windows NT 6.1; Trident/7.0; rv:11.0) like Gecko
 Facebook 530 | {ANDROID} Version/4.0 Chrome/156.0.8078.60 Mobile [FB_IAB/FB4A;FBAV/530.0.0.38;]
 Chrome 156, Android 14, CUBOT X18 | {CUBOT} Version/4.0 Chrome/156.0.8078.60 Mobile Safari/537.36
@@ -134,41 +134,116 @@ def test_an_update_makes_no_other_device():
 
 # What no user agent says.
 
-CHROME = (
-    '"Chromium";v="156.0.8078.60", "Not;A=Brand";v="8.0.0.0", "Google Chrome";v="156.0.8078.60"'
-)
+CHROME = '"Chromium";v="156.0.8078.60", "Not;A=Brand";v="8.0.0.0", "Google Chrome";v="156.0.8078"'
 BRAVE = '"Brave";v="156", "Chromium";v="156", "Not_A Brand";v="99"'
-# Details, kind, name, what a browser hints at, and its user agent.
+EDGE = '"Not(A:Brand";v="8", "Chromium";v="156", "Microsoft Edge";v="156"'
+WEBVIEW = '"Android WebView";v="156", "Chromium";v="156"'
+PIXEL = 'Platform="Android" | Platform-Version="16.0.0" | Model="Pixel 9"'
+TABLET = 'Platform="Android" | Platform-Version="16.0.0" | Model="Pixel Tablet"'
+PHONE = f"{ANDROID} Chrome/156.0.0.0 Mobile Safari/537.36"
+APP = f"{ANDROID} Version/4.0 Chrome/156.0.8078.60 Mobile [FBAV/530.0.0.38;]"
+ON_7 = f"Mozilla/5.0 (Windows NT 6.1; Win64; x64) {WEBKIT} Chrome/109.0.0.0 Safari/537.36"
+ON_WINDOWS = f"{WINDOWS} Chrome/156.0.0.0 Safari/537.36"
+ON_MAC = f"{MAC} Chrome/156.0.0.0 Safari/537.36"
+ON_LINUX = f"{LINUX} Chrome/156.0.0.0 Safari/537.36"
+ON_CHROME_OS = f"{CHROME_OS} Chrome/156.0.0.0 Safari/537.36"
+FIREFOX = "Mozilla/5.0 (Windows NT 10.0; rv:150.0) Gecko/20100101 Firefox/150.0"
+
+# Name, kind and details; the hints; and the user agent beside them.
 HINTED = [
-    line.split(" / ")
-    for line in f"""
-Chrome 156, Windows 11 / desktop / Chrome on Windows / Platform="Windows" | Platform-Version="15.0.0" | Mobile=?0 | Form-Factors="Desktop" | Full-Version-List={CHROME} / {WINDOWS} Chrome/156.0.0.0
-Chrome 156, Windows 11 / desktop / Chrome on Windows / Platform-Version="13.0.0" / {WINDOWS} Chrome/156.0
-Chrome 156, Windows 10 / desktop / Chrome on Windows / Platform-Version="10.0.0" / {WINDOWS} Chrome/156.0
-Chrome 109, Windows 7 / desktop / Chrome on Windows / Platform-Version="0.1.0" / Mozilla/5.0 (Windows NT 6.1; Win64; x64) {WEBKIT} Chrome/109.0
-Chrome 156, Android 16, Pixel 9 / mobile / Chrome on Android / Platform="Android" | Platform-Version="16.0.0" | Model="Pixel 9" | Mobile=?1 | Form-Factors="Mobile" / {ANDROID} Chrome/156.0
-Chrome 156, Android 16, Pixel Tablet / tablet / Chrome on Android / Platform="Android" | Platform-Version="16.0.0" | Model="Pixel Tablet" | Form-Factors="Tablet", "Mobile" / {ANDROID} Chrome/156.0
-Chrome 156, Android 16, Pixel 9 / mobile / Chrome on Android / Platform="Android" | Platform-Version="16" | Model="Pixel 9" | Mobile=?1 | UA={CHROME} / {LINUX} Chrome/156.0.0.0 Safari/537.36
-Chrome 156, macOS 26 / desktop / Chrome on macOS / Platform="macOS" | Platform-Version="26.1.0" / {MAC} Chrome/156.0
-Chrome 156 / desktop / Chrome on Chrome OS / Platform="Chromium OS" | Platform-Version="16181.61.0" / {CHROME_OS} Chrome/156.0
-Chrome 156 / desktop / Chrome on Linux / Platform="Linux" | Platform-Version="6.12.0" / {LINUX} Chrome/156.0
-Brave 156 / desktop / Brave on macOS / Platform="macOS" | Mobile=?0 | UA={BRAVE} / {MAC} Chrome/156.0.0.0
-Edge 156 / desktop / Edge on Windows / UA="Not(A:Brand";v="8", "Chromium";v="156", "Microsoft Edge";v="156" / {WINDOWS} Chrome/156.0.0.0 Safari/537.36 Edg/156.0.0.0
-Facebook 530 / mobile / Facebook on Android / UA="Android WebView";v="156", "Chromium";v="156" / {ANDROID} Version/4.0 Chrome/156.0.8078.60 Mobile [FBAV/530.0.0.38;]
-Facebook 530 / mobile / Facebook on Android / UA="Somebody Else";v="1" / {ANDROID} Version/4.0 Chrome/156.0.8078.60 Mobile [FBAV/530.0.0.38;]
-Firefox 150 / desktop / Firefox on Windows / Platform="macOS" | UA={BRAVE} / Mozilla/5.0 (Windows NT 10.0; rv:150.0) Gecko/20100101 Firefox/150.0
- / other / Unknown device / Platform="Windows" | UA={BRAVE} / 
- / bot / Program: curl / Platform="Windows" | UA={BRAVE} / curl/8.14.1
-Chrome 156 / desktop / Chrome on Windows / Platform="Unknown" | Model="" | UA="Chromium";v="156" / {WINDOWS} Chrome/156.0
-Chrome 156 / desktop / Chrome on Windows / Platform | | = | UA=" | \" | "\\\";v="1 | Form-Factors=?0 | Platform-Version="x.0" | Model="{"x" * 41}" / {WINDOWS} Chrome/156.0
-""".strip("\n").split("\n")
-]  # fmt: skip
+    (
+        "Chrome on Windows | desktop | Chrome 156, Windows 11",
+        f'Platform="Windows" | Platform-Version="15.0.0" | Mobile=?0 | Full-Version-List={CHROME}',
+        ON_WINDOWS,
+    ),
+    (
+        "Chrome on Windows | desktop | Chrome 156, Windows 11",
+        'Platform="Windows" | Platform-Version="13.0.0"',
+        ON_WINDOWS,
+    ),
+    (
+        "Chrome on Windows | desktop | Chrome 156, Windows 10",
+        'Platform-Version="10.0.0"',
+        ON_WINDOWS,
+    ),
+    ("Chrome on Windows | desktop | Chrome 109, Windows 7", 'Platform-Version="0.1.0"', ON_7),
+    (
+        "Chrome on Android | mobile | Chrome 156, Android 16, Pixel 9",
+        f'{PIXEL} | Mobile=?1 | Form-Factors="Mobile"',
+        PHONE,
+    ),
+    (
+        "Chrome on Android | tablet | Chrome 156, Android 16, Pixel Tablet",
+        f'{TABLET} | Mobile=?1 | Form-Factors="Mobile", "Tablet"',
+        PHONE,
+    ),
+    # A page as desktops see it.
+    (
+        "Chrome on Android | mobile | Chrome 156, Android 16, Pixel 9",
+        f"{PIXEL} | Mobile=?1",
+        ON_LINUX,
+    ),
+    (
+        "Chrome on Android | tablet | Chrome 156, Android 16, Pixel Tablet",
+        f"{TABLET} | Mobile=?0",
+        ON_LINUX,
+    ),
+    (
+        "Chrome on macOS | desktop | Chrome 156, macOS 26",
+        'Platform="macOS" | Platform-Version="26.1.0" | Form-Factors="Desktop"',
+        ON_MAC,
+    ),
+    # Versions of these say nothing to people.
+    (
+        "Chrome on Chrome OS | desktop | Chrome 156",
+        'Platform="Chromium OS" | Platform-Version="16181.61.0"',
+        ON_CHROME_OS,
+    ),
+    (
+        "Chrome on Linux | desktop | Chrome 156",
+        'Platform="Linux" | Platform-Version="6.12.0"',
+        ON_LINUX,
+    ),
+    (
+        "Brave on macOS | desktop | Brave 156",
+        f'Platform="macOS" | Mobile=?0 | UA={BRAVE}',
+        ON_MAC,
+    ),
+    ("Edge on Windows | desktop | Edge 156", f"UA={EDGE}", f"{ON_WINDOWS} Edg/156.0.0.0"),
+    # What is inside of an app.
+    ("Facebook on Android | mobile | Facebook 530", f"UA={WEBVIEW}", APP),
+    ("Facebook on Android | mobile | Facebook 530", f"UA={BRAVE}", APP),
+    # What has another engine, or none, has not sent them.
+    (
+        "Firefox on Windows | desktop | Firefox 150",
+        f'Platform="macOS" | Platform-Version="26" | UA={BRAVE}',
+        FIREFOX,
+    ),
+    ("Unknown device | other | ", f'Platform="Windows" | UA={BRAVE}', ""),
+    ("Program: curl | bot | ", f'Platform="Windows" | UA={BRAVE}', "curl/8.14.1"),
+    # What says nothing, or is made up.
+    (
+        "Chrome on Windows | desktop | Chrome 156",
+        'Platform="Unknown" | Platform-Version="" | Model="" | UA="Chromium";v="156"',
+        ON_WINDOWS,
+    ),
+    (
+        "Chrome on Windows | desktop | Chrome 156",
+        'Platform | | = | UA=" | \\" | "\\\\";v="1 | Form-Factors=?0 | Platform-Version="x.0"',
+        ON_WINDOWS,
+    ),
+    (
+        "Chrome on Windows | desktop | Chrome 156",
+        f'Platform-Version="{"9" * 30}" | Model="{"x" * 41}" | UA="{"x" * 41}";v="1"',
+        ON_WINDOWS,
+    ),
+]
 
 
-@pytest.mark.parametrize(("details", "kind", "name", "hints", "user_agent"), HINTED)
-def test_client_hints(details: str, kind: str, name: str, hints: str, user_agent: str):
+@pytest.mark.parametrize(("expected", "hints", "user_agent"), HINTED)
+def test_client_hints(expected: str, hints: str, user_agent: str):
     found = device_of(user_agent, hints)
-    assert (str(found), found.kind, found.details) == (name, kind, details)
+    assert f"{found} | {found.kind} | {found.details}" == expected
 
 
 @pytest.mark.parametrize("name", ["Not;A=Brand", " Not A;Brand", "Not/A)Brand", "Not.A/Brand"])

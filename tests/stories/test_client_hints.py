@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 BRANDS = '"Google Chrome";v="156", "Chromium";v="156", "Not;A=Brand";v="8"'
 ALWAYS = {"sec-ch-ua": BRANDS, "sec-ch-ua-platform": '"Windows"', "sec-ch-ua-mobile": "?0"}
 ASKED = {
-    "sec-ch-ua-full-version-list": '"Google Chrome";v="156.0.8078.60", "Chromium";v="156.0.8078.60"',
+    "sec-ch-ua-full-version-list": '"Google Chrome";v="156.0.8078.60", "Chromium";v="156.0"',
     "sec-ch-ua-platform-version": '"15.0.0"',
     "sec-ch-ua-model": '""',
     "sec-ch-ua-form-factors": '"Desktop"',
