@@ -120,10 +120,16 @@ def address_in(text: str) -> str | None:
 
 def _hints(headers: dict[str, Any]) -> str:
     """Return the client hints of a browser that sends any. Browsers that do send its brands."""
-    found = [f"{name}={headers[key]}" for name, key in HINTS.items() if headers.get(key)]
-    full = headers.get(ALL_BRANDS)
-    brands = f"Full-Version-List={full}" if full else f"UA={headers[BRANDS]}"
-    return _printable(" | ".join([*found, brands]))
+    keys = (*HINTS.values(), ALL_BRANDS, BRANDS)
+    return _joined(*[(headers.get(key) or "")[:USER_AGENT_LENGTH] for key in keys])
+
+
+# A browser says the same with each request, of which few write it anywhere.
+@lru_cache(maxsize=256)
+def _joined(*values: str) -> str:
+    *some, full, brands = values
+    parts = [f"{name}={value}" for name, value in zip(HINTS, some, strict=True) if value]
+    return _printable(" | ".join([*parts, f"Full-Version-List={full}" if full else f"UA={brands}"]))
 
 
 _has_hinted = False

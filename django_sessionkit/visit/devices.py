@@ -30,13 +30,15 @@ LONGEST_NAME = 40
 
 # Programs, by the name at the beginning. Unlike crawlers, programs tell the truth.
 PROGRAM = re.compile(
-    r"(?:Mozilla/5\.0 .* )?(HeadlessChrome)/"
-    r"|(aiohttp|axios|curl|Go-http-client|HTTPie|Java|libwww-perl|node-fetch|okhttp|PostmanRuntime"
+    r"(aiohttp|axios|curl|Go-http-client|HTTPie|Java|libwww-perl|node-fetch|okhttp|PostmanRuntime"
     r"|python-httpx|python-requests|Python-urllib|Wget)\b",
     re.IGNORECASE,
 )
-# Crawlers, which pretend to be a browser on a system. (Cubot is a maker of telephones.)
-CRAWLER = re.compile(r"\b([a-z][\w-]{0,30}(?:(?<!cu)bot|crawler|spider))\b", re.IGNORECASE)
+# A browser that nobody looks at.
+HEADLESS = re.compile(r"\b(HeadlessChrome)/")
+# Crawlers, which pretend to be a browser on a system. (Cubot is a maker of telephones.) Each word
+# has one beginning only: with "\b", a name of many parts takes long.
+CRAWLER = re.compile(r"(?<![\w-])([a-z][\w-]{0,30}(?:(?<!cu)bot|crawler|spider))\b", re.IGNORECASE)
 # An app that is no browser says its own name first. Not at any length: a thief might say more than
 # a name. Dalvik is what Android runs any app with.
 APP = re.compile(r"(?!Mozilla/|Dalvik/)([a-z][\w .&'+-]{0,23})/v?(\d{1,5})", re.IGNORECASE)
@@ -157,8 +159,8 @@ def device_of(user_agent: str, hints: str = "") -> Device:
 @lru_cache(maxsize=256)
 def _device_of(user_agent: str, hints: str) -> Device:
     system = _first(SYSTEMS, user_agent)[0]
-    if match := PROGRAM.match(user_agent):
-        return Device(match[1] or match[2], system, "bot")
+    if match := PROGRAM.match(user_agent) or HEADLESS.search(user_agent):
+        return Device(match[1], system, "bot")
     if match := CRAWLER.search(user_agent):
         return Device(match[1], "", "bot")
     browser, version = _first(BROWSERS, user_agent)
