@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 from django.utils import translation
 
 from django_sessionkit.visit import devices
@@ -297,7 +298,7 @@ def test_no_header_takes_long_because_nothing_in_a_pattern_goes_on_for_ever():
 
 def test_no_word_of_a_header_is_looked_at_from_each_of_its_parts():
     """Otherwise "a-a-a" takes as long as its length times that of a name."""
-    assert device_of("a-" * 100 + "Googlebot").browser == ""
+    assert device_of("a-" * 100 + "Googlebot").kind == "other"
     assert device_of("a-Googlebot-Image/1.0").browser == "a-Googlebot"
 
 
@@ -326,6 +327,17 @@ def test_device_says_it_in_the_language_of_who_reads():
         assert str(device) == "Firefox unter Linux"
         assert str(Device("", "", "other")) == "Unbekanntes Gerät"
     assert str(device) == "Firefox on Linux"
+
+
+def test_each_kind_has_a_picture_of_its_own():
+    kinds = ["desktop", "mobile", "tablet", "bot", "other"]
+    pictures = {render_to_string("django_sessionkit/_icon.html", {"kind": kind}) for kind in kinds}
+    assert len(pictures) == len(kinds)
+    for picture in pictures:
+        assert picture.startswith("<svg ")
+        assert 'aria-hidden="true"' in picture
+        assert 'stroke="currentColor"' in picture
+        assert "style" not in picture
 
 
 def test_ua_parser_is_optional(monkeypatch: pytest.MonkeyPatch):
