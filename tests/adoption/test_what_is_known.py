@@ -246,13 +246,15 @@ def test_address_that_another_engine_has_is_kept_as_far_as_the_site_wants(
     monkeypatch.setattr(
         Table, "_opened", lambda *args: opened(*args)._replace(address="192.0.2.7", user_agent="M")
     )
-    assert read(with_cookie(browse(), old(alice)), **{"x-background-request": "1"}).json()
+    assert (
+        read(with_cookie(browse(), old(alice)), **{"x-background-request": "1"}).status_code == 200
+    )
     assert (only_row().ip, only_row().user_agent, only_row().client_hints) == (kept, "M", "")
 
 
 def test_what_the_browser_says_beside_its_user_agent_is_kept(alice, old, browse):
     hints = {"sec-ch-ua": '"Brave";v="156"', "user-agent": "(Windows NT 10.0) Chrome/156.0"}
-    assert read(with_cookie(browse(), old(alice)), **hints).json()
+    assert read(with_cookie(browse(), old(alice)), **hints).status_code == 200
     assert str(only_row().device) == "Brave on Windows"
 
 
