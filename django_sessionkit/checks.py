@@ -203,12 +203,25 @@ def _are_engines(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
 
 
+def _is_extent(value: object) -> bool:
+    return value in ("whole", "truncated", "none")
+
+
+def _is_age(value: object) -> bool:
+    return value is None or (type(value) is int and value in range(HUNDRED_YEARS))
+
+
 # The valid values of every setting in conf.py: a range of whole numbers, or their description and a
 # function that recognises them.
 VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOUCH_INTERVAL": range(1, HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
+    "SESSIONKIT_ADDRESSES": ('"whole", "truncated" or "none"', _is_extent),
+    "SESSIONKIT_ADDRESS_RETENTION": (
+        f"a whole number from 0 to {HUNDRED_YEARS - 1}, or None",
+        _is_age,
+    ),
     "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_MEMORY_LIMIT": range(1, 1_000_000_000),
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),

@@ -33,6 +33,18 @@ class Settings:
         return getattr(settings, "SESSIONKIT_RETENTION", 30 * 24 * 60 * 60)
 
     @cached_property
+    def SESSIONKIT_ADDRESSES(self) -> str:
+        """What the rows of sessions have of an IP address: "whole", "truncated" to the network (24
+        bits of IPv4, 48 of IPv6), or "none"."""
+        return getattr(settings, "SESSIONKIT_ADDRESSES", "whole")
+
+    @cached_property
+    def SESSIONKIT_ADDRESS_RETENTION(self) -> int | None:
+        """Seconds after the last activity of a session for which its row has its address. None: for
+        as long as there is the row."""
+        return getattr(settings, "SESSIONKIT_ADDRESS_RETENTION", None)
+
+    @cached_property
     def SESSIONKIT_REDIS_PREFIX(self) -> str:
         """The prefix of the keys of sessions in Redis."""
         return getattr(settings, "SESSIONKIT_REDIS_PREFIX", "sessionkit:")

@@ -125,7 +125,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         row = self.locked_row()
         if row and (
             self.locked.reason != "idle"
-            or row.device.is_like(device_of(self.session.client.user_agent))
+            # By the user agents: the browser sends its client hints with some requests only.
+            or device_of(row.user_agent).is_like(device_of(self.session.client.user_agent))
         ):
             return person_in(self.locked, cast("AbstractBaseUser", row.user))
         # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another

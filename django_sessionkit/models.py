@@ -27,6 +27,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.ranges import WalkableQuerySet
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.storage import Storage
+from django_sessionkit.visit.client import network_of
 from django_sessionkit.visit.devices import Device, device_of
 from django_sessionkit.visit.places import place_of
 
@@ -354,12 +355,22 @@ class UserSession(models.Model):
 
     @property
     def device(self) -> Device:
-        return device_of(self.user_agent)
+        return device_of(self.user_agent, self.client_hints)
 
     @property
     def name(self) -> str:
         """What its user calls the session: the device, or who else is behind it."""
         return gettext("Support access") if self.support else str(self.device)
+
+    @property
+    def address(self) -> str:
+        """
+        The IP address, or "192.0.2.0/24" where SESSIONKIT_ADDRESSES keeps no more of it than the
+        network; or "".
+        """
+        network = network_of(self.ip) if self.ip else ""
+        is_network = network.partition("/")[0] == self.ip
+        return network if is_network and conf.SESSIONKIT_ADDRESSES == "truncated" else self.ip or ""
 
     @property
     def place(self) -> str:

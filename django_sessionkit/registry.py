@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Value
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -69,8 +69,9 @@ def enter(
             started_at=started,
             authenticated_at=_moment(authenticated_at),
             last_seen_at=started,
-            ip=client.address if client else None,
+            ip=client.recorded_address if client else None,
             user_agent=client.user_agent if client else "",
+            client_hints=client.hints if client else "",
             counts=counts,
             waits=limited and not counts,
             support=support,
@@ -184,11 +185,23 @@ def touch(
     if client:
         known["last_seen_at"] = as_datetime(at)
         if client.address:
-            known["ip"] = client.address
+            known["ip"] = client.recorded_address
         if client.user_agent:
+            known["client_hints"] = _hints_of(client)  # first: MySQL goes by what a row has by now
             known["user_agent"] = client.user_agent
     row = free(handle, digests).filter(ended_at=None)
     return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
+
+
+def _hints_of(client: Client) -> Any:
+    """
+    Return what a row gets for client hints. A browser sends all of them only after our pages have
+    asked for them, and forgets that: those that a row has stay, while the user agent does.
+    """
+    if client.has_all_hints:
+        return client.hints
+    same = Q(user_agent=client.user_agent) & ~Q(client_hints="")
+    return Case(When(same, then=F("client_hints")), default=Value(client.hints))
 
 
 def free(handle: str, digests: Sequence[str] = ()) -> UserSessionQuerySet:

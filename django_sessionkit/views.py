@@ -40,7 +40,7 @@ def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
     """
     for session in sessions:
         if session.support:
-            session.ip, session.user_agent = None, ""
+            session.ip, session.user_agent, session.client_hints = None, "", ""
     return sessions
 
 
