@@ -1,6 +1,7 @@
 from django.urls import path
 
 from django_sessionkit.gates import ReauthenticateView, SessionLimitView
+from django_sessionkit.status import session_status
 from django_sessionkit.views import (
     SessionEndOthersView,
     SessionEndView,
@@ -13,5 +14,6 @@ urlpatterns = [
     path("others/end/", SessionEndOthersView.as_view(), name="session_end_others"),
     path("<uuid:pk>/end/", SessionEndView.as_view(), name="session_end"),
     path("reauthenticate/", ReauthenticateView.as_view(), name="reauthenticate"),
+    path("status/", session_status, name="session_status"),
     path("limit/", SessionLimitView.as_view(), name="session_limit"),
 ]

@@ -19,6 +19,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
 from django_sessionkit import clock
+from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.returning import Returning
 from django_sessionkit.backends.saving import Saving
@@ -89,6 +90,17 @@ class SessionStore(Saving, Touching, Returning):
         """What still matters of the user's Policy after the sign-in. See Policy.facts()."""
         self.ensure_loaded()
         return Policy.of(self._facts.policy)
+
+    @property
+    def time_left(self) -> TimeLeft | None:
+        """For how much longer the session goes on, or None for one that is not stored."""
+        self.ensure_loaded()
+        if self._record is None:
+            return None
+        now = clock.now()
+        active_at = self._record.touched_at or now
+        age = self.get_session_cookie_age()
+        return self._facts.time_left(active_at, now, self._session_cache.get(EXPIRY), age)
 
     # The same for async code, which must not wait for the store as the properties do. Once the
     # session is loaded, the properties do not wait either.

@@ -34,6 +34,17 @@ FAMILY = "address family"
 ON_REUSE = ("renew_grace", "on_reuse")
 
 
+class TimeLeft(NamedTuple):
+    """For how much longer a session goes on, in seconds."""
+
+    expires_in: float | None  # at most, however active its user is. None: for good
+    idle_in: float | None  # without activity. None: activity makes no difference
+    idle_after: float | None  # that time from its beginning, with the last activity
+    is_idle: bool  # by Policy.idle, and not by the age of the session's cookie
+    locks: bool  # the session is locked then, and does not end
+    every: float  # between two writes of activity
+
+
 class Facts(NamedTuple):
     """
     A visitor who is not signed in has none of these: ``Facts()``. None and an empty policy mean
@@ -97,15 +108,40 @@ class Facts(NamedTuple):
         Return when a session ends that was last active then, at the latest. Its own expiry,
         ``_session_expiry`` or else an age of ``cookie_age`` seconds, may end it earlier.
         """
-        ends = END_OF_TIME if self.deadline is None else self.deadline
-        if self.policy.get("extendable"):
-            ends = max(ends, min(END_OF_TIME, self._asked_for(active_at, expiry, cookie_age)))
+        ends = self._longest(active_at, expiry, cookie_age)
         idle = self.policy.get("idle")
         # A session that waits for room is locked already, and ends when it is idle.
         if idle is not None and (self.pending is not None or not self.policy.get("lock")):
             ends = min(ends, active_at + 1000 * idle)
         if self.pending is not None:
             ends = min(ends, active_at + TIME_TO_CHOOSE)
+        return ends
+
+    def time_left(self, active_at: int, now: int, expiry: object, cookie_age: int) -> TimeLeft:
+        """Return for how much longer a session goes on that was last active then."""
+        ends = self._longest(active_at, expiry, cookie_age)
+        age: float | None = None
+        if isinstance(expiry, (str, datetime)):  # no activity moves a date
+            ends = min(ends, now + int(1000 * age_of(expiry, now)))
+        else:
+            age = age_of(expiry, now) if expiry else cookie_age
+        idle = self.policy.get("idle")
+        is_idle = idle is not None and (age is None or idle <= age)
+        age = idle if is_idle else age
+        return TimeLeft(
+            expires_in=None if ends >= END_OF_TIME else max(0, ends - now) / 1000,
+            idle_in=None if age is None else max(0.0, active_at + 1000 * age - now) / 1000,
+            idle_after=age,
+            is_idle=is_idle,
+            locks=is_idle and bool(self.policy.get("lock")),
+            every=self.touch_interval(expiry, cookie_age) / 1000,
+        )
+
+    def _longest(self, active_at: int, expiry: object, cookie_age: int) -> int:
+        """Return when a session ends, however active its user is: its longest lifetime."""
+        ends = END_OF_TIME if self.deadline is None else self.deadline
+        if self.policy.get("extendable"):
+            ends = max(ends, min(END_OF_TIME, self._asked_for(active_at, expiry, cookie_age)))
         return ends
 
     def _asked_for(self, active_at: int, expiry: object, cookie_age: int) -> int:

@@ -569,7 +569,7 @@ def test_style_sheet_does_no_harm_in_a_sites_page():
     selectors = re.findall(r"([^{}]+)\{[^}]*\}", css)
     assert len(selectors) > 20
     for selector in ",".join(selectors).split(","):
-        assert re.match(r"\s*\.sessionkit[-\w]*(\s|$)", selector), selector
+        assert re.match(r"\s*\.sessionkit[-\w]*(\s|::|$)", selector), selector
     # Runs in either direction.
     assert not re.search(r"\b(left|right)\b|(?<!min-)\bwidth\b", css)
 
