@@ -35,7 +35,9 @@ def launched() -> Iterator[Browser]:
     os.environ[name] = "true"
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=servers.chromium_program(), args=FLAGS)
+            browser = playwright.chromium.launch(
+                executable_path=servers.chromium_program(), args=FLAGS
+            )
             try:
                 yield browser
             finally:
@@ -60,4 +62,3 @@ def served() -> Iterator[str]:
         yield f"http://{servers.HOST}:{server.port}"
     finally:
         server.terminate()
-

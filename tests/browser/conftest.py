@@ -52,13 +52,24 @@ def address(
 
 
 @pytest.fixture
-def open_device(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+def troubles() -> Iterator[list[str]]:
     """
-    A function that opens a device of its own, with an empty page. It takes what Playwright's
-    ``new_context()`` does. In the end, no page may have tried what its Content-Security-Policy
-    forbids, nor have had an error in a script or a file that was missing.
+    What has gone wrong on the pages: something that their Content-Security-Policy forbids, an error
+    in a script, a file that is missing. In the end, nothing may have.
     """
     troubles: list[str] = []
+    yield troubles
+    assert not troubles
+
+
+@pytest.fixture
+def open_device(
+    browser: Browser, address: str, troubles: list[str]
+) -> Iterator[Callable[..., Page]]:
+    """
+    A function that opens a device of its own, with an empty page. It takes what Playwright's
+    ``new_context()`` does.
+    """
 
     def heard(message: ConsoleMessage) -> None:
         # Chromium says there that it has refused what the policy forbids. The answer of a page
@@ -83,7 +94,6 @@ def open_device(browser: Browser, address: str) -> Iterator[Callable[..., Page]]
             return context.new_page()
 
         yield open_device
-    assert not troubles
 
 
 @pytest.fixture

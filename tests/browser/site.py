@@ -73,9 +73,7 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path(
         "password/",
-        PasswordChangeView.as_view(
-            template_name="form.html", success_url="/"
-        ),
+        PasswordChangeView.as_view(template_name="form.html", success_url="/"),
         name="password_change",
     ),
     path("account/sessions/", include("django_sessionkit.urls")),
