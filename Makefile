@@ -11,6 +11,7 @@
 #              minutes; BENCH_ARGS="operations --json FILE": a part of it, its figures)
 # make test-others   the test suites of other packages, with Django's sessions and with ours
 #              (OTHERS_ARGS="wagtail django-axes": of some)
+# make screenshots   the pictures of the docs, made anew from the example shop, by Chromium
 #
 # Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -mariadb, -redis,
 # -valkey, -memory, -django-6.1-python-3.14).
@@ -36,7 +37,7 @@ MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v ma
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check $(LEGS) coverage format messages conformance bench test-others
+.PHONY: demo test test-all check $(LEGS) coverage format messages conformance bench screenshots test-others
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -95,6 +96,9 @@ messages: .venv/test
 
 conformance: .venv/test
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
+
+screenshots: .venv/test
+	@$(BIN)/python -m tests.browser.pictures
 
 bench: .venv/bench
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(BENCH_ARGS)

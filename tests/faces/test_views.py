@@ -556,14 +556,6 @@ def test_pages_speak_the_language_of_the_reader(alice: User, in_german: None):
     assert said(press(laptop, OTHERS)) == ["1 anderes Gerät wurde abgemeldet."]
 
 
-def test_page_runs_from_right_to_left_where_the_language_does(alice: User):
-    laptop = sign_in(alice)
-    with translation.override("ar"):
-        assert 'lang="ar" dir="rtl"' in laptop.get(LIST).text
-        assert 'lang="ar" dir="rtl"' in answer()
-    assert "dir=" not in laptop.get(LIST).text
-
-
 def test_style_sheet_does_no_harm_in_a_sites_page():
     css = re.sub(r"@[^{]*\{", "", style_sheet())
     selectors = re.findall(r"([^{}]+)\{[^}]*\}", css)

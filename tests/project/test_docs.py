@@ -28,6 +28,7 @@ from django.template.loader import render_to_string
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
+from django.utils import translation
 
 import django_sessionkit
 from django_sessionkit import tasks, testing, urls
@@ -78,6 +79,7 @@ KNOWN = {
     "make test-all": "make",
     "make test-others": "CI",
     "make format": "make",
+    "make screenshots": "tests/browser/test_pictures.py",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",
     "pip install django-sessionkit": "tests/project/test_package.py",
@@ -126,6 +128,7 @@ def test_make_runs_what_the_documents_say():
     assert on_mariadb not in make("pytest-mariadb", "MARIADB=")
     assert on_mariadb in make("pytest-mariadb", "CI=true")
     assert "ruff format ." in make("format")
+    assert make("screenshots").endswith("python -m tests.browser.pictures\n")
     assert re.search(
         "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
     )
@@ -463,12 +466,17 @@ def templates_with(found: dict[str, str]) -> list[Any]:
     return [{**templates, "APP_DIRS": False, "OPTIONS": options}]
 
 
+def html_with(words: str) -> str:
+    """Return the only block of HTML in the documents that has these words."""
+    (block,) = [block for block in BLOCKS if block.language == "html" and words in block.text]
+    return block.text
+
+
 def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client):
-    base, _messages, link = [block.text for block in BLOCKS if block.language == "html"]
     found = {
         "base.html": SITE_PAGE,
-        "django_sessionkit/_base.html": base,
-        "link.html": link,
+        "django_sessionkit/_base.html": html_with("{% extends"),
+        "link.html": html_with("django_sessionkit:session_list"),
     }
     with override_settings(TEMPLATES=templates_with(found)):
         page = client.get(reverse("django_sessionkit:session_list")).text
@@ -480,9 +488,16 @@ def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client
         )
 
 
+def test_element_of_the_docs_says_which_language_it_is_in():
+    found = {"ours.html": html_with("sessionkit_language")}
+    with override_settings(TEMPLATES=templates_with(found)), translation.override("cy"):
+        shown = render_to_string("ours.html")
+    assert shown.strip() == '<div class="sessionkit" lang="en" dir="ltr">…</div>'
+
+
 @pytest.mark.django_db
 def test_sign_in_page_of_the_docs_says_why_somebody_was_signed_out(alice: User):
-    _base, messages, _link = [block.text for block in BLOCKS if block.language == "html"]
+    messages = html_with("message in messages")
     browser = sign_in(alice)
     UserSession.objects.revoke()
     with override_settings(TEMPLATES=templates_with({"admin/login.html": messages})):
