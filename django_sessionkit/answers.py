@@ -10,7 +10,6 @@ have sent it to a page.
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache, partial
-from html import unescape
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -29,9 +28,7 @@ from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
-from django.utils.html import strip_tags
 from django.utils.http import urlencode
-from django.utils.safestring import SafeData
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -588,21 +585,6 @@ def _leave_messages(
     storage.update(response)
     for name, cookie in deleted.items():
         response.cookies.setdefault(name, cookie)
-
-
-def first_message(request: HttpRequest) -> str:
-    """
-    Return, as plain text, the first message that this page is to show, or "". The message is still
-    there to be shown.
-    """
-    storage: Any = getattr(request, "_messages", None)
-    if storage is None:
-        return ""
-    waiting = [*storage._loaded_messages, *storage._queued_messages]
-    if not waiting:
-        return ""
-    text = waiting[0].message
-    return unescape(strip_tags(str(text))) if isinstance(text, SafeData) else str(text)
 
 
 def say_signed_out(request: HttpRequest) -> None:

@@ -83,7 +83,6 @@ class OwnSessionsMixin(LoginRequiredMixin):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(  # type: ignore[misc]
-            result=answers.first_message(self.request),
             has_password=self.user.has_usable_password(),
             password_change_url=self.password_change_url,
             **kwargs,

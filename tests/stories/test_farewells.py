@@ -7,17 +7,13 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.contrib.messages import constants
-from django.contrib.messages.storage.base import BaseStorage, Message
 from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils import timezone
-from django.utils.safestring import mark_safe
 
 from django_sessionkit import registry
-from django_sessionkit.answers import first_message
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import SCRIPT, view
@@ -271,51 +267,6 @@ def test_whoever_signs_out_on_a_page_of_ours_reads_that_it_worked(
     (message,) = page.context["messages"]
     assert (str(message), message.level_tag) == ("You have signed out.", "success")
     assert not is_in(owner)
-
-
-# The title of the next page.
-
-
-def test_the_title_says_first_what_was_done():
-    """Screen readers read the title of a page that comes, and seldom a status on it."""
-    alice = User.objects.create_user("alice", password="secret")
-    laptop, phone = sign_in(alice, "<b>&Firefox/1 (Linux"), sign_in(alice, IPHONE)
-    UserSession.objects.filter(pk=handle(phone)).update(label="R&D <phone>")
-    answer = laptop.post(end_url(phone), {"csrfmiddlewaretoken": laptop.cookies["csrftoken"].value})
-    page = laptop.get(answer["Location"])
-    done = "R&amp;D &lt;phone&gt; was signed out. Did you not recognise it? Change your password."
-    assert f"<title>{done} · Where you are signed in</title>" in page.text
-    assert done in words(page)
-    assert "<title>Where you are signed in</title>" in laptop.get(LIST).text
-
-
-class Waiting(BaseStorage):
-    """Messages that wait for the next page."""
-
-    def __init__(self, request, *messages):
-        super().__init__(request)
-        self.messages = list(messages)
-
-    def _get(self, *args, **kwargs):
-        return self.messages, True
-
-
-def test_the_message_of_the_title_is_still_there_to_be_shown(rf):
-    request = rf.get("/")
-    assert first_message(request) == ""
-    for message, text in [
-        ("<i>R&D</i>", "<i>R&D</i>"),
-        (mark_safe('R&amp;D. <a href="/">New</a>'), "R&D. New"),
-    ]:
-        request._messages = Waiting(request)
-        assert first_message(request) == ""
-        request._messages.add(constants.INFO, message)
-        assert first_message(request) == text
-        assert not request._messages.used
-        assert [str(each) for each in request._messages] == [message]
-    request._messages = Waiting(request, Message(constants.INFO, "from before"))
-    assert first_message(request) == "from before"
-    assert not request._messages.used
 
 
 # Pages that lead on.
