@@ -124,10 +124,16 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
         return still_stored(list(self.filter(ended_at=None)))
 
-    def revoke(self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None) -> int:
+    def revoke(
+        self,
+        reason: str = EndReason.REVOKED,
+        by: AbstractBaseUser | None = None,
+        ended_from: uuid.UUID | None = None,
+    ) -> int:
         """
         End these sessions at once, and return how many of them were active (ASVS 7.4.1, 7.4.5,
-        7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, or None.
+        7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, and
+        ``ended_from`` the handle of the session in which they do so, or None.
 
         This method first marks the rows, then removes the sessions from the store. If a removal is
         lost, because of a crash or because the store is down, the next write of activity refuses
@@ -147,7 +153,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         ended, unavailable = 0, None
         for start in range(0, len(found), ranges.ROWS):
             batch = found[start : start + ranges.ROWS]
-            revoked = everything._mark([pk for pk, at, _ in batch if at > now], reason, by)
+            alive = [pk for pk, at, _ in batch if at > now]
+            revoked = everything._mark(alive, reason, by, ended_from=ended_from)
             expired = everything._mark(
                 [pk for pk, at, idle_at in batch if at <= now and at != idle_at], EndReason.EXPIRED
             )
@@ -175,10 +182,24 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         return ended
 
     async def arevoke(
-        self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None
+        self,
+        reason: str = EndReason.REVOKED,
+        by: AbstractBaseUser | None = None,
+        ended_from: uuid.UUID | None = None,
     ) -> int:
         """The async form of revoke()."""
-        return await sync_to_async(self.revoke)(reason, by)
+        return await sync_to_async(self.revoke)(reason, by, ended_from)
+
+    def report(self) -> int:
+        """
+        Note that their user does not recognise these sessions, and return of how many that was not
+        known yet. This ends none: see revoke().
+        """
+        return self.primary().filter(reported_at=None).update(reported_at=timezone.now())
+
+    async def areport(self) -> int:
+        """The async form of report()."""
+        return await sync_to_async(self.report)()
 
     def _mark(
         self,
@@ -186,6 +207,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         reason: str,
         by: AbstractBaseUser | None = None,
         at: models.F | None = None,
+        ended_from: uuid.UUID | None = None,
     ) -> list[uuid.UUID]:
         """
         Mark the rows with these handles ended, if they are still in this QuerySet and not ended.
@@ -195,7 +217,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             return []
         when = at or timezone.now()
         marked = self.filter(pk__in=handles, ended_at=None).update(
-            ended_at=when, end_reason=reason, ended_by=by
+            ended_at=when, end_reason=reason, ended_by=by, ended_from=ended_from
         )
         if marked == len(handles):
             return handles
@@ -359,8 +381,8 @@ class UserSession(models.Model):
 
     @property
     def name(self) -> str:
-        """What its user calls the session: the device, or who else is behind it."""
-        return gettext("Support access") if self.support else str(self.device)
+        """What its user calls the session: by the label, the device, or who else is behind it."""
+        return gettext("Support access") if self.support else self.label or str(self.device)
 
     @property
     def address(self) -> str:

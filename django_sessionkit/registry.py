@@ -58,12 +58,13 @@ def enter(
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     started = as_datetime(at)
     rows = UserSession.objects.primary()
-    limited = counts and policy.limit is not None
+    limited, pk = counts and policy.limit is not None, models.uuid7()
     with transaction.atomic(rows.db) if limited else nullcontext():
         if limited:
             others = rows.exclude(pk=instead_of) if instead_of else rows
-            counts = make_room(others, user_id, policy)
+            counts = make_room(others, user_id, policy, pk)
         row = UserSession(
+            id=pk,
             user_id=user_id,
             digest=digest,
             started_at=started,
@@ -91,7 +92,7 @@ def enter_late(handle: str, user: str, policy: Policy) -> bool:
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     rows = UserSession.objects.primary()
     with transaction.atomic(rows.db):
-        counts = policy.limit is None or make_room(rows, user_id, policy)
+        counts = policy.limit is None or make_room(rows, user_id, policy, uuid.UUID(handle))
         rows.filter(pk=handle, ended_at=None).update(counts=counts, waits=not counts)
     return counts
 
@@ -129,7 +130,7 @@ def stay_within(handle: str, policy: Policy) -> bool:
     if row is None:
         return True
     with transaction.atomic(rows.db):
-        return make_room(rows, row.user_id, policy, own=row.pk)
+        return make_room(rows, row.user_id, policy, row.pk, is_new=False)
 
 
 def take_back(handle: str) -> None:
@@ -297,6 +298,11 @@ def mark_ended(handle: str, reason: str) -> None:
 def sign_out(digest: str) -> None:
     """Mark the row with this digest ended by its user, and say so."""
     models.mark_ended(UserSession.objects.filter(digest=digest), EndReason.LOGOUT)
+
+
+def row_of(handle: uuid.UUID | None) -> UserSession | None:
+    """Return the row with this handle, if it is still there."""
+    return UserSession.objects.primary().filter(pk=handle).first() if handle else None
 
 
 def call_replaced(handle: str) -> None:

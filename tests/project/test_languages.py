@@ -15,7 +15,14 @@ FOLDER = Path(django_sessionkit.__file__).parent
 LANGUAGES = ["ar", "de", "es", "fr", "ja", "pt_BR", "tr", "zh_Hans"]
 
 # How a sentence is marked: what it is called, and how many forms it has in English.
-FORMS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "ngettext": 2, "ngettext_lazy": 2}
+FORMS = {
+    "_": 1,
+    "gettext": 1,
+    "gettext_lazy": 1,
+    "gettext_noop": 1,
+    "ngettext": 2,
+    "ngettext_lazy": 2,
+}
 # In templatize()'s answer, for it is no Python: a call, with one text or two.
 TEXT = r"""u?('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 CALL = re.compile(rf"(?<![\w.])_?(n?gettext|_)\({TEXT}(?:\s*,\s*{TEXT})?")
