@@ -32,6 +32,7 @@ from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.clock import Lifetime, as_datetime, as_milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession, uuid7
+from django_sessionkit.novelty import networks_of
 from django_sessionkit.storage import StoredFully
 from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client
 from django_sessionkit.visit.current import current_request
@@ -187,6 +188,7 @@ class Admitting(Exchanging):
             last_seen_at=as_datetime(seen_at),
             ip=address,
             user_agent=user_agent,
+            networks=networks_of(address),
             counts=actor is None,
             support=actor is not None,
             **lifetime.as_columns(),

@@ -27,6 +27,19 @@ def place_of(address: str | None) -> str:
     return ", ".join(str(name) for name in names if name)
 
 
+def country_of(address: str | None) -> str:
+    """Return the code of the country where an address is, or "", as place_of() does."""
+    path = getattr(settings, "GEOIP_PATH", None)
+    if not path or not address or (database := _open(str(path))) is None:
+        return ""
+    from geoip2.errors import AddressNotFoundError
+
+    try:
+        return database.country_code(address) or ""
+    except AddressNotFoundError:
+        return ""
+
+
 @lru_cache(maxsize=1)
 def _open(path: str) -> "GeoIP2 | None":
     from django.contrib.gis import geoip2
