@@ -9,6 +9,7 @@ from day to day, at home and on the way. docs/security.md has how often this is 
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 from django_sessionkit.models import Novelty, UserSession
 from django_sessionkit.visit.places import country_of
@@ -18,6 +19,8 @@ from django_sessionkit.visit.places import country_of
 BITS = {4: 16, 6: 32}
 
 
+# People come more than once, and parsing an address takes longer than the rest of the comparison.
+@lru_cache(maxsize=1000)
 def network_of(address: str | None) -> str:
     """Return the network of an address, or "" if the address is not known."""
     if not address:
