@@ -6,6 +6,7 @@ works, but with less than it could have. No check reads a file, and only W009, W
 server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import getmro
@@ -58,8 +59,8 @@ MESSAGES = {
         'Set SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer".',
     ),
     "E009": (
-        "Browsers refuse a session cookie named {cookie!r} without {setting} = {value!r}.",
-        "Set {setting} = {value!r}, or a SESSION_COOKIE_NAME without this prefix.",
+        "Browsers refuse a cookie named {cookie!r} without {setting} = {value!r}.",
+        "Set {setting} = {value!r}, or a {name} without this prefix.",
     ),
     "E010": (
         'Browsers refuse a cookie with SESSION_COOKIE_SAMESITE = "None" that is not Secure.',
@@ -186,6 +187,10 @@ LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal
 NEVER_LOCK = {f"django_sessionkit.policy.{name}" for name in ("default", "staff", "aal1", "aal3")}
 
 
+# What can be the name of a cookie (RFC 6265 §4.1.1).
+TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]{1,100}", re.ASCII)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -197,6 +202,13 @@ def _is_full_text(value: object) -> bool:
 def _are_paths(value: object) -> bool:
     paths = value if isinstance(value, (list, tuple)) else [None]
     return all(isinstance(path, str) and path.startswith("/") for path in paths)
+
+
+def _is_own_cookie(value: object) -> bool:
+    if not value:
+        return value in (None, "")
+    taken = {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME, settings.LANGUAGE_COOKIE_NAME}
+    return isinstance(value, str) and bool(TOKEN.fullmatch(value)) and value not in taken
 
 
 def _are_engines(value: object) -> bool:
@@ -227,6 +239,7 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
+    "SESSIONKIT_DEVICE_COOKIE": ("the name of a cookie of its own, or None", _is_own_cookie),
     "SESSIONKIT_ADOPT_FROM": ("a list of engines, as SESSION_ENGINE names one", _are_engines),
 }
 
@@ -404,10 +417,14 @@ def _adoption(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:
-    cookie = settings.SESSION_COOKIE_NAME
-    for setting, value in PREFIXES.get(_prefix(cookie), {}).items():
-        if (getattr(settings, setting) or None) != value:
-            yield _message("E009", cookie=cookie, setting=setting, value=value)
+    names = {"SESSION_COOKIE_NAME": settings.SESSION_COOKIE_NAME}
+    if _is_own_cookie(conf.SESSIONKIT_DEVICE_COOKIE):  # which is always HttpOnly
+        names["SESSIONKIT_DEVICE_COOKIE"] = conf.SESSIONKIT_DEVICE_COOKIE or ""
+    for name, cookie in names.items():
+        for setting, value in PREFIXES.get(_prefix(cookie), {}).items():
+            is_given = name != "SESSION_COOKIE_NAME" and setting == "SESSION_COOKIE_HTTPONLY"
+            if not is_given and (getattr(settings, setting) or None) != value:
+                yield _message("E009", name=name, cookie=cookie, setting=setting, value=value)
     if _samesite() == "none" and not settings.SESSION_COOKIE_SECURE:
         yield _message("E010")
 

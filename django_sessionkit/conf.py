@@ -74,6 +74,12 @@ class Settings:
         return getattr(settings, "SESSIONKIT_BACKGROUND", ())
 
     @cached_property
+    def SESSIONKIT_DEVICE_COOKIE(self) -> str | None:
+        """The name of the cookie by which a browser is known when somebody signs in with it again.
+        With None or "", there is none. See visit/browsers.py."""
+        return getattr(settings, "SESSIONKIT_DEVICE_COOKIE", "sessionkit_device")
+
+    @cached_property
     def SESSIONKIT_ADOPT_FROM(self) -> Sequence[str]:
         """The engines that sessions move from, when they are used next. They are named as in
         SESSION_ENGINE, and asked in this order for what SESSION_ENGINE does not have."""

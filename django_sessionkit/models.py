@@ -311,6 +311,9 @@ class UserSession(models.Model):
     client_hints = models.CharField(_("client hints"), max_length=512)
     # Names the browser across sign-ins, by SESSIONKIT_DEVICE_COOKIE. None: not known.
     browser = models.UUIDField(_("browser"), null=True, editable=False)
+    # The networks that the session was used from, as novelty.py has them: each with a comma after
+    # it, the one that was new last in front, as many as there is room for.
+    networks = models.CharField(_("networks"), max_length=255, editable=False)
     # What the user calls this browser, "Work laptop" say.
     label = models.CharField(_("name"), max_length=64)
     novelty = models.CharField(_("new"), max_length=10, choices=Novelty)

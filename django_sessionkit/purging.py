@@ -105,7 +105,7 @@ def _forget_addresses(part: UserSessionQuerySet) -> None:
     inactive = part.filter(last_seen_at__lt=until, ip__isnull=False)
     # Named, for an UPDATE on MySQL waits for every row that it looks at.
     if handles := list(inactive.values_list("pk", flat=True)):
-        inactive.filter(pk__in=handles).update(ip=None)
+        inactive.filter(pk__in=handles).update(ip=None, networks="")
 
 
 def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:

@@ -10,6 +10,15 @@ from django.dispatch import Signal
 #   by       the user who ended the sessions, as given to revoke(), or None
 sessions_ended = Signal()
 
+# Sent when somebody has signed in, once the row of the session is committed and the session is
+# stored: the row says more. Not sent where a session has only moved here, nor where staff act as
+# the user.
+#
+#   sender   UserSession
+#   handle   uuid.UUID
+#   novelty  str, one of Novelty, or "": what was new
+session_started = Signal()
+
 # Sent when somebody used a session's old key after Policy.renew_grace. Either somebody else has a
 # copy of the user's cookie, or this request comes from the copy.
 #

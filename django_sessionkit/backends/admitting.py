@@ -32,6 +32,7 @@ from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.clock import Lifetime, as_datetime, as_milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession, uuid7
+from django_sessionkit.novelty import networks_of
 from django_sessionkit.storage import StoredFully
 from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client, address_in
 from django_sessionkit.visit.current import current_request
@@ -188,6 +189,7 @@ class Admitting(Exchanging):
             ip=client.recorded_address,
             user_agent=client.user_agent,
             client_hints=client.hints,
+            networks=networks_of(client.recorded_address),
             counts=actor is None,
             support=actor is not None,
             **lifetime.as_columns(),

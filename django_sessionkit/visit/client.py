@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import re
+import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -73,11 +74,13 @@ class Visit:
     somebody else puts on the request: a package that finds them by a header, say.
     """
 
-    __slots__ = ("background", "client", "others")
+    __slots__ = ("background", "browser", "client", "others")
 
     def __init__(self, client: Client, background: bool) -> None:
         self.client = client
         self.background = background
+        # Which browser has signed in by this request: the answer is to tell the browser.
+        self.browser: uuid.UUID | None = None
         self.others: list[Any] = []  # those sessions, as far as they were used
 
 

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "SESSIONKIT_POLICY": "django_sessionkit.policy.default",
     "SESSIONKIT_REAUTHENTICATION_URL": "",
     "SESSIONKIT_BACKGROUND": (),
+    "SESSIONKIT_DEVICE_COOKIE": "sessionkit_device",
     "SESSIONKIT_ADOPT_FROM": (),
 }
 
