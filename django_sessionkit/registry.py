@@ -18,6 +18,7 @@ from django.db.models import Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.translation import get_language
 
 from django_sessionkit import models
 from django_sessionkit.accounts import has_password_of, is_disabled, user_of
@@ -71,6 +72,7 @@ def enter(
             last_seen_at=started,
             ip=client.address if client else None,
             user_agent=client.user_agent if client else "",
+            language=(get_language() or "")[:35],
             counts=counts,
             waits=limited and not counts,
             support=support,

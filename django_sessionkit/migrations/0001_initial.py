@@ -76,6 +76,7 @@ class Migration(migrations.Migration):
                 ("client_hints", models.CharField(max_length=512, verbose_name="client hints")),
                 ("browser", models.UUIDField(editable=False, null=True, verbose_name="browser")),
                 ("label", models.CharField(max_length=64, verbose_name="name")),
+                ("language", models.CharField(max_length=35, verbose_name="language")),
                 (
                     "novelty",
                     models.CharField(

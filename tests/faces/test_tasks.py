@@ -50,6 +50,7 @@ def app() -> Iterator[Celery]:
     yield app
     app.close()
     before.set_current()
+    before.set_default()  # that of other threads
 
 
 @pytest.fixture
