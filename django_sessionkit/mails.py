@@ -138,8 +138,8 @@ def _mail(
 
 def _new_device(row: UserSession, rows: UserSessionQuerySet, site: str) -> Story:
     text = _(
-        "Somebody signed in to your account on a device that it was not used on before. If that"
-        " was you, there is nothing to do."
+        "Somebody signed in to your account on a new device. If that was you, there is nothing to"
+        " do."
     )
     return Story(_("New sign-in to your account"), text, row, row.started_at, row)
 
@@ -155,10 +155,10 @@ def _others_ended(row: UserSession, rows: UserSessionQuerySet, site: str) -> Sto
     own = rows.filter(user=row.user_id, support=False)
     actor = own.filter(pk=row.ended_from).first() if row.ended_from else None
     if actor:
-        text = _("This device did it. If that was you, there is nothing to do.")
+        text = _("It was done on the device below. If that was you, there is nothing to do.")
     else:
         text = _(
-            "Somebody who is signed in as you did it. If that was you, there is nothing to do."
+            "Somebody who is signed in as you did that. If it was you, there is nothing to do."
         )
     return Story(title % {"count": count}, text, actor, at, actor)
 

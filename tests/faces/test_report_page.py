@@ -163,15 +163,16 @@ def test_link_holds_nothing_but_the_handle(alice: User):
 
 def test_session_that_has_ended_can_still_be_reported(alice: User):
     thief = sign_in(alice, CHROME)
+    link = link_to(thief)
     UserSession.objects.revoke(EndReason.LOGOUT)
     ended = row_of(thief)
-    page = Client().get(link_to(thief))
+    page = Client().get(link)
     assert "This device was signed out already." in words(page)
-    press(Client(), link_to(thief))
+    press(Client(), link)
     row = row_of(thief)
     assert row.reported_at
     assert (row.end_reason, row.ended_at) == (ended.end_reason, ended.ended_at)
-    assert "Choose a new one now" in words(Client().get(link_to(thief)))
+    assert "Choose a new one now" in words(Client().get(link))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_page_costs_one_query(alice: User):
 
 
 def test_visitor_whose_own_session_is_locked_can_report(alice: User, policy: Any, clock: Clock):
-    policy(idle=60, on_idle="lock", lifetime=DAY)
+    policy(idle=60, lock=True)
     laptop, thief = sign_in(alice), sign_in(alice, CHROME)
     link = link_to(thief)
     clock.move(seconds=600)

@@ -172,7 +172,7 @@ def test_what_a_thief_ends_is_told_though_its_user_has_just_ended_something(alic
     assert len(mail.outbox) == 2
     of_thief = mail.outbox[1]
     assert "Chrome on Windows" in of_thief.body
-    assert "This device did it" in of_thief.body
+    assert "It was done on the device below" in of_thief.body
     press(Client(), link_in(of_thief))
     assert not is_in(thief)
 
