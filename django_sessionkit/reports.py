@@ -19,6 +19,7 @@ from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.links import password_url, reported
 from django_sessionkit.models import UserSession
+from django_sessionkit.paging import with_activity
 
 
 @method_decorator([login_not_required, *GUARDS], name="dispatch")
@@ -35,7 +36,7 @@ class ReportView(TemplateView):
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)
         handle = reported(kwargs["token"])
-        rows = UserSession.objects.primary().select_related("user")
+        rows = with_activity(UserSession.objects.primary().select_related("user"), None)
         self.row = rows.filter(pk=handle).first() if handle else None
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
