@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.signals import Notice
 from django_sessionkit.visit.redirects import sign_in_url
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
@@ -86,6 +87,14 @@ MESSAGES = {
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which cannot be imported: {error}.",
         "Name a module with a SessionStore, as SESSION_ENGINE does, and install what it needs.",
     ),
+    "E016": (
+        "SESSIONKIT_NOTICES needs SESSIONKIT_SITE_URL, for the links in mails.",
+        'Set SESSIONKIT_SITE_URL = "https://www.example.com", with the host of your site.',
+    ),
+    "E017": (
+        "SESSIONKIT_NOTICES needs the pages that the links in mails lead to.",
+        'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
+    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
@@ -146,6 +155,10 @@ MESSAGES = {
     "W011": (
         "The session cookie outlives the browser, which NIST {level} advises against.",
         "Set SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
+    ),
+    "W016": (
+        "SESSIONKIT_SITE_URL = {url!r}: the links in mails are not encrypted on their way.",
+        'Let it begin with "https://".',
     ),
     "W019": (
         "SESSION_ENGINE = {engine!r} keeps sessions in the memory of one process.",
@@ -211,6 +224,15 @@ def _is_own_cookie(value: object) -> bool:
     return isinstance(value, str) and bool(TOKEN.fullmatch(value)) and value not in taken
 
 
+def _are_notices(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(kind in NOTICES for kind in value)
+
+
+def _is_site_url(value: object) -> bool:
+    """Tell whether a value is "", or a URL with a host, and nothing after that."""
+    return isinstance(value, str) and (value == "" or SITE_URL.fullmatch(value) is not None)
+
+
 def _are_engines(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
 
@@ -222,6 +244,10 @@ def _is_extent(value: object) -> bool:
 def _is_age(value: object) -> bool:
     return value is None or (type(value) is int and value in range(HUNDRED_YEARS))
 
+
+# Without a path: Django's FORCE_SCRIPT_NAME has that of a site which is under one.
+SITE_URL = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?/?")
+NOTICES = [kind.value for kind in Notice]
 
 # The valid values of every setting in conf.py: a range of whole numbers, or their description and a
 # function that recognises them.
@@ -241,6 +267,8 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
     "SESSIONKIT_DEVICE_COOKIE": ("the name of a cookie of its own, or None", _is_own_cookie),
     "SESSIONKIT_ADOPT_FROM": ("a list of engines, as SESSION_ENGINE names one", _are_engines),
+    "SESSIONKIT_NOTICES": (f"a list of some of {', '.join(NOTICES)}", _are_notices),
+    "SESSIONKIT_SITE_URL": ('a URL such as "https://www.example.com"', _is_site_url),
 }
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
@@ -259,11 +287,12 @@ PREFIXES: dict[str, dict[str, Any]] = {
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     databases = kwargs.get("databases")
     found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
-    return [*found, *_adoption(databases), *_cookie(), *_urls()]
+    return [*found, *_adoption(databases), *_cookie(), *_urls(), *_notices()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    return [*_deployed_engine(), *_deployed_cookie(), *_deployed_policy()]
+    found = [*_deployed_engine(), *_deployed_cookie(), *_deployed_policy()]
+    return [*found, *_deployed_notices()]
 
 
 def _apps() -> Iterator[checks.CheckMessage]:
@@ -434,6 +463,15 @@ def _urls() -> Iterator[checks.CheckMessage]:
         yield _message("W015", url=settings.LOGIN_URL)
 
 
+def _notices() -> Iterator[checks.CheckMessage]:
+    if conf.SESSIONKIT_NOTICES and _are_notices(conf.SESSIONKIT_NOTICES):
+        if not conf.SESSIONKIT_SITE_URL:
+            yield _message("E016")
+        # A worker without a URLconf could make no link, either.
+        if not getattr(settings, "ROOT_URLCONF", None) or not _has_our_pages():
+            yield _message("E017")
+
+
 def _deployed_engine() -> Iterator[checks.CheckMessage]:
     # Not without --deploy: for development and tests, one process is as it should be.
     if settings.SESSION_ENGINE == MEMORY:
@@ -462,6 +500,11 @@ def _deployed_policy() -> Iterator[checks.CheckMessage]:
             yield _message("W010", level=level)
         if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE is not True:
             yield _message("W011", level=level)
+
+
+def _deployed_notices() -> Iterator[checks.CheckMessage]:
+    if conf.SESSIONKIT_NOTICES and str(conf.SESSIONKIT_SITE_URL).startswith("http:"):
+        yield _message("W016", url=conf.SESSIONKIT_SITE_URL)
 
 
 def _message(name: str, /, **values: object) -> checks.CheckMessage:

@@ -85,6 +85,16 @@ class Settings:
         SESSION_ENGINE, and asked in this order for what SESSION_ENGINE does not have."""
         return getattr(settings, "SESSIONKIT_ADOPT_FROM", ())
 
+    @cached_property
+    def SESSIONKIT_NOTICES(self) -> Sequence[str]:
+        """What users are told of by mail: some of the values of Notice, in signals.py."""
+        return getattr(settings, "SESSIONKIT_NOTICES", ())
+
+    @cached_property
+    def SESSIONKIT_SITE_URL(self) -> str:
+        """Where the site is, such as "https://shop.example". Links in mails begin with it."""
+        return getattr(settings, "SESSIONKIT_SITE_URL", "")
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} is read from Django's settings: set it there.")
 

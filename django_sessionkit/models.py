@@ -316,6 +316,8 @@ class UserSession(models.Model):
     networks = models.CharField(_("networks"), max_length=255, editable=False)
     # What the user calls this browser, "Work laptop" say.
     label = models.CharField(_("name"), max_length=64)
+    # The language in which the site spoke at the sign-in: mails of the session are in it.
+    language = models.CharField(_("language"), max_length=35)
     novelty = models.CharField(_("new"), max_length=10, choices=Novelty)
     # The authentication backend that has signed the user in, as a dotted path.
     backend = models.CharField(_("sign-in method"), max_length=255)

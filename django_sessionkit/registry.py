@@ -20,6 +20,7 @@ from django.db.models.expressions import Expression, RawSQL
 from django.db.models.functions import Coalesce, Concat, Left
 from django.utils import timezone
 from django.utils.timezone import is_aware
+from django.utils.translation import get_language
 
 from django_sessionkit import models
 from django_sessionkit.accounts import has_password_of, is_disabled, user_of
@@ -92,6 +93,7 @@ def enter(
             browser=browser,
             backend=backend,
             remembered=remembered,
+            language=(get_language() or "")[:35],
             counts=counts,
             waits=limited and not counts,
             support=support,

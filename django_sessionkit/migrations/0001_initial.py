@@ -80,6 +80,7 @@ class Migration(migrations.Migration):
                     models.CharField(editable=False, max_length=255, verbose_name="networks"),
                 ),
                 ("label", models.CharField(max_length=64, verbose_name="name")),
+                ("language", models.CharField(max_length=35, verbose_name="language")),
                 (
                     "novelty",
                     models.CharField(

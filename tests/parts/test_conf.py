@@ -26,6 +26,8 @@ DEFAULTS: dict[str, Any] = {
     "SESSIONKIT_BACKGROUND": (),
     "SESSIONKIT_DEVICE_COOKIE": "sessionkit_device",
     "SESSIONKIT_ADOPT_FROM": (),
+    "SESSIONKIT_NOTICES": (),
+    "SESSIONKIT_SITE_URL": "",
 }
 
 

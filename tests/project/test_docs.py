@@ -773,7 +773,8 @@ def test_every_url_is_documented():
 def test_every_template_is_documented():
     folder = Path(django_sessionkit.__file__).parent / "templates" / "django_sessionkit"
     documented = first_column(section("docs/templates.md", "Templates"))
-    assert sorted(documented) == sorted(path.name for path in folder.iterdir())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sorted(documented) == sorted(str(path.relative_to(folder)) for path in files)
     for name in documented:
         (row,) = re.findall(
             rf"^\| `{name}` \| ([^|]*) \|", read_document("docs/templates.md"), re.MULTILINE
