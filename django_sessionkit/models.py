@@ -358,8 +358,8 @@ class UserSession(models.Model):
 
     @property
     def name(self) -> str:
-        """What its user calls the session: the device, or who else is behind it."""
-        return gettext("Support access") if self.support else str(self.device)
+        """What its user calls the session: by the label, the device, or who else is behind it."""
+        return gettext("Support access") if self.support else self.label or str(self.device)
 
     @property
     def place(self) -> str:

@@ -2,15 +2,21 @@ from django.urls import path
 
 from django_sessionkit.gates import ReauthenticateView, SessionLimitView
 from django_sessionkit.views import (
+    SessionEndDeviceView,
+    SessionEndInactiveView,
     SessionEndOthersView,
     SessionEndView,
     SessionListView,
+    SessionRenameView,
 )
 
 app_name = "django_sessionkit"
 urlpatterns = [
     path("", SessionListView.as_view(), name="session_list"),
     path("others/end/", SessionEndOthersView.as_view(), name="session_end_others"),
+    path("inactive/end/", SessionEndInactiveView.as_view(), name="session_end_inactive"),
+    path("<uuid:pk>/name/", SessionRenameView.as_view(), name="session_rename"),
+    path("<uuid:pk>/device/end/", SessionEndDeviceView.as_view(), name="session_end_device"),
     path("<uuid:pk>/end/", SessionEndView.as_view(), name="session_end"),
     path("reauthenticate/", ReauthenticateView.as_view(), name="reauthenticate"),
     path("limit/", SessionLimitView.as_view(), name="session_limit"),
