@@ -258,9 +258,11 @@ def test_the_titles_say_what_is_asked(alice, laptop, thief):
     assert "The other device is signed out at once and has to sign in again" in words(
         laptop.get(OTHERS)
     )
+    assert ">Sign out the other device</button>" in laptop.get(OTHERS).text
     sign_in(alice, IPHONE)
     assert title(OTHERS) == "Sign out all 2 other devices?"
     asked = laptop.get(OTHERS)
+    assert ">Sign out all other devices (2)</button>" in asked.text
     assert "Not all your devices? Then change your password afterwards" in words(asked)
     assert '<a href="/password/">Change your password</a>' in asked.text
     assert "And " not in words(asked)
