@@ -106,6 +106,7 @@ def test_whatever_else_the_same_browser_has_goes_too(alice, bob, laptop, thief):
 
 def test_browsers_of_which_nothing_is_known_are_not_taken_for_one(alice, laptop, thief):
     others = [sign_in(alice, user_agent) for user_agent in (CHROME, FIREFOX, IPHONE)]
+    are_of(uuid4(), laptop)
     the_one = handle(thief)
     assert row_of(thief).browser is None
     disown(laptop, end_url(thief))
