@@ -187,7 +187,8 @@ def test_a_script_is_told_so_too(enter, policy):
     response = first.get(view(first, "private"), headers=SCRIPT)
     assert response.status_code == 401
     assert response.headers["Session-Ended"] == "limit"
-    assert response.json() == {"detail": TOO_MANY.decode(), "reason": "limit"}
+    told = f"{TOO_MANY.decode()} (Unknown device, just now). If you did not sign in there, change"
+    assert response.json() == {"detail": f"{told} your password.", "reason": "limit"}
 
 
 @pytest.mark.standard("ASVS-7.1.2", "WSTG-SESS-11")
