@@ -216,6 +216,7 @@ def test_cookie_of_another_browser_opens_nothing(signs_in, browse):
     assert DEVICE not in post_sign_in(thief, password="wrong").cookies
 
 
+@pytest.mark.usefixtures("old_account")
 @pytest.mark.parametrize("off", [None, ""])
 def test_site_can_switch_it_off(signs_in, settings, off):
     settings.SESSIONKIT_DEVICE_COOKIE = off
