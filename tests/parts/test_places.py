@@ -57,6 +57,12 @@ def test_an_address_is_in_a_country(database, kind):
         assert country_of(address) == ""
 
 
+def test_an_address_that_is_in_no_country_is_in_none(database, monkeypatch):
+    monkeypatch.delitem(FRANCE["country"], "iso_code")
+    database("GeoLite2-City")
+    assert country_of("198.51.100.1") == ""
+
+
 def test_an_unknown_address_has_no_place(database):
     database("GeoLite2-City")
     for address in (None, "", "203.0.113.1", "127.0.0.1", "::1"):
