@@ -195,9 +195,18 @@ def test_other_sign_ins_of_this_browser_can_go_without_this_one(laptop: Client, 
     asked = laptop.get(url)
     assert titles(asked) == ["Sign out the other sign-ins of this device?"] * 2
     assert "2 sign-ins end at once. What was not saved there is lost. You stay" in words(asked)
-    assert press(laptop, url).status_code == 302
-    assert is_in(laptop)
-    assert shown(laptop.get(LIST)) == [[here.pk]]
+    form = {"csrfmiddlewaretoken": laptop.cookies["csrftoken"].value}
+    for text in (
+        "The other sign-ins of this device were signed out.",
+        "This device has no other sign-in.",
+    ):
+        answer = laptop.post(url, form)
+        assert (answer.status_code, said(answer)[-1]) == (302, text)
+        assert is_in(laptop)
+        assert shown(laptop.get(LIST)) == [[here.pk]]
+    asked = laptop.get(url)
+    assert titles(asked) == ["This device has no other sign-in"] * 2
+    assert "<form" not in asked.text
 
 
 def test_without_a_cookie_the_same_browser_and_system_in_one_network_are_one_device(
@@ -266,6 +275,10 @@ def test_support_is_a_device_by_itself_of_which_nothing_is_told(laptop: Client, 
                 assert secret not in each.text
         assert name_url(row) not in page.text
         assert laptop.get(name_url(row)).status_code == 404
+    # Although it came from the same browser.
+    press(laptop, name_url(here), label="Mine")
+    assert list(UserSession.objects.filter(label="Mine")) == [here]
+    assert titles(laptop.get(end_device(here))) == ["This device has no other sign-in"] * 2
     press(laptop, end_device(rows[0]))
     assert pks(list(UserSession.objects.ended())) == [rows[0].pk]
     assert history(laptop.get(LIST))[0].startswith("Support access Signed out from")
@@ -312,6 +325,21 @@ def test_a_device_with_many_sign_ins_has_pages_of_its_own(laptop: Client, alice:
     answer = press(laptop, end.replace("&amp;", "&"))
     assert answer["Location"] == onward.replace("&amp;", "&")
     assert phone.pk not in [pk for (pk,) in shown(laptop.get(answer["Location"]))]
+
+
+def test_a_device_with_older_sign_ins_is_on_one_page_only(laptop: Client, alice: User):
+    now = timezone.now()
+    rows = []
+    for number in range(30):
+        rows.append(give(alice, 2, last_seen_at=now - HOUR * number))
+        UserSession.objects.filter(pk=rows[-1][1].pk).update(last_seen_at=now - DAY * 3)
+    first = laptop.get(LIST)
+    assert shown(first) == [[handle(laptop)], *map(pks, rows[:24])]
+    second = laptop.get(hrefs(first, "Next page")[0])
+    assert shown(second) == [pks(each) for each in rows[24:]]
+    assert second.context["other_count"] == 30
+    back = hrefs(second, "Previous page")[0]
+    assert shown(laptop.get(back)) == shown(first)
 
 
 @pytest.mark.standard("ASVS-8.2.2")
