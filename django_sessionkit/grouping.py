@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Case, Count, F, Q, RowRange, UUIDField, Value, When, Window
+from django.db.models import Case, Count, F, Max, Q, RowRange, UUIDField, When, Window
 from django.db.models.functions import FirstValue, RowNumber
 
 from django_sessionkit.models import UserSession, UserSessionQuerySet
@@ -25,7 +25,7 @@ PARTS = {
     "known_browser": Case(
         When(support=True, then=F("pk")), default=F("browser"), output_field=UUIDField()
     ),
-    "its_user_agent": Case(When(UNKNOWN, then=F("user_agent")), default=Value("")),
+    "its_user_agent": Case(When(UNKNOWN, then=F("user_agent"))),
     "its_address": Case(When(UNKNOWN, then=F("ip"))),
 }
 
@@ -62,10 +62,11 @@ def by_device(rows: UserSessionQuerySet) -> Any:
     sign_ins, counting: how many rows the device has, and how many count towards Policy.limit
     is_here: 1 for the device with the current session, or else 0
     """
-    # One window for all, whatever a function makes of the order: the database sorts once.
+    # One window for all, whatever a function makes of its order, and without parameters, or SQLite
+    # takes it for as many windows as it is used: the database sorts once.
     device: dict[str, Any] = {
         "partition_by": list(PARTS),
-        "order_by": ["-is_current", "-last_seen_at", "-pk"],
+        "order_by": ["-last_seen_at", "-pk"],
         "frame": RowRange(),
     }
     here = Case(When(is_current=True, then=1), default=0)
@@ -75,7 +76,7 @@ def by_device(rows: UserSessionQuerySet) -> Any:
         seen=Window(FirstValue("last_seen_at"), **device),
         sign_ins=Window(Count("pk"), **device),
         counting=Window(Count("pk", filter=Q(counts=True)), **device),
-        is_here=Window(FirstValue(here), **device),
+        is_here=Window(Max(here), **device),
     )
 
 
@@ -90,6 +91,8 @@ def merged(rows: Iterable[Any]) -> list[SignedInDevice]:
         if row.head not in heads:
             heads.add(row.head)
             device.count += row.sign_ins
+    for device in devices.values():
+        device.sessions.sort(key=lambda row: not row.is_current)  # type: ignore[attr-defined]
     return list(devices.values())
 
 

@@ -268,7 +268,7 @@ def devices_of(sessions: UserSessionQuerySet, asked: Mapping[str, str]) -> Page:
     listed = rows.filter(_is_inactive()) if "inactive" in kept_in(asked) else rows
 
     def fetch(side: str, position: Position | None) -> list[Entry]:
-        found = listed.filter(rank__lte=SHOWN)
+        found = listed.filter(Q(rank__lte=SHOWN) | Q(is_current=True))
         if position is None:
             found = found.order_by("-is_here", "-seen", "-head", "rank")
         else:
@@ -277,7 +277,8 @@ def devices_of(sessions: UserSessionQuerySet, asked: Mapping[str, str]) -> Page:
             found = found.order_by(*order, "rank")
         entries: dict[uuid.UUID, Entry] = {}
         row: Any
-        for row in found[: (SIZE + 1) * SHOWN]:  # as many devices as a page has, and one more
+        # As many devices as a page has, and one more; and the current session, in any case.
+        for row in found[: (SIZE + 1) * SHOWN + 1]:
             entries.setdefault(row.head, []).append(row)
         return list(entries.values())[: SIZE + 1]
 

@@ -273,19 +273,25 @@ class SessionEndDeviceView(
     def get_queryset(self) -> UserSessionQuerySet:
         return self.own_sessions()
 
+    def is_here(self) -> bool:
+        """Tell whether it is the device in use."""
+        current = self.own_sessions().filter(pk__in=[self.handle])
+        return of_device(current, self.object).exists()
+
     def sessions(self) -> UserSessionQuerySet:
         sessions = of_device(self.own_sessions(), self.object)
         return sessions.filter(ended_at=None).other_than(self.request)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         count = page_of(self.sessions(), self.handle, {}).other_count
-        current = self.own_sessions().filter(pk__in=[self.handle])
-        is_here = of_device(current, self.object).exists()
+        is_here = self.is_here()
         for_its_user([self.object])
-        if not count:
-            heading = gettext("%(device)s was signed out already")
-        elif is_here:
+        if is_here and count:
             heading = gettext("Sign out the other sign-ins of this device?")
+        elif is_here:
+            heading = gettext("This device has no other sign-in")
+        elif not count:
+            heading = gettext("%(device)s was signed out already")
         else:
             heading = gettext("Sign out %(device)s?")
         return super().get_context_data(
@@ -298,16 +304,21 @@ class SessionEndDeviceView(
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         self.object = self.get_object()
+        is_here = self.is_here()
         ended = self.end(self.sessions())
         for_its_user([self.object])
         names = {"device": self.object.name}
         if ended:
             text = gettext("%(device)s was signed out.") % names
+            if is_here:
+                text = gettext("The other sign-ins of this device were signed out.")
             messages.success(request, text, fail_silently=True)
         elif ended == 0:
             text = gettext("%(device)s was signed out already.") % names
+            if is_here:
+                text = gettext("This device has no other sign-in.")
             messages.info(request, text, fail_silently=True)
-        return redirect("django_sessionkit:session_list")
+        return self.to_list()
 
 
 class SessionEndInactiveView(
