@@ -61,8 +61,7 @@ def deliver(kind: str, handle: uuid.UUID) -> bool:
     if not address or any(answer is True for _receiver, answer in answers):
         return True
     # The time zone of a user is not known: a request may have set that of a thief, or of staff.
-    zone = timezone.get_default_timezone()
-    with translation.override(_language_of(kind, row, rows)), timezone.override(zone):
+    with translation.override(_language_of(kind, row, rows)), timezone.override(None):
         mail = _mail(kind, row, rows, address)
     try:
         mail.send()
