@@ -213,6 +213,10 @@ def _are_paths(value: object) -> bool:
     return all(isinstance(path, str) and path.startswith("/") for path in paths)
 
 
+def _are_engines(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
+
+
 def _are_notices(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(kind in NOTICES for kind in value)
 
@@ -220,10 +224,6 @@ def _are_notices(value: object) -> bool:
 def _is_site_url(value: object) -> bool:
     """Tell whether a value is "", or a URL with a host, and nothing after that."""
     return isinstance(value, str) and (value == "" or SITE_URL.fullmatch(value) is not None)
-
-
-def _are_engines(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
 
 
 # Without a path: Django's FORCE_SCRIPT_NAME has that of a site which is under one.

@@ -12,13 +12,6 @@ class Notice(StrEnum):
     OLD_KEY = "old_key"
 
 
-# Sent when a user has signed in, after the commit of the row.
-#
-#   sender   UserSession
-#   handle   uuid.UUID
-#   novelty  str, one of Novelty, or "" if nothing was new
-session_started = Signal()
-
 # Sent when sessions have ended, for any reason: once per batch, after the rows were marked and the
 # sessions were removed from the store. Receivers can close web sockets and revoke push
 # subscriptions.
@@ -28,6 +21,15 @@ session_started = Signal()
 #   reason   str, one of EndReason
 #   by       the user who ended the sessions, as given to revoke(), or None
 sessions_ended = Signal()
+
+# Sent when somebody has signed in, once the row of the session is committed and the session is
+# stored: the row says more. Not sent where a session has only moved here, nor where staff act as
+# the user.
+#
+#   sender   UserSession
+#   handle   uuid.UUID
+#   novelty  str, one of Novelty, or "": what was new
+session_started = Signal()
 
 # Sent when somebody used a session's old key after Policy.renew_grace. Either somebody else has a
 # copy of the user's cookie, or this request comes from the copy.
