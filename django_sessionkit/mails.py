@@ -116,7 +116,7 @@ def _mail(
 ) -> EmailMultiAlternatives:
     site = urlsplit(conf.SESSIONKIT_SITE_URL).netloc
     story = STORIES[kind](row, rows, site)
-    facts = [(_("Account"), row.user.get_username()), *_facts(story)]
+    facts = [(_("Account"), str(row.user.get_username())), *_facts(story)]
     context = {
         "kind": kind,
         "site": site,

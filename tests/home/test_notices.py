@@ -14,7 +14,7 @@ from tests.projects import run_python
 from tests.redis_servers import wait_for
 from tests.servers import PROJECT
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.postgresql  # as for all web servers
 
 
 @pytest.fixture(scope="module")
