@@ -120,7 +120,7 @@ def take(browser: Browser, shop: str, folder: Path) -> None:
 
             phone = open_device(PHONE, OFFICE, viewport={"width": 390, "height": 844})
             sign_in(phone, to=LIST)
-            phone.locator("[type=checkbox]").last.check()
+            phone.locator("label").last.click()
             shoot(phone, folder / "limit.png", whole=True)
             phone.locator(".sessionkit-main").click()
             phone.goto(LIST)
