@@ -3,12 +3,15 @@
 # make test    all checks and tests, on SQLite, PostgreSQL, MariaDB, Redis and Valkey, and in memory
 # make test-all      the same, and on other versions of Django and Python (VERSIONS, below)
 # make format  let ruff put the code into shape
+# make messages    collect the sentences of the package for its translations, and compile these
+#              (takes GNU gettext)
 # make conformance   what OWASP and NIST ask of sessions, and which tests show it
 #              (CONFORMANCE_ARGS=--write: make docs/conformance.md of it)
 # make bench   how fast it is, beside its peers and the bare drivers (QUICK=1: in under three
 #              minutes; BENCH_ARGS="operations --json FILE": a part of it, its figures)
 # make test-others   the test suites of other packages, with Django's sessions and with ours
 #              (OTHERS_ARGS="wagtail django-axes": of some)
+# make screenshots   the pictures of the docs, made anew from the example shop, by Chromium
 #
 # Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -mariadb, -redis,
 # -valkey, -memory, -django-6.1-python-3.14).
@@ -34,7 +37,7 @@ MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v ma
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check $(LEGS) coverage format conformance bench test-others
+.PHONY: demo test test-all check $(LEGS) coverage format messages conformance bench screenshots test-others
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -87,8 +90,15 @@ coverage: .venv/test
 format: .venv/test
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
+messages: .venv/test
+	@cd django_sessionkit && ../$(BIN)/python ../manage.py makemessages --all --no-location --no-wrap --no-obsolete
+	@cd django_sessionkit && ../$(BIN)/python ../manage.py compilemessages
+
 conformance: .venv/test
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
+
+screenshots: .venv/test
+	@$(BIN)/python -m tests.browser.pictures
 
 bench: .venv/bench
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(BENCH_ARGS)

@@ -58,7 +58,7 @@ def end_sessions(request: HttpRequest, sessions: UserSessionQuerySet) -> None:
     handles = list(sessions.filter(ended_at=None).values_list("pk", flat=True))
     ended = None
     try:
-        ended = sessions.revoke(reason=EndReason.REVOKED_BY_STAFF, by=staff)
+        ended = sessions.revoke(EndReason.REVOKED_BY_STAFF, staff, current_handle(request))
     except StoreUnavailable:
         seconds = conf.SESSIONKIT_TOUCH_INTERVAL
         text = ngettext(

@@ -7,8 +7,10 @@ visitor can do something about it. A script is told by a header, and gets JSON w
 have sent it to a page.
 """
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 from django.conf import settings
@@ -27,6 +29,7 @@ from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import urlencode
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -88,14 +91,19 @@ OF_THE_CONTENT = {
 FAREWELLS: dict[str, "_StrPromise"] = {
     EndReason.LOGOUT: gettext_lazy("You have signed out."),
     EndReason.REVOKED: gettext_lazy(
-        "You were signed out: this session was ended from another device."
+        "You were signed out from another device. If that was not you, sign in and change your"
+        " password."
     ),
     EndReason.REVOKED_BY_STAFF: gettext_lazy("You were signed out by the staff of this site."),
     EndReason.IDLE: gettext_lazy("You were signed out because you were inactive for a while."),
-    EndReason.EXPIRED: gettext_lazy("Your session has expired."),
-    EndReason.LIMIT: gettext_lazy("You were signed out because you signed in on too many devices."),
+    EndReason.EXPIRED: gettext_lazy("Your sign-in has expired."),
+    EndReason.LIMIT: gettext_lazy(
+        "You were signed out here to make room for another device. If you did not sign in"
+        " elsewhere, change your password."
+    ),
     EndReason.PASSWORD_CHANGE: gettext_lazy(
-        "You were signed out because your password was changed."
+        "You were signed out because your password was changed. If that was not you, reset your"
+        " password."
     ),
     EndReason.ACCOUNT_DISABLED: gettext_lazy(
         "You were signed out because your account was disabled."
@@ -103,16 +111,35 @@ FAREWELLS: dict[str, "_StrPromise"] = {
     EndReason.REPLACED: gettext_lazy("You were signed out because another account signed in here."),
     EndReason.LOST: gettext_lazy("You were signed out."),
     EndReason.REUSED: gettext_lazy(
-        "You were signed out because an old copy of this session was used. If that was not you,"
-        " change your password."
+        "You were signed out because an old copy of your sign-in was used. If that was not you,"
+        " sign in and change your password."
     ),
     EndReason.MOVED: gettext_lazy(
-        "You were signed out because this session was used with another browser or network."
+        "You were signed out because your browser or network has changed. If that was not you,"
+        " sign in and change your password."
     ),
     EndReason.PRIVILEGE_CHANGE: gettext_lazy(
         "You were signed out because what you may do here was changed."
     ),
 }
+# The same, where it is known on which device of theirs somebody has done that, and when.
+FAREWELLS_FROM: dict[str, "_StrPromise"] = {
+    EndReason.REVOKED: gettext_lazy(
+        "You were signed out from another device (%(device)s, %(time)s). If that was not you, sign"
+        " in and change your password."
+    ),
+    EndReason.LIMIT: gettext_lazy(
+        "You were signed out here to make room for another device (%(device)s, %(time)s). If you"
+        " did not sign in there, change your password."
+    ),
+    EndReason.PASSWORD_CHANGE: gettext_lazy(
+        "You were signed out because your password was changed (%(device)s, %(time)s). If that was"
+        " not you, reset your password."
+    ),
+}
+# The reasons that need nobody's attention: what the visitor has done, or left undone. All others
+# are warnings.
+EXPECTED = {EndReason.LOGOUT, EndReason.REPLACED, EndReason.IDLE, EndReason.EXPIRED}
 
 # What a session is locked for: the page that unlocks it, and what a script is told.
 LOCKS: dict[Lock, tuple[str, "_StrPromise"]] = {
@@ -130,7 +157,14 @@ LOCKS: dict[Lock, tuple[str, "_StrPromise"]] = {
     ),
 }
 # Names of views that answer while a session is locked.
-OPEN_VIEWS = {"reauthenticate", "session_limit", "logout", "jsi18n", "javascript-catalog"}
+OPEN_VIEWS = {
+    "reauthenticate",
+    "session_limit",
+    "session_report",
+    "logout",
+    "jsi18n",
+    "javascript-catalog",
+}
 
 
 class Notice(NamedTuple):
@@ -143,6 +177,8 @@ class Notice(NamedTuple):
     to: str | None = None
     says_next: bool = False  # the page that follows says the text, as a message
     extra: dict[str, str] = {}  # what a script is told besides
+    level: int = messages.WARNING  # of that message
+    may_try_again: bool = False  # the page has a link to where its visitor came from
 
 
 # What to tell.
@@ -205,15 +241,16 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
         return response
     can_go_on = session.is_known and request.method in ("GET", "HEAD")
     again = request.get_full_path() if can_go_on else None
-    text = _("You signed in or out in another tab meanwhile, so your session was not saved.")
-    return tell(request, Notice(409, _("Please go back and try again"), text, to=again))
+    title = _("Please go back and try again")
+    text = _("You signed in or out in another tab meanwhile, so what you did here was not saved.")
+    return tell(request, Notice(409, title, text, again, may_try_again=True))
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
     """Answer for a store that did not. Nobody is signed out: the cookie is left alone."""
     title = _("Please try again in a moment")
-    text = _("We cannot reach your session right now. You are still signed in.")
-    response = tell(request, Notice(503, title, text))
+    text = _("We cannot look up your sign-in right now. You are still signed in.")
+    response = tell(request, Notice(503, title, text, may_try_again=True))
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 
@@ -260,14 +297,15 @@ def _tell_of_end(
 ) -> HttpResponse:
     """Tell why the session of this row has ended, along with the answer, if there is one."""
     reason = row.end_reason or str(EndReason.LOST)
-    text = str(FAREWELLS.get(reason, FAREWELLS[EndReason.LOST]))
+    # A script that learns the reason from the header needs no more.
+    farewell = cache(partial(_farewell_of, request, row))
     refused = response is None or _refuses(request, response)
     if stays := _may_have_new_cookie(row):
         cookies.spare(request)
     if is_page(request):
         # While the cookie stays, the same request would be refused, and redirected, again.
         if response is None or (refused and not (stays or _leads_somewhere(response))):
-            answer = tell(request, _notice_of_end(request, text))
+            answer = tell(request, _notice_of_end(request, reason, farewell()))
             return answer if response is None else _in_place_of(request, response, answer)
     else:
         # A client that does not say what it accepts is a test's: that gets the redirect it expects.
@@ -275,12 +313,12 @@ def _tell_of_end(
             refused and _is_redirect(response) and request.META.get("HTTP_ACCEPT")
         ):
             more = {"reason": reason}
-            answer = tell(request, Notice(401, _("Signed out"), text, extra=more))
+            answer = tell(request, Notice(401, _("Signed out"), farewell(), extra=more))
             response = answer if response is None else _in_place_of(request, response, answer)
         response.headers[ENDED] = reason
     # A script of a page takes the dead cookie away from that page, which would hear of nothing.
     if is_of_browser(request) and (refused or not stays):
-        _leave_messages(request, response, (messages.WARNING, text, ""))
+        _leave_messages(request, response, (_level_of(reason), farewell(), ""))
     cookies.keep_from_caches(response)
     return response
 
@@ -292,14 +330,37 @@ def _may_have_new_cookie(row: UserSession) -> bool:
     return timezone.now() - row.ended_at < JUST_NOW
 
 
-def _notice_of_end(request: HttpRequest, text: str) -> Notice:
+def _farewell_of(request: HttpRequest, row: UserSession) -> str:
+    """
+    Return what the visitor reads whose session had this row: with the device on which its user has
+    ended it, if that is known. Other people's devices, such as those of staff, are not named.
+    """
+    session: Any = request.session
+    text, other = FAREWELLS_FROM.get(row.end_reason), None
+    if text:
+        with suppress(StoreUnavailable):
+            other = session.call(registry.row_of, row.ended_from)
+    if text is None or other is None or other.user_id != row.user_id or other.support:
+        return str(FAREWELLS.get(row.end_reason, FAREWELLS[EndReason.LOST]))
+    at = cast("datetime", row.ended_at)
+    time = _("just now")
+    if timezone.now() - at >= timedelta(minutes=1):
+        time = _("%(time)s ago") % {"time": timesince(at, depth=1)}
+    return text % {"device": other.name, "time": time}
+
+
+def _level_of(reason: str) -> int:
+    return messages.INFO if reason in EXPECTED else messages.WARNING
+
+
+def _notice_of_end(request: HttpRequest, reason: str, text: str) -> Notice:
     to = sign_in_url()
     if to is not None and request.method in ("GET", "HEAD"):
         # Another host learns no more than the path: the query may hold a secret.
         is_ours = urlsplit(to).netloc in ("", request.get_host())
         back = request.get_full_path() if is_ours else request.path
         to = with_way_back(request, to, back).url
-    return Notice(401, _("Signed out"), text, to, says_next=True)
+    return Notice(401, _("Signed out"), text, to, True, level=_level_of(reason))
 
 
 # Sessions that are locked, and sign-ins that are over the limit.
@@ -377,7 +438,8 @@ def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
         # What the view has said of its sign-in is not so.
         request._messages = default_storage(request)
     more = {"reason": str(EndReason.LIMIT)}
-    return tell(request, Notice(403, _("Not signed in"), _over_limit(limit), to, True, more))
+    title, text = _("Not signed in"), _over_limit(limit)
+    return tell(request, Notice(403, title, text, to, True, more, may_try_again=True))
 
 
 def _over_limit(limit: int) -> str:
@@ -471,15 +533,24 @@ def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
     elif notice.to is not None:
         response = HttpResponseRedirect(notice.to)
         if notice.says_next:
-            _leave_messages(request, response, (messages.WARNING, notice.text, ""))
+            _leave_messages(request, response, (notice.level, notice.text, ""))
     else:
         # Without the request, whose session a context processor would read.
-        context = {"title": notice.title, "text": notice.text}
+        link = _link_back(request) if notice.may_try_again else None
+        context = {"title": notice.title, "text": notice.text, "link": link}
         page = render_to_string("django_sessionkit/answer.html", context)
         response = HttpResponse(page, status=notice.status)
     add_never_cache_headers(response)
     cookies.keep_from_caches(response)
     return response
+
+
+def _link_back(request: HttpRequest) -> dict[str, str] | None:
+    """Return the link of a page that takes the place of another: to that, or to its form."""
+    if request.method in ("GET", "HEAD"):
+        return {"href": request.get_full_path(), "label": _("Try again")}
+    back = local_url(request, request.headers.get("Referer", ""))
+    return {"href": back, "label": _("Back to the page")} if back else None
 
 
 def _in_place_of(
@@ -523,9 +594,14 @@ def _leave_messages(
         response.cookies.setdefault(name, cookie)
 
 
+def say_signed_out(request: HttpRequest) -> None:
+    messages.success(request, str(FAREWELLS[EndReason.LOGOUT]), fail_silently=True)
+
+
 def signed_out(request: HttpRequest) -> HttpResponse:
     """Return what somebody gets who has signed out on one of these pages."""
     if url := settings.LOGOUT_REDIRECT_URL or sign_in_url():
+        say_signed_out(request)
         return redirect(url)
     text = str(FAREWELLS[EndReason.LOGOUT])
     return tell(request, Notice(200, _("Signed out"), text))

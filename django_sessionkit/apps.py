@@ -9,7 +9,7 @@ class SessionKitConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from django_sessionkit import checks, receivers  # noqa: F401
+        from django_sessionkit import checks, notices, receivers  # noqa: F401
 
         register(checks.check_settings)
         register(checks.check_deployment, Tags.security, deploy=True)

@@ -6,6 +6,7 @@ works, but with less than it could have. No check reads a file, and only W009, W
 server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import getmro
@@ -21,6 +22,7 @@ from django.utils.module_loading import import_string
 from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.signals import Notice
 from django_sessionkit.visit.redirects import sign_in_url
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
@@ -58,8 +60,8 @@ MESSAGES = {
         'Set SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer".',
     ),
     "E009": (
-        "Browsers refuse a session cookie named {cookie!r} without {setting} = {value!r}.",
-        "Set {setting} = {value!r}, or a SESSION_COOKIE_NAME without this prefix.",
+        "Browsers refuse a cookie named {cookie!r} without {setting} = {value!r}.",
+        "Set {setting} = {value!r}, or a {name} without this prefix.",
     ),
     "E010": (
         'Browsers refuse a cookie with SESSION_COOKIE_SAMESITE = "None" that is not Secure.',
@@ -84,6 +86,14 @@ MESSAGES = {
     "E015": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which cannot be imported: {error}.",
         "Name a module with a SessionStore, as SESSION_ENGINE does, and install what it needs.",
+    ),
+    "E016": (
+        "SESSIONKIT_NOTICES needs SESSIONKIT_SITE_URL, for the links in mails.",
+        'Set SESSIONKIT_SITE_URL = "https://www.example.com", with the host of your site.',
+    ),
+    "E017": (
+        "SESSIONKIT_NOTICES needs the pages that the links in mails lead to.",
+        'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
     ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
@@ -146,6 +156,10 @@ MESSAGES = {
         "The session cookie outlives the browser, which NIST {level} advises against.",
         "Set SESSION_EXPIRE_AT_BROWSER_CLOSE = True.",
     ),
+    "W016": (
+        "SESSIONKIT_SITE_URL = {url!r}: the links in mails are not encrypted on their way.",
+        'Let it begin with "https://".',
+    ),
     "W019": (
         "SESSION_ENGINE = {engine!r} keeps sessions in the memory of one process.",
         'Set SESSION_ENGINE = "django_sessionkit.backends.db": this one is for tests.',
@@ -186,6 +200,10 @@ LEVELS = {"django_sessionkit.policy.aal2": "AAL2", "django_sessionkit.policy.aal
 NEVER_LOCK = {f"django_sessionkit.policy.{name}" for name in ("default", "staff", "aal1", "aal3")}
 
 
+# What can be the name of a cookie (RFC 6265 §4.1.1).
+TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]{1,100}", re.ASCII)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -199,9 +217,37 @@ def _are_paths(value: object) -> bool:
     return all(isinstance(path, str) and path.startswith("/") for path in paths)
 
 
+def _is_own_cookie(value: object) -> bool:
+    if not value:
+        return value in (None, "")
+    taken = {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME, settings.LANGUAGE_COOKIE_NAME}
+    return isinstance(value, str) and bool(TOKEN.fullmatch(value)) and value not in taken
+
+
+def _are_notices(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(kind in NOTICES for kind in value)
+
+
+def _is_site_url(value: object) -> bool:
+    """Tell whether a value is "", or a URL with a host, and nothing after that."""
+    return isinstance(value, str) and (value == "" or SITE_URL.fullmatch(value) is not None)
+
+
 def _are_engines(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_full_text, value))
 
+
+def _is_extent(value: object) -> bool:
+    return value in ("whole", "truncated", "none")
+
+
+def _is_age(value: object) -> bool:
+    return value is None or (type(value) is int and value in range(HUNDRED_YEARS))
+
+
+# Without a path: Django's FORCE_SCRIPT_NAME has that of a site which is under one.
+SITE_URL = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?/?")
+NOTICES = [kind.value for kind in Notice]
 
 # The valid values of every setting in conf.py: a range of whole numbers, or their description and a
 # function that recognises them.
@@ -209,12 +255,20 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOUCH_INTERVAL": range(1, HUNDRED_YEARS),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
+    "SESSIONKIT_ADDRESSES": ('"whole", "truncated" or "none"', _is_extent),
+    "SESSIONKIT_ADDRESS_RETENTION": (
+        f"a whole number from 0 to {HUNDRED_YEARS - 1}, or None",
+        _is_age,
+    ),
     "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_MEMORY_LIMIT": range(1, 1_000_000_000),
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
+    "SESSIONKIT_DEVICE_COOKIE": ("the name of a cookie of its own, or None", _is_own_cookie),
     "SESSIONKIT_ADOPT_FROM": ("a list of engines, as SESSION_ENGINE names one", _are_engines),
+    "SESSIONKIT_NOTICES": (f"a list of some of {', '.join(NOTICES)}", _are_notices),
+    "SESSIONKIT_SITE_URL": ('a URL such as "https://www.example.com"', _is_site_url),
 }
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
@@ -233,11 +287,12 @@ PREFIXES: dict[str, dict[str, Any]] = {
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     databases = kwargs.get("databases")
     found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
-    return [*found, *_adoption(databases), *_cookie(), *_urls()]
+    return [*found, *_adoption(databases), *_cookie(), *_urls(), *_notices()]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    return [*_deployed_engine(), *_deployed_cookie(), *_deployed_policy()]
+    found = [*_deployed_engine(), *_deployed_cookie(), *_deployed_policy()]
+    return [*found, *_deployed_notices()]
 
 
 def _apps() -> Iterator[checks.CheckMessage]:
@@ -391,10 +446,14 @@ def _adoption(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
 
 
 def _cookie() -> Iterator[checks.CheckMessage]:
-    cookie = settings.SESSION_COOKIE_NAME
-    for setting, value in PREFIXES.get(_prefix(cookie), {}).items():
-        if (getattr(settings, setting) or None) != value:
-            yield _message("E009", cookie=cookie, setting=setting, value=value)
+    names = {"SESSION_COOKIE_NAME": settings.SESSION_COOKIE_NAME}
+    if _is_own_cookie(conf.SESSIONKIT_DEVICE_COOKIE):  # which is always HttpOnly
+        names["SESSIONKIT_DEVICE_COOKIE"] = conf.SESSIONKIT_DEVICE_COOKIE or ""
+    for name, cookie in names.items():
+        for setting, value in PREFIXES.get(_prefix(cookie), {}).items():
+            is_given = name != "SESSION_COOKIE_NAME" and setting == "SESSION_COOKIE_HTTPONLY"
+            if not is_given and (getattr(settings, setting) or None) != value:
+                yield _message("E009", name=name, cookie=cookie, setting=setting, value=value)
     if _samesite() == "none" and not settings.SESSION_COOKIE_SECURE:
         yield _message("E010")
 
@@ -402,6 +461,15 @@ def _cookie() -> Iterator[checks.CheckMessage]:
 def _urls() -> Iterator[checks.CheckMessage]:
     if getattr(settings, "ROOT_URLCONF", None) and sign_in_url() is None:
         yield _message("W015", url=settings.LOGIN_URL)
+
+
+def _notices() -> Iterator[checks.CheckMessage]:
+    if conf.SESSIONKIT_NOTICES and _are_notices(conf.SESSIONKIT_NOTICES):
+        if not conf.SESSIONKIT_SITE_URL:
+            yield _message("E016")
+        # A worker without a URLconf could make no link, either.
+        if not getattr(settings, "ROOT_URLCONF", None) or not _has_our_pages():
+            yield _message("E017")
 
 
 def _deployed_engine() -> Iterator[checks.CheckMessage]:
@@ -432,6 +500,11 @@ def _deployed_policy() -> Iterator[checks.CheckMessage]:
             yield _message("W010", level=level)
         if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE is not True:
             yield _message("W011", level=level)
+
+
+def _deployed_notices() -> Iterator[checks.CheckMessage]:
+    if conf.SESSIONKIT_NOTICES and str(conf.SESSIONKIT_SITE_URL).startswith("http:"):
+        yield _message("W016", url=conf.SESSIONKIT_SITE_URL)
 
 
 def _message(name: str, /, **values: object) -> checks.CheckMessage:

@@ -33,6 +33,18 @@ class Settings:
         return getattr(settings, "SESSIONKIT_RETENTION", 30 * 24 * 60 * 60)
 
     @cached_property
+    def SESSIONKIT_ADDRESSES(self) -> str:
+        """What the rows of sessions have of an IP address: "whole", "truncated" to the network (24
+        bits of IPv4, 48 of IPv6), or "none"."""
+        return getattr(settings, "SESSIONKIT_ADDRESSES", "whole")
+
+    @cached_property
+    def SESSIONKIT_ADDRESS_RETENTION(self) -> int | None:
+        """Seconds after the last activity of a session for which its row has its address. None: for
+        as long as there is the row."""
+        return getattr(settings, "SESSIONKIT_ADDRESS_RETENTION", None)
+
+    @cached_property
     def SESSIONKIT_REDIS_PREFIX(self) -> str:
         """The prefix of the keys of sessions in Redis."""
         return getattr(settings, "SESSIONKIT_REDIS_PREFIX", "sessionkit:")
@@ -62,10 +74,26 @@ class Settings:
         return getattr(settings, "SESSIONKIT_BACKGROUND", ())
 
     @cached_property
+    def SESSIONKIT_DEVICE_COOKIE(self) -> str | None:
+        """The name of the cookie by which a browser is known when somebody signs in with it again.
+        With None or "", there is none. See visit/browsers.py."""
+        return getattr(settings, "SESSIONKIT_DEVICE_COOKIE", "sessionkit_device")
+
+    @cached_property
     def SESSIONKIT_ADOPT_FROM(self) -> Sequence[str]:
         """The engines that sessions move from, when they are used next. They are named as in
         SESSION_ENGINE, and asked in this order for what SESSION_ENGINE does not have."""
         return getattr(settings, "SESSIONKIT_ADOPT_FROM", ())
+
+    @cached_property
+    def SESSIONKIT_NOTICES(self) -> Sequence[str]:
+        """What users are told of by mail: some of the values of Notice, in signals.py."""
+        return getattr(settings, "SESSIONKIT_NOTICES", ())
+
+    @cached_property
+    def SESSIONKIT_SITE_URL(self) -> str:
+        """Where the site is, such as "https://shop.example". Links in mails begin with it."""
+        return getattr(settings, "SESSIONKIT_SITE_URL", "")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} is read from Django's settings: set it there.")

@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import FormView, TemplateView
 
@@ -110,6 +110,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             return with_way_back(request, url, self.back)
         if "sign_out" in request.POST:
             logout(request)
+            answers.say_signed_out(request)
             return self.to_sign_in()
         self.account = account
         return super().dispatch(request, *args, **kwargs)
@@ -125,7 +126,8 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         row = self.locked_row()
         if row and (
             self.locked.reason != "idle"
-            or row.device.is_like(device_of(self.session.client.user_agent))
+            # By the user agents: the browser sends its client hints with some requests only.
+            or device_of(row.user_agent).is_like(device_of(self.session.client.user_agent))
         ):
             return person_in(self.locked, cast("AbstractBaseUser", row.user))
         # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
@@ -133,7 +135,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
         self.session.flush()
         text = gettext("You were signed out because you were inactive for a while.")
-        messages.warning(self.request, text, fail_silently=True)
+        messages.info(self.request, text, fail_silently=True)
         return None
 
     def get_form_kwargs(self) -> dict[str, Any]:
@@ -201,8 +203,11 @@ class SessionLimitView(BackMixin, TemplateView):
         limit: int = self.locked.limit
         page = page_of(self.get_others(), self.row.pk, self.request.GET)
         surplus = max(0, page.other_count + 1 - limit)
-        context |= {"object_list": page.sessions, "session_page": page, "next": self.back}
+        # The idlest first, which is missed least. Of several pages, the last active are the first.
+        sessions = page.sessions[::-1] if page.is_whole else page.sessions
+        context |= {"object_list": sessions, "session_page": page, "next": self.back}
         context |= {"limit": limit, "surplus": surplus, "other_count": page.other_count}
+        context |= {"account": self.row.user}
         return context
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -216,10 +221,13 @@ class SessionLimitView(BackMixin, TemplateView):
             # Of several pages, each is sent by itself, and may well be not enough.
             needed = context["surplus"] if page.is_whole else min(1, context["surplus"])
             if len(ending) < needed:
-                error = gettext("That is not enough.")
+                error = ngettext(
+                    "Choose at least one device.", "Choose at least %(count)d devices.", needed
+                ) % {"count": needed}
                 return self.render_to_response({**context, "chosen": ending, "error": error})
             sessions = UserSession.objects.filter(pk__in=ending)
-        sessions.revoke(EndReason.LIMIT, by=cast("AbstractBaseUser", self.row.user))
+        user = cast("AbstractBaseUser", self.row.user)
+        sessions.revoke(EndReason.LIMIT, by=user, ended_from=self.row.pk)
         try:
             self.session.unlock()
         except TooManySessions:

@@ -21,28 +21,28 @@ security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
 def make_room(
-    rows: UserSessionQuerySet, user_id: Any, policy: Policy, own: uuid.UUID | None = None
+    rows: UserSessionQuerySet, user_id: Any, policy: Policy, handle: uuid.UUID, is_new: bool = True
 ) -> bool:
     """
-    End the sessions that are too many for one more to be within the limit. Return False where the
-    user is to choose them: the new session does not count until they have gone. ``own`` is the
-    handle of that one, where it is no new session but has got another policy.
+    End the sessions that are too many for one more to be within the limit: that with this handle,
+    whose row need not be there yet. Return False where the user is to choose them: the session does
+    not count until they have gone. It is not new where it has only got another policy.
 
     Call it in a transaction that also writes the row of the new session: of two sign-ins at the
     same time, the second one counts the first. Raises TooManySessions where the policy is to
     refuse, and StoreUnavailable.
     """
     limit = cast("int", policy.limit)
-    others = [row for row in _counted(rows, user_id) if row.pk != own]
+    others = [row for row in _counted(rows, user_id) if row.pk != handle]
     surplus = len(others) - limit + 1
     if surplus <= 0:
         return True
-    if own is None:
+    if is_new:
         security_logger.warning("A user with %d sessions, the limit, signed in once more", limit)
     else:
         security_logger.warning("A user has more sessions than %d, the limit from now on", limit)
     if policy.on_limit == "refuse":
-        if own is None:
+        if is_new:
             user = get_user_model()._base_manager.filter(pk=user_id).first()
             sign_in_refused.send_robust(UserSession, user=user, limit=limit)
         raise TooManySessions(limit)
@@ -51,7 +51,7 @@ def make_room(
     if policy.on_limit == "end_idlest":
         others.sort(key=lambda row: (row.last_seen_at, row.pk))
     victims = [row.pk for row in others[:surplus]]
-    rows.filter(pk__in=victims).revoke(EndReason.LIMIT)
+    rows.filter(pk__in=victims).revoke(EndReason.LIMIT, ended_from=handle)
     return True
 
 

@@ -15,7 +15,7 @@ from django_sessionkit.adoption import may_be_signed
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.storage import Storage
-from django_sessionkit.visit import cookies
+from django_sessionkit.visit import browsers, cookies
 from django_sessionkit.visit.client import SAFE_METHODS, Visit, client_of
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
@@ -99,6 +99,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             if cast("Any", session).waits_for_room:
                 response = await sync_to_async(answers.ask_for_room)(request, response)
             cookies.finish(request, cast("Any", session), response, saved)
+            browsers.finish(request, response)
             return response
         except UpdateError:
             return await sync_to_async(self.not_saved)(request, response)
@@ -125,6 +126,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if session.waits_for_room:
             response = answers.ask_for_room(request, response)
         cookies.finish(request, session, response, saved)
+        browsers.finish(request, response)
         return response
 
     def not_saved(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:

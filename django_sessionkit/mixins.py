@@ -14,6 +14,9 @@ class RecentAuthenticationMixin(View):
     """
 
     recent_max_age: int | None = None  # seconds; None: Policy.recent decides
+    # Whether a form that was sent is kept while its user is asked, to be sent again. A page that
+    # asks by itself before it does something need not be asked about twice.
+    keeps_form = True
 
     def needs_recent_authentication(self) -> bool:
         """
@@ -27,10 +30,12 @@ class RecentAuthenticationMixin(View):
             return super().dispatch(request, *args, **kwargs)
         if self.view_is_async:
             return self._adispatch(request, *args, **kwargs)
-        asked = ask_for_proof(request, self.recent_max_age)
+        asked = ask_for_proof(request, self.recent_max_age, self.keeps_form)
         return asked or super().dispatch(request, *args, **kwargs)
 
     async def _adispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        asked: HttpResponseBase | None = await aask_for_proof(request, self.recent_max_age)
+        asked: HttpResponseBase | None = await aask_for_proof(
+            request, self.recent_max_age, self.keeps_form
+        )
         dispatch: Any = super().dispatch
         return asked or await dispatch(request, *args, **kwargs)

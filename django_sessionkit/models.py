@@ -27,6 +27,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.ranges import WalkableQuerySet
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.storage import Storage
+from django_sessionkit.visit.client import network_of
 from django_sessionkit.visit.devices import Device, device_of
 from django_sessionkit.visit.places import place_of
 
@@ -123,10 +124,16 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         # Not active(): what only looks expired, by a clock that is ahead, must not be missed.
         return still_stored(list(self.filter(ended_at=None)))
 
-    def revoke(self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None) -> int:
+    def revoke(
+        self,
+        reason: str = EndReason.REVOKED,
+        by: AbstractBaseUser | None = None,
+        ended_from: uuid.UUID | None = None,
+    ) -> int:
         """
         End these sessions at once, and return how many of them were active (ASVS 7.4.1, 7.4.5,
-        7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, or None.
+        7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, and
+        ``ended_from`` the handle of the session in which they do so, or None.
 
         This method first marks the rows, then removes the sessions from the store. If a removal is
         lost, because of a crash or because the store is down, the next write of activity refuses
@@ -146,7 +153,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         ended, unavailable = 0, None
         for start in range(0, len(found), ranges.ROWS):
             batch = found[start : start + ranges.ROWS]
-            revoked = everything._mark([pk for pk, at, _ in batch if at > now], reason, by)
+            alive = [pk for pk, at, _ in batch if at > now]
+            revoked = everything._mark(alive, reason, by, ended_from=ended_from)
             expired = everything._mark(
                 [pk for pk, at, idle_at in batch if at <= now and at != idle_at], EndReason.EXPIRED
             )
@@ -174,10 +182,24 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         return ended
 
     async def arevoke(
-        self, reason: str = EndReason.REVOKED, by: AbstractBaseUser | None = None
+        self,
+        reason: str = EndReason.REVOKED,
+        by: AbstractBaseUser | None = None,
+        ended_from: uuid.UUID | None = None,
     ) -> int:
         """The async form of revoke()."""
-        return await sync_to_async(self.revoke)(reason, by)
+        return await sync_to_async(self.revoke)(reason, by, ended_from)
+
+    def report(self) -> int:
+        """
+        Note that their user does not recognise these sessions, and return of how many that was not
+        known yet. This ends none: see revoke().
+        """
+        return self.primary().filter(reported_at=None).update(reported_at=timezone.now())
+
+    async def areport(self) -> int:
+        """The async form of report()."""
+        return await sync_to_async(self.report)()
 
     def _mark(
         self,
@@ -185,6 +207,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         reason: str,
         by: AbstractBaseUser | None = None,
         at: models.F | None = None,
+        ended_from: uuid.UUID | None = None,
     ) -> list[uuid.UUID]:
         """
         Mark the rows with these handles ended, if they are still in this QuerySet and not ended.
@@ -194,7 +217,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             return []
         when = at or timezone.now()
         marked = self.filter(pk__in=handles, ended_at=None).update(
-            ended_at=when, end_reason=reason, ended_by=by
+            ended_at=when, end_reason=reason, ended_by=by, ended_from=ended_from
         )
         if marked == len(handles):
             return handles
@@ -288,8 +311,13 @@ class UserSession(models.Model):
     client_hints = models.CharField(_("client hints"), max_length=512)
     # Names the browser across sign-ins, by SESSIONKIT_DEVICE_COOKIE. None: not known.
     browser = models.UUIDField(_("browser"), null=True, editable=False)
+    # The networks that the session was used from, as novelty.py has them: each with a comma after
+    # it, the one that was new last in front, as many as there is room for.
+    networks = models.CharField(_("networks"), max_length=255, editable=False)
     # What the user calls this browser, "Work laptop" say.
     label = models.CharField(_("name"), max_length=64)
+    # The language in which the site spoke at the sign-in: mails of the session are in it.
+    language = models.CharField(_("language"), max_length=35)
     novelty = models.CharField(_("new"), max_length=10, choices=Novelty)
     # The authentication backend that has signed the user in, as a dotted path.
     backend = models.CharField(_("sign-in method"), max_length=255)
@@ -354,12 +382,22 @@ class UserSession(models.Model):
 
     @property
     def device(self) -> Device:
-        return device_of(self.user_agent)
+        return device_of(self.user_agent, self.client_hints)
 
     @property
     def name(self) -> str:
-        """What its user calls the session: the device, or who else is behind it."""
-        return gettext("Support access") if self.support else str(self.device)
+        """What its user calls the session: by the label, the device, or who else is behind it."""
+        return gettext("Support access") if self.support else self.label or str(self.device)
+
+    @property
+    def address(self) -> str:
+        """
+        The IP address, or "192.0.2.0/24" where SESSIONKIT_ADDRESSES keeps no more of it than the
+        network; or "".
+        """
+        network = network_of(self.ip) if self.ip else ""
+        is_network = network.partition("/")[0] == self.ip
+        return network if is_network and conf.SESSIONKIT_ADDRESSES == "truncated" else self.ip or ""
 
     @property
     def place(self) -> str:

@@ -34,11 +34,14 @@ def check_max_age(max_age: int | None) -> None:
         raise ValueError(f"The age of a recent proof is at least 1 second, not {max_age!r}.")
 
 
-def ask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | None:
+def ask_for_proof(
+    request: HttpRequest, max_age: int | None, keeps_form: bool = True
+) -> HttpResponse | None:
     """
     Return what asks for a proof of identity, or None where there is one that is at most ``max_age``
-    seconds old; without an age, as old as the policy of the session allows. Raises PermissionDenied
-    if there is no page to ask on.
+    seconds old; without an age, as old as the policy of the session allows. A form that was sent is
+    kept for afterwards, or else its user comes back to the page. Raises PermissionDenied if there
+    is no page to ask on.
     """
     check_max_age(max_age)
     if not request.user.is_authenticated:
@@ -58,18 +61,20 @@ def ask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | N
         response = JsonResponse(answer, status=401)
         add_never_cache_headers(response)
         return response
-    if request.method in ("GET", "HEAD"):
+    if request.method in ("GET", "HEAD") or not keeps_form:
         return with_way_back(request, url, request.get_full_path())
     return _ask_in_place(request, person, url)
 
 
-async def aask_for_proof(request: HttpRequest, max_age: int | None) -> HttpResponse | None:
+async def aask_for_proof(
+    request: HttpRequest, max_age: int | None, keeps_form: bool = True
+) -> HttpResponse | None:
     """See ask_for_proof()."""
     check_max_age(max_age)
     user = await request.auser()  # loads the session, too
     if user.is_authenticated and _is_recent(request, max_age):
         return None
-    return await sync_to_async(ask_for_proof)(request, max_age)
+    return await sync_to_async(ask_for_proof)(request, max_age, keeps_form)
 
 
 def _is_recent(request: HttpRequest, max_age: int | None) -> bool:

@@ -44,8 +44,9 @@ def purge_rows(progress: Progress | None = None) -> int:
     """
     Mark the rows ended of sessions that have expired or that the store has lost, end the sessions
     of users who were disabled or deleted behind Django's back (``QuerySet.update()``, SQL), confirm
-    the removal of sessions that were ended, and delete the rows of sessions that ended
-    SESSIONKIT_RETENTION seconds ago. Return how many were deleted.
+    the removal of sessions that were ended, delete the rows of sessions that ended
+    SESSIONKIT_RETENTION seconds ago, and take the addresses from rows that were not active for
+    SESSIONKIT_ADDRESS_RETENTION seconds. Return how many were deleted.
 
     Raises StoreUnavailable, after it has done what it can: a store of several servers may lack one.
     """
@@ -60,6 +61,7 @@ def purge_rows(progress: Progress | None = None) -> int:
         # Without its row, nothing would remove a session that the store may still have.
         confirmed = part.filter(ended_at__lt=kept_from, expires_at__lte=F("ended_at"))
         deleted += confirmed.delete_now()
+        _forget_addresses(part)
     if unavailable:
         raise unavailable
     return deleted
@@ -93,6 +95,17 @@ def _confirm_removals(part: UserSessionQuerySet) -> None:
     if digests := list(unconfirmed.values_list("digest", flat=True)):
         remove_from_stores(digests)
         unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
+
+
+def _forget_addresses(part: UserSessionQuerySet) -> None:
+    """Take the addresses, and with them the places, from rows that were not active for long."""
+    if conf.SESSIONKIT_ADDRESS_RETENTION is None:
+        return
+    until = timezone.now() - timedelta(seconds=conf.SESSIONKIT_ADDRESS_RETENTION)
+    inactive = part.filter(last_seen_at__lt=until, ip__isnull=False)
+    # Named, for an UPDATE on MySQL waits for every row that it looks at.
+    if handles := list(inactive.values_list("pk", flat=True)):
+        inactive.filter(pk__in=handles).update(ip=None, networks="")
 
 
 def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:

@@ -6,6 +6,7 @@ does everything else, however a session comes to be written.
 these changes.
 """
 
+import uuid
 from collections.abc import Collection
 from contextlib import suppress
 from copy import copy
@@ -217,7 +218,7 @@ def _end(sessions: UserSessionQuerySet, reason: str) -> None:
     # A store that is down must not keep anybody from saving a user. The failure is logged and the
     # rows are marked, so that the next write of activity refuses what is left in the store.
     with suppress(StoreUnavailable):
-        sessions.revoke(reason, by=_signed_in())
+        sessions.revoke(reason, _signed_in(), _current_handle())
 
 
 def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
@@ -234,6 +235,12 @@ def _but_the_current(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
     # Leave out a locked session, too. It may be about to be opened, by the password whose hash is
     # being upgraded.
     return sessions.other_than(getattr(session, "locked", None) or session)
+
+
+def _current_handle() -> uuid.UUID | None:
+    """Return the handle of the session of the request, if the request has loaded its session."""
+    session: Any = getattr(current_request.get(), "session", None)
+    return getattr(session, "handle", None) if hasattr(session, "_session_cache") else None
 
 
 def _signed_in() -> AbstractBaseUser | None:

@@ -10,24 +10,37 @@ function takes both.
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, cast
 
 from django.db import connections, transaction
-from django.db.models import Value
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.expressions import Expression, RawSQL
+from django.db.models.functions import Coalesce, Concat, Left
 from django.utils import timezone
+from django.utils.timezone import is_aware
+from django.utils.translation import get_language
 
 from django_sessionkit import models
 from django_sessionkit.accounts import has_password_of, is_disabled, user_of
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.limits import make_room
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.models import EndReason, Novelty, UserSession, UserSessionQuerySet
+from django_sessionkit.novelty import network_of, networks_of, what_is_new
 from django_sessionkit.policy import Policy
+from django_sessionkit.signals import session_started
 from django_sessionkit.visit.client import Client
 
+A_MINUTE = timedelta(minutes=1)
+# So many rows of a user are compared with a sign-in: those of the same browser, then those that
+# were active last. Whoever has more is a program, which signs in again and again. What else its
+# user does is known by the cookie then.
+ENOUGH = 100
+COMPARED = "browser", "user_agent", "client_hints", "ip", "networks", "label", "reported_at"
+# So many characters of UserSession.networks.
+ROOM = cast("int", UserSession._meta.get_field("networks").max_length)
 NO_FLAGS: Mapping[str, bool] = {}
 TABLE = UserSession._meta.db_table
 # MySQL takes the row to update from a derived table only, if it is in the same table.
@@ -44,40 +57,79 @@ def enter(
     counts: bool,
     authenticated_at: int,
     support: bool,
+    backend: str,
+    remembered: bool,
+    browser: uuid.UUID | None = None,
     instead_of: uuid.UUID | None = None,
-) -> tuple[str, bool]:
+) -> tuple[str, bool, str]:
     """
     Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as 32
-    hexadecimal digits, and whether the session counts towards that limit. A session that ``counts``
-    and for which there is no room yet has to wait until its user has made some. ``support``: staff
-    act as the user, and proved who they are at the moment ``authenticated_at``. ``instead_of``: the
-    handle of a locked session that ends by this sign-in, and counts no more.
+    hexadecimal digits, whether the session counts towards that limit, and what is new, one of
+    Novelty or "". A session that ``counts`` and for which there is no room yet has to wait until
+    its user has made some. ``support``: staff act as the user, and proved who they are at the
+    moment ``authenticated_at``. ``instead_of``: the handle of a locked session that ends by this
+    sign-in, and counts no more.
 
     Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
     """
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     started = as_datetime(at)
     rows = UserSession.objects.primary()
-    limited = counts and policy.limit is not None
+    limited, pk = counts and policy.limit is not None, models.uuid7()
     with transaction.atomic(rows.db) if limited else nullcontext():
         if limited:
             others = rows.exclude(pk=instead_of) if instead_of else rows
-            counts = make_room(others, user_id, policy)
+            counts = make_room(others, user_id, policy, pk)
         row = UserSession(
+            id=pk,
             user_id=user_id,
             digest=digest,
             started_at=started,
             authenticated_at=_moment(authenticated_at),
             last_seen_at=started,
-            ip=client.address if client else None,
+            ip=client.recorded_address if client else None,
             user_agent=client.user_agent if client else "",
+            client_hints=client.hints if client else "",
+            browser=browser,
+            backend=backend,
+            remembered=remembered,
+            language=(get_language() or "")[:35],
             counts=counts,
             waits=limited and not counts,
             support=support,
             **lifetime.as_columns(),
         )
+        row.networks = networks_of(row.ip)
         row.save(using=rows.db, force_insert=True)
-    return row.pk.hex, counts
+        # Not before: SQLite refuses to write in a transaction that began to read too long ago.
+        if client and not support:
+            _compare(row, rows)
+    return row.pk.hex, counts, row.novelty
+
+
+def _compare(row: UserSession, rows: UserSessionQuerySet) -> None:
+    """Write into the row of a sign-in what is new, and what the user calls this browser."""
+    others = rows.filter(user=row.user_id, support=False).exclude(pk=row.pk)
+    is_same = Case(When(browser=row.browser, then=0), default=1)
+    order: list[Any] = [is_same] if row.browser else []
+    newest = others.only(*COMPARED).order_by(*order, "-last_seen_at", "-pk")
+    before = list(newest[:ENOUGH])
+    row.novelty = what_is_new(row, before)
+    if row.novelty == Novelty.DEVICE and _is_new_account(row):
+        row.novelty = ""
+    if before and row.browser and before[0].browser == row.browser:
+        row.label = before[0].label
+    if row.novelty or row.label:
+        row.save(using=rows.db, update_fields=["novelty", "label"])
+
+
+def _is_new_account(row: UserSession) -> bool:
+    """Tell whether the user has opened the account within the last minute, as far as that is known:
+    whoever does so on one device may go on at once on another."""
+    joined = getattr(user_of(str(row.user_id)), "date_joined", None)
+    if not isinstance(joined, datetime) or is_aware(joined) != is_aware(row.started_at):
+        return False
+    return abs(row.started_at - joined) <= A_MINUTE
 
 
 def enter_late(handle: str, user: str, policy: Policy) -> bool:
@@ -90,20 +142,24 @@ def enter_late(handle: str, user: str, policy: Policy) -> bool:
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     rows = UserSession.objects.primary()
     with transaction.atomic(rows.db):
-        counts = policy.limit is None or make_room(rows, user_id, policy)
+        counts = policy.limit is None or make_room(rows, user_id, policy, uuid.UUID(handle))
         rows.filter(pk=handle, ended_at=None).update(counts=counts, waits=not counts)
     return counts
 
 
 def enter_support(handle: str, authenticated_at: int, lifetime: Lifetime) -> None:
-    """Note in a row that staff act as its user: the session does not count towards the limit, and
-    the row has the time at which the staff proved who they are."""
+    """Note in a row that staff act as its user: the session does not count towards the limit, the
+    browser is none of the user's, and the row has the time at which the staff proved who they are.
+    """
     row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
     proved = _moment(authenticated_at)
     row.update(
         counts=False,
         waits=False,
         support=True,
+        browser=None,
+        label="",
+        novelty="",
         authenticated_at=proved,
         **lifetime.as_columns(),
     )
@@ -128,7 +184,7 @@ def stay_within(handle: str, policy: Policy) -> bool:
     if row is None:
         return True
     with transaction.atomic(rows.db):
-        return make_room(rows, row.user_id, policy, own=row.pk)
+        return make_room(rows, row.user_id, policy, row.pk, is_new=False)
 
 
 def take_back(handle: str) -> None:
@@ -184,11 +240,40 @@ def touch(
     if client:
         known["last_seen_at"] = as_datetime(at)
         if client.address:
-            known["ip"] = client.address
+            known["ip"] = client.recorded_address
+            if client.recorded_address:
+                known["networks"] = _with(network_of(client.recorded_address))
         if client.user_agent:
+            known["client_hints"] = _hints_of(client)  # first: MySQL goes by what a row has by now
             known["user_agent"] = client.user_agent
     row = free(handle, digests).filter(ended_at=None)
     return bool(row.update(digest=digests[0], **lifetime.as_columns(), **known))
+
+
+def _hints_of(client: Client) -> Any:
+    """
+    Return what a row gets for client hints. A browser sends all of them only after our pages have
+    asked for them, and forgets that: those that a row has stay, while the user agent does.
+    """
+    if client.has_all_hints:
+        return client.hints
+    same = Q(user_agent=client.user_agent) & ~Q(client_hints="")
+    return Case(When(same, then=F("client_hints")), default=Value(client.hints))
+
+
+def _with(network: str) -> Expression:
+    """Return the networks of a row, and this one in front of them if it is not one of them."""
+    has_it = Q(networks__startswith=f"{network},") | Q(networks__contains=f",{network},")
+    longer = Left(Concat(Value(f"{network},"), "networks"), ROOM)
+    return Case(When(has_it, then=F("networks")), default=longer)
+
+
+def announce(handle: str, novelty: str) -> None:
+    """Say that somebody has signed in, once that is committed. A receiver that fails, which Django
+    logs, must not keep the next one from being told, nor the visitor from the answer."""
+    session = {"handle": uuid.UUID(handle), "novelty": novelty}
+    tell = partial(session_started.send_robust, UserSession, **session)
+    transaction.on_commit(tell, using=UserSession.objects.primary().db, robust=True)
 
 
 def free(handle: str, digests: Sequence[str] = ()) -> UserSessionQuerySet:
@@ -284,6 +369,11 @@ def mark_ended(handle: str, reason: str) -> None:
 def sign_out(digest: str) -> None:
     """Mark the row with this digest ended by its user, and say so."""
     models.mark_ended(UserSession.objects.filter(digest=digest), EndReason.LOGOUT)
+
+
+def row_of(handle: uuid.UUID | None) -> UserSession | None:
+    """Return the row with this handle, if it is still there."""
+    return UserSession.objects.primary().filter(pk=handle).first() if handle else None
 
 
 def call_replaced(handle: str) -> None:

@@ -1,4 +1,23 @@
+from enum import StrEnum
+
 from django.dispatch import Signal
+
+
+class Notice(StrEnum):
+    """What a user can be told of by mail. SESSIONKIT_NOTICES names some of these."""
+
+    NEW_DEVICE = "new_device"
+    OTHERS_ENDED = "others_ended"
+    ENDED_BY_STAFF = "ended_by_staff"
+    OLD_KEY = "old_key"
+
+
+# Sent when a user has signed in, after the commit of the row.
+#
+#   sender   UserSession
+#   handle   uuid.UUID
+#   novelty  str, one of Novelty, or "" if nothing was new
+session_started = Signal()
 
 # Sent when sessions have ended, for any reason: once per batch, after the rows were marked and the
 # sessions were removed from the store. Receivers can close web sockets and revoke push
@@ -9,6 +28,15 @@ from django.dispatch import Signal
 #   reason   str, one of EndReason
 #   by       the user who ended the sessions, as given to revoke(), or None
 sessions_ended = Signal()
+
+# Sent when somebody has signed in, once the row of the session is committed and the session is
+# stored: the row says more. Not sent where a session has only moved here, nor where staff act as
+# the user.
+#
+#   sender   UserSession
+#   handle   uuid.UUID
+#   novelty  str, one of Novelty, or "": what was new
+session_started = Signal()
 
 # Sent when somebody used a session's old key after Policy.renew_grace. Either somebody else has a
 # copy of the user's cookie, or this request comes from the copy.
@@ -34,3 +62,13 @@ session_moved = Signal()
 #   user     the user
 #   limit    int
 sign_in_refused = Signal()
+
+# Sent when a user is to be told of something that SESSIONKIT_NOTICES names, before the mail is
+# made. A receiver that returns True has told the user, and there is no mail. The receivers run
+# where the mail is sent: in a worker, or after the answer.
+#
+#   sender   UserSession
+#   kind     str, one of Notice
+#   handle   uuid.UUID of the session that the notice is about
+#   user     its user, who is to be told
+notice_due = Signal()

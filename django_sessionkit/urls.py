@@ -1,6 +1,7 @@
 from django.urls import path
 
 from django_sessionkit.gates import ReauthenticateView, SessionLimitView
+from django_sessionkit.reports import ReportView
 from django_sessionkit.status import session_status
 from django_sessionkit.views import (
     SessionEndOthersView,
@@ -13,6 +14,7 @@ urlpatterns = [
     path("", SessionListView.as_view(), name="session_list"),
     path("others/end/", SessionEndOthersView.as_view(), name="session_end_others"),
     path("<uuid:pk>/end/", SessionEndView.as_view(), name="session_end"),
+    path("report/<str:token>/", ReportView.as_view(), name="session_report"),
     path("reauthenticate/", ReauthenticateView.as_view(), name="reauthenticate"),
     path("status/", session_status, name="session_status"),
     path("limit/", SessionLimitView.as_view(), name="session_limit"),

@@ -4,6 +4,8 @@ them out.
 """
 
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import messages
@@ -12,8 +14,9 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.views.generic import DetailView, ListView
 
@@ -40,7 +43,7 @@ def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
     """
     for session in sessions:
         if session.support:
-            session.ip, session.user_agent = None, ""
+            session.ip, session.user_agent, session.client_hints = None, "", ""
     return sessions
 
 
@@ -68,6 +71,33 @@ class OwnSessionsMixin(LoginRequiredMixin):
     def own_sessions(self) -> UserSessionQuerySet:
         return with_activity(UserSession.objects.primary().filter(user=self.user), self.handle)
 
+    @property
+    def password_change_url(self) -> str:
+        """
+        Where the user changes their password, on a site whose page for that has the name which it
+        has in Django. "" if there is none, or no password.
+        """
+        with suppress(NoReverseMatch):
+            return reverse("password_change") if self.user.has_usable_password() else ""
+        return ""
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context: dict[str, Any] = super().get_context_data(  # type: ignore[misc]
+            has_password=self.user.has_usable_password(),
+            password_change_url=self.password_change_url,
+            **kwargs,
+        )
+        return context
+
+    def with_advice(self, text: str, question: str) -> str:
+        """Return a text with a question about what was signed out, and what to do about that."""
+        if not self.user.has_usable_password():
+            return text
+        change, url = gettext("Change your password."), self.password_change_url
+        if not url:
+            return f"{text} {question} {change}"
+        return format_html('{} {} <a href="{}">{}</a>', text, question, url, change)
+
     def to_list(self) -> HttpResponse:
         """Redirect to the page of the list that the visitor came from."""
         url = reverse("django_sessionkit:session_list")
@@ -79,7 +109,8 @@ class OwnSessionsMixin(LoginRequiredMixin):
         message for the user and return None.
         """
         try:
-            return sessions.revoke(by=acting_user(self.user, self.request.session))
+            by = acting_user(self.user, self.request.session)
+            return sessions.revoke(by=by, ended_from=self.handle)
         except StoreUnavailable:
             seconds = conf.SESSIONKIT_TOUCH_INTERVAL
             text = ngettext(
@@ -92,18 +123,19 @@ class OwnSessionsMixin(LoginRequiredMixin):
 
 
 class OwnSessionPageMixin(OwnSessionsMixin):
-    """For a ListView: one page of the sessions of the request's user."""
+    """For a ListView: one page of the sessions of the request's user, or the first."""
 
+    has_pages = True
     page: Page
 
     def get_queryset(self) -> list[UserSession]:
-        self.page = page_of(self.own_sessions(), self.handle, self.request.GET)
+        asked: Mapping[str, str] = self.request.GET if self.has_pages else {}
+        self.page = page_of(self.own_sessions(), self.handle, asked)
         return for_its_user(self.page.sessions)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         page = {"session_page": self.page, "other_count": self.page.other_count}
-        context: dict[str, Any] = super().get_context_data(**page, **kwargs)  # type: ignore[misc]
-        return context
+        return super().get_context_data(**page, **kwargs)
 
 
 class SessionListView(OwnSessionPageMixin, ListView):  # type: ignore[misc, type-arg]
@@ -124,10 +156,12 @@ class SessionEndView(
     """
     End one session: GET asks, POST ends it. Ending the current session signs its user out. Ending
     another session takes a recent proof of identity (ASVS 7.5.2): a thief who has only a cookie
-    must not shut its owner out.
+    must not shut its owner out. A user who does not recognise a session ends it with whatever else
+    its browser has, and then changes their password.
     """
 
     template_name = "django_sessionkit/session_confirm_end.html"
+    keeps_form = False
 
     def needs_recent_authentication(self) -> bool:
         return bool(self.kwargs["pk"] != self.handle)
@@ -147,15 +181,45 @@ class SessionEndView(
         if session.pk == self.handle:
             logout(request)
             return answers.signed_out(request)
+        if "unrecognised" in request.POST:
+            return self.disown(session)
         ended = self.end(self.get_queryset().filter(pk=session.pk))
         names = {"device": session.name}
         if ended:
             text = gettext("%(device)s was signed out.") % names
+            if not session.support:
+                text = self.with_advice(text, gettext("Did you not recognise it?"))
             messages.success(request, text, fail_silently=True)
         elif ended == 0:
             text = gettext("%(device)s was signed out already.") % names
             messages.info(request, text, fail_silently=True)
         return self.to_list()
+
+    def disown(self, session: UserSession) -> HttpResponse:
+        """
+        End a session that its user does not recognise, and what else is signed in to their account
+        in the same browser, if that is not the one which they use now. Then lead them to a new
+        password. In that order: until then, whoever has the session may be faster.
+        """
+        handles = {session.pk}
+        if session.browser:
+            same = self.own_sessions().filter(browser=session.browser, ended_at=None)
+            found = {*same.values_list("pk", flat=True)}
+            handles |= found if self.handle not in found else set()
+        sessions = self.own_sessions().filter(pk__in=handles)
+        sessions.report()
+        self.end(sessions)
+        text = gettext(
+            "%(device)s was signed out. Now change your password: somebody else may know it."
+        )
+        if not self.user.has_usable_password():
+            text = gettext(
+                "%(device)s was signed out. Now secure the account that you sign in with: somebody"
+                " else may have access to it."
+            )
+        messages.warning(self.request, text % {"device": session.name}, fail_silently=True)
+        url = self.password_change_url
+        return HttpResponseRedirect(url) if url else self.to_list()
 
 
 class SessionEndOthersView(  # type: ignore[misc]
@@ -169,6 +233,12 @@ class SessionEndOthersView(  # type: ignore[misc]
     """
 
     template_name = "django_sessionkit/session_confirm_end_others.html"
+    keeps_form = False
+    has_pages = False  # the first tells enough: all of them end
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        more_count = self.page.other_count - len(self.page.sessions)
+        return super().get_context_data(more_count=more_count, **kwargs)
 
     def own_sessions(self) -> UserSessionQuerySet:
         return super().own_sessions().other_than(self.request)
@@ -182,7 +252,11 @@ class SessionEndOthersView(  # type: ignore[misc]
                 "%(count)d other devices were signed out.",
                 ended,
             )
-            messages.success(request, text % {"count": ended}, fail_silently=True)
+            question = ngettext(
+                "Did you not recognise it?", "Did you not recognise one of them?", ended
+            )
+            text = self.with_advice(text % {"count": ended}, question)
+            messages.success(request, text, fail_silently=True)
         elif ended == 0:
             text = gettext("No other device was signed in.")
             messages.info(request, text, fail_silently=True)

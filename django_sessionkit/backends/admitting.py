@@ -32,8 +32,9 @@ from django_sessionkit.backends.sealing import SessionKey
 from django_sessionkit.clock import Lifetime, as_datetime, as_milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession, uuid7
+from django_sessionkit.novelty import networks_of
 from django_sessionkit.storage import StoredFully
-from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client
+from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client, address_in
 from django_sessionkit.visit.current import current_request
 
 # What is to move: a session, and the key that it has here.
@@ -175,9 +176,9 @@ class Admitting(Exchanging):
         known = [old.seen_at, old.signed_in_by, last_login and as_milliseconds(last_login)]
         by = min(at for at in [*known, now] if at)
         seen_at = now if self._is_used else min(old.seen_at or now, now)
-        address, user_agent = old.address, old.user_agent[:USER_AGENT_LENGTH]
-        if self.client is not None and self._is_used:
-            address, user_agent = self.client.address, self.client.user_agent
+        client = self.client if self._is_used else None
+        if client is None:
+            client = Client(address_in(old.address or ""), old.user_agent[:USER_AGENT_LENGTH])
         return UserSession(
             pk=uuid7(by * 1_000_000),
             user=person,
@@ -185,8 +186,10 @@ class Admitting(Exchanging):
             started_at=as_datetime(by),
             adopted_at=as_datetime(now),
             last_seen_at=as_datetime(seen_at),
-            ip=address,
-            user_agent=user_agent,
+            ip=client.recorded_address,
+            user_agent=client.user_agent,
+            client_hints=client.hints,
+            networks=networks_of(client.recorded_address),
             counts=actor is None,
             support=actor is not None,
             **lifetime.as_columns(),

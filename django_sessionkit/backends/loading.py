@@ -48,6 +48,8 @@ class Loading(Checking):
         # This request has opened the row, and nobody has noted so far that they act as its user.
         self._is_entered = False
         self._decides_later = False  # whether the session counts towards the limit
+        # The handle of the row that this request has opened, and what is new, until that is told.
+        self._to_announce: tuple[str, str] | None = None
         self._forget()
 
     def _forget(self) -> None:

@@ -5,6 +5,7 @@ from typing import cast
 
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError
+from django.http import HttpRequest
 
 from django_sessionkit import clock, registry
 from django_sessionkit.accounts import actor_in, policy_of, user_in, user_of
@@ -16,7 +17,8 @@ from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
-from django_sessionkit.visit.current import current_request
+from django_sessionkit.visit.browsers import browser_of
+from django_sessionkit.visit.current import current_request, visit_of
 from django_sessionkit.visit.interruptions import Locked, Missing, OverLimit
 
 ONE_STATEMENT: AbstractContextManager[object] = nullcontext()
@@ -39,6 +41,7 @@ class Writing(Merging):
             raise
         self._is_now_stored(key, payload, facts, data)
         yield from self._note_transaction(facts.handle is not None)
+        yield from self._announce()
 
     def _write(self, record: Record, new_key: SessionKey, facts: Facts) -> Flow[None]:
         """
@@ -93,6 +96,7 @@ class Writing(Merging):
             raise
         self._is_now_stored(new_key, payload, facts, data)
         yield from self._note_transaction(moving or facts.handle != before.handle)
+        yield from self._announce()
 
     def _transaction(
         self, facts: Facts, data: Data, plan: Plan, moving: bool = False
@@ -152,14 +156,22 @@ class Writing(Merging):
         plan = activity.plan(facts, data.get("_session_expiry"))
         counts = actor is None and not self._decides_later
         row = user, digest, now, plan.lifetime, self.client, policy, counts
+        visit = visit_of(self) if self.client is not None and actor is None else None
+        request = cast("HttpRequest", current_request.get())
+        browser = visit and (visit.browser or browser_of(request))
+        how = str(data.get(BACKEND_SESSION_KEY, ""))[:255], not self.get_expire_at_browser_close()
         try:
             instead_of = lock and lock.handle
-            proved = facts.authenticated_at, actor is not None, instead_of
-            handle, is_in = yield registry.enter, *row, *proved
+            proved = facts.authenticated_at, actor is not None
+            entered = yield registry.enter, *row, *proved, *how, browser, instead_of
         except TooManySessions as refusal:
             self._interrupted_by(OverLimit(refusal.args[0]))
             raise
+        handle, is_in, novelty = entered
         facts = facts._replace(handle=handle)
+        if visit is not None:
+            visit.browser = browser
+        self._to_announce = (handle, novelty) if actor is None else None
         if lock is not None:
             # Its user, or somebody else, has signed in instead of unlocking it.
             yield UserSession.objects.filter(pk=lock.handle).revoke, EndReason.LOGOUT
@@ -199,6 +211,7 @@ class Writing(Merging):
                 return (yield from self._wait_for_room(facts, data, digest, policy))
             return facts, self._activity().plan(facts, data.get("_session_expiry"))
         facts, activity = facts._replace(actor=actor), self._activity()
+        self._to_announce = None
         if self._flushed is not None:
             facts = self._flushed.passed_on(user, True, activity.now)._replace(handle=handle)
         plan = activity.plan(facts, data.get("_session_expiry"))
@@ -234,6 +247,14 @@ class Writing(Merging):
         """Note whether a new key or a new row has been written that can be rolled back."""
         if matters:
             self._may_be_rolled_back = yield (registry.is_in_transaction,)
+
+    def _announce(self) -> Flow[None]:
+        """Say that somebody has signed in, once their session is stored, and not before it is
+        decided whether it was staff who act as the user."""
+        if self._to_announce and not self._decides_later:
+            if self._to_announce[0] == self._facts.handle:
+                yield registry.announce, *self._to_announce
+            self._to_announce = None
 
     def _look_after_row(self) -> Flow[None]:
         """

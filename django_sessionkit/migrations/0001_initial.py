@@ -75,7 +75,12 @@ class Migration(migrations.Migration):
                 ("user_agent", models.CharField(max_length=512, verbose_name="user agent")),
                 ("client_hints", models.CharField(max_length=512, verbose_name="client hints")),
                 ("browser", models.UUIDField(editable=False, null=True, verbose_name="browser")),
+                (
+                    "networks",
+                    models.CharField(editable=False, max_length=255, verbose_name="networks"),
+                ),
                 ("label", models.CharField(max_length=64, verbose_name="name")),
+                ("language", models.CharField(max_length=35, verbose_name="language")),
                 (
                     "novelty",
                     models.CharField(

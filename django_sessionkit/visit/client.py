@@ -1,21 +1,34 @@
-"""The IP address and the user agent that a request came from. These functions never raise."""
+"""The IP address that a request came from, and what its browser says of itself. Nothing raises."""
 
 import ipaddress
 import logging
 import re
+import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from django.http import HttpRequest
 
+from django_sessionkit.conf import conf
+
 logger = logging.getLogger("django_sessionkit")
 
 # The methods that only ask for something (RFC 9110 §9.2.1).
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
-# Characters of a User-Agent header that are stored and parsed.
+# Characters of a User-Agent header, and of client hints, that are stored and parsed.
 USER_AGENT_LENGTH = 512
+
+# What a browser says beside its user agent, if it is asked to (https://wicg.github.io/ua-client-
+# hints/): the names of the headers without "Sec-CH-UA-". The longest is the last: it may be cut.
+HINTS = {
+    name: f"HTTP_SEC_CH_UA_{name.upper().replace('-', '_')}"
+    for name in ("Platform", "Platform-Version", "Model", "Mobile", "Form-Factors")
+}
+BRANDS, ALL_BRANDS = "HTTP_SEC_CH_UA", "HTTP_SEC_CH_UA_FULL_VERSION_LIST"
+# Those of them that a browser sends only to a site that has asked for them, by Accept-CH.
+ASKED = ("Full-Version-List", "Platform-Version", "Model", "Form-Factors")
 
 # Characters. No address is longer, even with brackets, a zone and a port.
 ADDRESS_LENGTH = 100
@@ -32,17 +45,27 @@ class Client:
 
     address: str | None
     user_agent: str
+    # The client hints that devices.py reads, "Platform="Windows" | Mobile=?0 | UA=..." say.
+    hints: str = ""
+
+    @property
+    def has_all_hints(self) -> bool:
+        """Whether the browser has sent more hints than those that it always sends."""
+        return any(f"{name}=" in self.hints for name in ASKED)
+
+    @property
+    def recorded_address(self) -> str | None:
+        """The address as far as SESSIONKIT_ADDRESSES lets a row have it."""
+        if conf.SESSIONKIT_ADDRESSES == "whole":
+            return self.address
+        if conf.SESSIONKIT_ADDRESSES == "truncated":
+            return self.network.partition("/")[0] or None
+        return None
 
     @property
     def network(self) -> str:
-        """
-        The network of the address, or "" if the address is not known. It is the first 24 bits of an
-        IPv4 address, or the first 48 bits of an IPv6 address: about what providers give to a place.
-        """
-        if self.address is None:
-            return ""
-        bits = 48 if ":" in self.address else 24
-        return str(ipaddress.ip_network(f"{self.address}/{bits}", strict=False))
+        """The network of the address, as network_of() has it, or "" if no address is known."""
+        return network_of(self.address) if self.address else ""
 
 
 class Visit:
@@ -51,11 +74,13 @@ class Visit:
     somebody else puts on the request: a package that finds them by a header, say.
     """
 
-    __slots__ = ("background", "client", "others")
+    __slots__ = ("background", "browser", "client", "others")
 
     def __init__(self, client: Client, background: bool) -> None:
         self.client = client
         self.background = background
+        # Which browser has signed in by this request: the answer is to tell the browser.
+        self.browser: uuid.UUID | None = None
         self.others: list[Any] = []  # those sessions, as far as they were used
 
 
@@ -74,11 +99,40 @@ def client_of(request: HttpRequest, trusted_proxies: int) -> Client:
         entries = forwarded.rsplit(",", trusted_proxies)
         if len(entries) >= trusted_proxies:
             address = entries[-trusted_proxies]
-    address = address.strip()
-    known = _normalised(address) if len(address) <= ADDRESS_LENGTH else None
+    known = address_in(address)
     if trusted_proxies == 0 and "HTTP_X_FORWARDED_FOR" in request.META:
         _hint_at_proxy(known)
-    return Client(known, _printable(request.META.get("HTTP_USER_AGENT") or ""))
+    user_agent = _printable(request.META.get("HTTP_USER_AGENT") or "")
+    return Client(known, user_agent, _hints(request.META) if BRANDS in request.META else "")
+
+
+def network_of(address: str) -> str:
+    """
+    Return the network of an address: the first 24 bits of IPv4, or the first 48 bits of IPv6. That
+    is about what providers give to a place.
+    """
+    bits = 48 if ":" in address else 24
+    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
+
+
+def address_in(text: str) -> str | None:
+    """Return the address that this text says, in the usual way to write it, or None."""
+    text = text.strip()
+    return _normalised(text) if len(text) <= ADDRESS_LENGTH else None
+
+
+def _hints(headers: dict[str, Any]) -> str:
+    """Return the client hints of a browser that sends any. Browsers that do send its brands."""
+    keys = (*HINTS.values(), ALL_BRANDS, BRANDS)
+    return _joined(*[(headers.get(key) or "")[:USER_AGENT_LENGTH] for key in keys])
+
+
+# A browser says the same with each request, of which few write it anywhere.
+@lru_cache(maxsize=256)
+def _joined(*values: str) -> str:
+    *some, full, brands = values
+    parts = [f"{name}={value}" for name, value in zip(HINTS, some, strict=True) if value]
+    return _printable(" | ".join([*parts, f"Full-Version-List={full}" if full else f"UA={brands}"]))
 
 
 _has_hinted = False

@@ -54,8 +54,7 @@ def read(request: HttpRequest, takes: Callable[[str], bool] | None = None) -> st
     one counts that code of the site has put into ``request.COOKIES``.
     """
     name = settings.SESSION_COOKIE_NAME
-    header = request.META.get("HTTP_COOKIE", "")
-    found = {value.strip(" \t") for value in _pairs(name).findall(header)}
+    found = values(request, name)
     if len(found) > 1:
         spare(request)  # deleting the cookie could delete the good one
         security_logger.warning(
@@ -65,6 +64,12 @@ def read(request: HttpRequest, takes: Callable[[str], bool] | None = None) -> st
     key = found.pop() if found else _set_by_code(request, name)
     is_good = SESSION_KEY_PATTERN.fullmatch(key) or (takes and takes(key))
     return key if is_good else None
+
+
+def values(request: HttpRequest, name: str) -> set[str]:
+    """Return the values that a request has for the cookie of this name, as they came."""
+    header = request.META.get("HTTP_COOKIE", "")
+    return {value.strip(" \t") for value in _pairs(name).findall(header)}
 
 
 @lru_cache(maxsize=8)

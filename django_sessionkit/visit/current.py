@@ -55,6 +55,14 @@ def is_loaded_session(session: "SessionBase") -> bool:
     return known is not None and not _asgi_requests and known() is session
 
 
+def is_in_request() -> bool:
+    """
+    Tell whether a request is being answered here, so that request_finished is still to come. On
+    ASGI: whether this process answers any.
+    """
+    return (current_request.get() or loaded_session.get()) is not None or _asgi_requests > 0
+
+
 def _nothing_yet() -> None:
     """What loaded_session is while a request has loaded no session."""
 

@@ -1,39 +1,85 @@
 """
 From an IP address to "Berlin, Germany", if the site has a GeoIP2 database (Django's setting
 GEOIP_PATH) and the package geoip2 (extra ``geoip``). Places are rough: providers move addresses.
+
+Django's own GeoIP2 class knows them in English only. The database knows them in more languages.
 """
 
+import re
+from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.utils.translation import get_language
 
 if TYPE_CHECKING:
-    from django.contrib.gis.geoip2 import GeoIP2
+    from geoip2.database import Reader
 
 
 def place_of(address: str | None) -> str:
-    """Return roughly where an address is, or "" if there is no database or it does not know."""
+    """
+    Return roughly where an address is, in the active language or in English. Return "" if there is
+    no database, or if it does not know.
+    """
+    path = getattr(settings, "GEOIP_PATH", None)
+    if not path or not address or (database := _open(str(path))) is None:
+        return ""
+    from geoip2.errors import AddressNotFoundError
+
+    known: list[Mapping[str, str]]
+    try:
+        if "City" in database.metadata().database_type:
+            found = database.city(address)
+            known = [found.city.names, found.country.names]
+        else:
+            known = [database.country(address).country.names]
+    except AddressNotFoundError:
+        return ""
+    language = (get_language() or "en").lower()
+    names = [_in_language(each, language) for each in known]
+    return ", ".join(name for name in names if name)
+
+
+def _in_language(names: Mapping[str, str], language: str) -> str:
+    """Return a name in a language, in a variety of it, or in English; or else ""."""
+    spoken = language.partition("-")[0]
+    known = {name.lower(): names[name] for name in names}
+    varieties = [name for name in known if name.partition("-")[0] == spoken]
+    return next((known[name] for name in (language, *varieties, "en") if name in known), "")
+
+
+def country_of(address: str | None) -> str:
+    """Return the code of the country where an address is, or "", as place_of() does."""
     path = getattr(settings, "GEOIP_PATH", None)
     if not path or not address or (database := _open(str(path))) is None:
         return ""
     from geoip2.errors import AddressNotFoundError
 
     try:
-        found = database.city(address) if database.is_city else database.country(address)
+        return database.country_code(address) or ""
     except AddressNotFoundError:
         return ""
-    names = [found.get("city"), found["country_name"]]
-    return ", ".join(str(name) for name in names if name)
 
 
 @lru_cache(maxsize=1)
-def _open(path: str) -> "GeoIP2 | None":
-    from django.contrib.gis import geoip2
-
-    if not geoip2.HAS_GEOIP2:
-        return None
+def _open(path: str) -> "Reader | None":
+    """Return the database that Django's GeoIP2 would open, or None if it is not there."""
     try:
-        return geoip2.GeoIP2(path)
-    except geoip2.GeoIP2Exception:
+        from geoip2.database import Reader
+    except ImportError:
         return None
+    from maxminddb import InvalidDatabaseError
+
+    names = [
+        getattr(settings, "GEOIP_CITY", "GeoLite2-City.mmdb"),
+        getattr(settings, "GEOIP_COUNTRY", "GeoLite2-Country.mmdb"),
+    ]
+    file = next(filter(Path.is_file, (Path(path), *(Path(path, name) for name in names))), None)
+    try:
+        database = Reader(file) if file else None
+    except InvalidDatabaseError:
+        return None
+    is_of_places = database and re.search("City|Country", database.metadata().database_type)
+    return database if is_of_places else None

@@ -7,6 +7,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.models import Session
 from django.utils import timezone, translation
 
+from django_sessionkit.adoption import Table
 from django_sessionkit.models import UserSession
 from tests.browsers import PAGE, Browser, given, read
 from tests.moving import DATABASE, HERE, generation, old_session, with_cookie
@@ -231,6 +232,30 @@ def test_background_request_does_not_lengthen_a_session(alice, old, browse, cloc
     assert read(browser).status_code == 200
     assert row_of(browser).ip == "127.0.0.1"
     assert row_of(browser).expires_at == timezone.now() + timedelta(days=14)
+
+
+@pytest.mark.parametrize(
+    ("extent", "kept"), [("whole", "192.0.2.7"), ("truncated", "192.0.2.0"), ("none", None)]
+)
+def test_address_that_another_engine_has_is_kept_as_far_as_the_site_wants(
+    alice, old, browse, settings, monkeypatch, extent, kept
+):
+    """django-user-sessions and django-qsessions have columns for that."""
+    settings.SESSIONKIT_ADDRESSES = extent
+    opened = Table._opened
+    monkeypatch.setattr(
+        Table, "_opened", lambda *args: opened(*args)._replace(address="192.0.2.7", user_agent="M")
+    )
+    assert (
+        read(with_cookie(browse(), old(alice)), **{"x-background-request": "1"}).status_code == 200
+    )
+    assert (only_row().ip, only_row().user_agent, only_row().client_hints) == (kept, "M", "")
+
+
+def test_what_the_browser_says_beside_its_user_agent_is_kept(alice, old, browse):
+    hints = {"sec-ch-ua": '"Brave";v="156"', "user-agent": "(Windows NT 10.0) Chrome/156.0"}
+    assert read(with_cookie(browse(), old(alice)), **hints).status_code == 200
+    assert str(only_row().device) == "Brave on Windows"
 
 
 def test_script_that_loads_a_session_moves_it_and_claims_no_device(alice, old, drive):

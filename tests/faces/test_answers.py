@@ -34,7 +34,10 @@ from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
-REVOKED = "You were signed out: this session was ended from another device."
+REVOKED = (
+    "You were signed out from another device. If that was not you, sign in and change your"
+    " password."
+)
 
 # What a view answers: its status, and where it leads.
 ANSWERS: dict[str, tuple[int, str]] = {

@@ -68,6 +68,11 @@ REDIS: dict[str, Any] = {
 # Nobody is there: a check asks nobody.
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
 
+NOTICES: dict[str, Any] = {
+    "SESSIONKIT_NOTICES": ["new_device", "others_ended", "ended_by_staff", "old_key"],
+    "SESSIONKIT_SITE_URL": "https://shop.example",
+}
+
 APPS = ["django.contrib.messages", "django_sessionkit"]
 
 WRONG: dict[str, list[dict[str, Any]]] = {
@@ -112,6 +117,14 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_RETENTION": False},
         {"SESSIONKIT_RETENTION": -1},
         {"SESSIONKIT_RETENTION": 10**12},  # no date is that long ago
+        {"SESSIONKIT_ADDRESSES": "some"},
+        {"SESSIONKIT_ADDRESSES": None},
+        {"SESSIONKIT_ADDRESSES": ["whole"]},
+        {"SESSIONKIT_ADDRESS_RETENTION": -1},
+        {"SESSIONKIT_ADDRESS_RETENTION": "3600"},
+        {"SESSIONKIT_ADDRESS_RETENTION": True},
+        {"SESSIONKIT_ADDRESS_RETENTION": 3600.0},
+        {"SESSIONKIT_ADDRESS_RETENTION": 10**12},
         {"SESSIONKIT_REDIS_PREFIX": b"sessions:"},
         {"SESSIONKIT_REDIS_PREFIX": ""},
         {"SESSIONKIT_REDIS_PREFIX": None},
@@ -133,6 +146,18 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_ADOPT_FROM": None},
         {"SESSIONKIT_ADOPT_FROM": [""]},
         {"SESSIONKIT_ADOPT_FROM": [SessionsElsewhere]},
+        {"SESSIONKIT_NOTICES": "new_device"},
+        {"SESSIONKIT_NOTICES": None},
+        {"SESSIONKIT_NOTICES": ["new_device", "new_devices"]},
+        {"SESSIONKIT_NOTICES": [["new_device"]]},
+        {"SESSIONKIT_SITE_URL": None},
+        {"SESSIONKIT_SITE_URL": "shop.example"},
+        {"SESSIONKIT_SITE_URL": "//shop.example"},
+        {"SESSIONKIT_SITE_URL": "ftp://shop.example"},
+        {"SESSIONKIT_SITE_URL": "https://shop.example/path"},
+        {"SESSIONKIT_SITE_URL": "https://shop.example?"},
+        {"SESSIONKIT_SITE_URL": "https://bank.example@shop.example"},
+        {"SESSIONKIT_SITE_URL": "https://shop.example\n"},
     ],
     "E007": [
         {"SESSIONKIT_TUCH_INTERVAL": 60},
@@ -208,6 +233,11 @@ WRONG: dict[str, list[dict[str, Any]]] = {
             # Its app is not installed.
             "SESSIONKIT_ADOPT_FROM": ["user_sessions.backends.db"],
         },
+    ],
+    "E016": [{"SESSIONKIT_NOTICES": ["new_device"]}, {"SESSIONKIT_NOTICES": ("old_key",)}],
+    "E017": [
+        {**NOTICES, "ROOT_URLCONF": "django.contrib.auth.urls"},
+        {**NOTICES, "ROOT_URLCONF": None},
     ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
@@ -303,6 +333,7 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
             "SESSION_EXPIRE_AT_BROWSER_CLOSE": False,
         },
     ],
+    "W016": [{**NOTICES, "SESSIONKIT_SITE_URL": "http://shop.example"}],
     "W019": [
         {"SESSION_ENGINE": "django_sessionkit.backends.memory"},
     ],
@@ -375,6 +406,12 @@ RIGHT: list[dict[str, Any]] = [
     {"SESSION_COOKIE_NAME": "__Host-sessionid", "SESSION_COOKIE_SECURE": True},
     {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
     {"SESSION_COOKIE_SAMESITE": None},
+    NOTICES,
+    {**NOTICES, "SESSIONKIT_SITE_URL": "http://127.0.0.1:8000"},
+    {**NOTICES, "SESSIONKIT_SITE_URL": "http://[::1]:8000/"},
+    {**NOTICES, "SESSIONKIT_SITE_URL": "https://b\u00fccher.example"},
+    {"SESSIONKIT_SITE_URL": "https://shop.example"},
+    {"SESSIONKIT_NOTICES": []},
 ]
 
 

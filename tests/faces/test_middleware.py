@@ -446,7 +446,10 @@ def test_a_script_is_not_sent_to_the_sign_in_page(signed_in, headers):
     response = browser.get("/private/", headers=headers)
     assert response.status_code == 401
     assert response.json() == {
-        "detail": "You were signed out: this session was ended from another device.",
+        "detail": (
+            "You were signed out from another device. If that was not you, sign in and change your"
+            " password."
+        ),
         "reason": "revoked",
     }
     assert response.headers["Session-Ended"] == "revoked"
@@ -648,7 +651,7 @@ def test_an_expired_session_is_told_so(signed_in):
     with travel(timedelta(days=15)):
         browser.cookies["sessionid"]["expires"] = browser.cookies["sessionid"]["max-age"] = ""
         detail = browser.get("/private/", headers=SCRIPT).json()
-    assert detail == {"detail": "Your session has expired.", "reason": "expired"}
+    assert detail == {"detail": "Your sign-in has expired.", "reason": "expired"}
     assert UserSession.objects.get().end_reason == EndReason.EXPIRED
 
 

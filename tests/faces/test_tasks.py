@@ -1,26 +1,37 @@
-"""The purge as a Celery task: run at once, and by a worker with its beat. The broker is memory, or
-a folder."""
+"""
+The purge and the notices as Celery tasks: run at once, and by a worker with its beat. The broker is
+memory, or a folder. And the notices as tasks of Django's Tasks.
+"""
 
 import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 from celery import Celery, current_app
 from django.contrib.auth.models import User
+from django.core import mail
 from django.db import connection
 from django.utils import timezone
 
-from django_sessionkit import tasks
+from django_sessionkit import notices, tasks
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import UserSession, get_session_store
+from django_sessionkit.models import EndReason, UserSession, get_session_store
+from django_sessionkit.signals import Notice
 from tests import servers
+from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
 
 TASK = "django_sessionkit.purge"
@@ -50,6 +61,7 @@ def app() -> Iterator[Celery]:
     yield app
     app.close()
     before.set_current()
+    before.set_default()  # that of other threads
 
 
 @pytest.fixture
@@ -110,36 +122,234 @@ def test_message_holds_no_argument(app: Celery):
     assert (message.headers["argsrepr"], message.headers["kwargsrepr"]) == ("()", "{}")
 
 
+@pytest.mark.once
+def test_message_of_a_notice_holds_its_kind_and_a_handle(app: Celery, notices_wanted: None):
+    session = uuid.uuid4()
+    with app.connection_for_write() as broker:
+        queue = broker.SimpleQueue("celery")
+        notices.hand_on("new_device", session)
+        message = queue.get(timeout=5)
+        queue.close()
+    args, kwargs, _ = json.loads(message.body)
+    assert message.headers["task"] == "django_sessionkit.notify"
+    assert (args, kwargs) == (["new_device", session.hex], {})
+
+
+@pytest.fixture
+def notices_wanted(settings: Any) -> None:
+    settings.SESSIONKIT_NOTICES = [kind.value for kind in Notice]
+    settings.SESSIONKIT_SITE_URL = "https://shop.example"
+
+
 @pytest.mark.django_db(transaction=True)
-def test_beat_of_a_worker_process_purges(old: UserSession, tmp_path: Path):
+def test_task_sends_the_mail_of_a_notice(app: Celery, notices_wanted: None, alice: User):
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    phone = sign_in(alice, IPHONE)
+    UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF)
+    (message,) = mail.outbox
+    assert "Our staff signed you out" in message.subject
+    assert not is_in(phone)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_task_tries_again_when_the_mail_server_does_not_answer(
+    app: Celery, notices_wanted: None, alice: User
+):
+    app.conf.update(task_always_eager=True)
+    session = handle(sign_in(alice))
+    with mock.patch("django.core.mail.backends.locmem.EmailBackend.send_messages") as send:
+        send.side_effect = [OSError, OSError, 1]
+        result = tasks.notify.delay("new_device", session.hex)
+        assert send.call_count == 3
+        assert result.successful()
+        send.side_effect = OSError("alice@example.org")
+        result = tasks.notify.delay("new_device", session.hex)
+    assert send.call_count == 3 + 6
+    assert "alice" not in str(result.result) + str(result.traceback)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_mail_is_sent_without_a_broker_that_is_down(
+    app: Celery, notices_wanted: None, alice: User, caplog: pytest.LogCaptureFixture
+):
+    app.conf.broker_url = "amqp://alice:secret@127.0.0.1:1//"
+    app.conf.broker_transport_options = {"max_retries": 1}
+    session = handle(sign_in(alice))
+    with mock.patch.object(tasks.notify, "apply_async", side_effect=OSError("amqp://secret")):
+        notices.hand_on("new_device", session)
+    assert len(mail.outbox) == 1
+    (text,) = [each.getMessage() for each in caplog.records if each.name == "django_sessionkit"]
+    assert text == f"No worker was given the notice new_device of session {session}: OSError"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_site_that_has_celery_but_no_broker_sends_the_mail_itself(
+    notices_wanted: None, alice: User
+):
+    app = Celery("site", set_as_current=True)
+    assert not tasks.has_broker()
+    notices.hand_on("new_device", handle(sign_in(alice)))
+    app.close()
+    assert len(mail.outbox) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_site_without_celery_sends_the_mail_itself(
+    app: Celery, notices_wanted: None, alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "celery", None)
+    notices.hand_on("new_device", handle(sign_in(alice)))
+    assert len(mail.outbox) == 1
+
+
+# Django's Tasks.
+
+
+class Queue:
+    """What stands in for django.tasks before Django 6.0: it keeps what is put into a queue."""
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+
+    def task(self, function: Any) -> Any:
+        def enqueue(*args: Any) -> None:
+            self.results.append(SimpleNamespace(args=list(args)))
+
+        return SimpleNamespace(call=function, enqueue=enqueue)
+
+
+@pytest.fixture
+def queue(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The queue of Django's Tasks, on a site that has set up a worker. Its task is .notify."""
+    dummy = "django.tasks.backends.dummy.DummyBackend"
+    settings.TASKS = {"default": {"BACKEND": dummy}}
+    if find_spec("django.tasks"):
+        from django.tasks import default_task_backend
+
+        return default_task_backend
+    stand_in = Queue()
+    module: Any = ModuleType("django.tasks")
+    module.__spec__ = ModuleSpec("django.tasks", None)
+    module.task = stand_in.task
+    monkeypatch.setitem(sys.modules, "django.tasks", module)
+    monkeypatch.delitem(sys.modules, "django_sessionkit.jobs", raising=False)
+    return stand_in
+
+
+@pytest.mark.django_db(transaction=True)
+def test_notice_goes_through_djangos_tasks(notices_wanted: None, queue: Any, alice: User):
+    session = handle(sign_in(alice, IPHONE))
+    notices.hand_on("new_device", session)
+    assert mail.outbox == []
+    (result,) = queue.results
+    assert result.args == ["new_device", session.hex]
+    jobs = import_module("django_sessionkit.jobs")
+    jobs.notify.call(*result.args)
+    assert len(mail.outbox) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_celery_goes_before_djangos_tasks(
+    app: Celery, notices_wanted: None, queue: Any, alice: User
+):
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    notices.hand_on("new_device", handle(sign_in(alice)))
+    assert list(queue.results) == []
+    assert len(mail.outbox) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "found",
+    [
+        {},
+        {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}},
+        {"mails": {"BACKEND": "django.tasks.backends.dummy.DummyBackend"}},
+    ],
+)
+def test_site_without_a_worker_sends_the_mail_itself(
+    notices_wanted: None, queue: Any, alice: User, settings: Any, found: Any
+):
+    settings.TASKS = found
+    notices.hand_on("new_device", handle(sign_in(alice)))
+    assert len(mail.outbox) == 1
+
+
+# A worker.
+
+OF_A_WORKER = """
+import django
+from example_project.settings import *
+
+BACKEND, FOLDER = "django.core.mail.backends.filebased.EmailBackend", {folder!r}
+if django.VERSION >= (6, 1):
+    MAILERS = {{"default": {{"BACKEND": BACKEND, "OPTIONS": {{"file_path": FOLDER}}}}}}
+else:
+    EMAIL_BACKEND, EMAIL_FILE_PATH = BACKEND, FOLDER
+SESSIONKIT_SITE_URL = "https://shop.example"
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_worker_process_sends_the_mail(alice: User, tmp_path: Path):
+    folder, mails = tmp_path / "broker", tmp_path / "mails"
+    folder.mkdir()
+    session = handle(sign_in(alice, IPHONE))
+    (tmp_path / "site_celery.py").write_text(SITE.format(folder=str(folder), schedule={}))
+    (tmp_path / "site_settings.py").write_text(OF_A_WORKER.format(folder=str(mails)))
+    site = Celery("site", broker="filesystem://", set_as_current=False)
+    folders = dict.fromkeys(["data_folder_in", "data_folder_out", "control_folder"], str(folder))
+    site.conf.broker_transport_options = folders
+    site.send_task("django_sessionkit.notify", ["new_device", session.hex])
+    site.close()
+    with a_worker(tmp_path, DJANGO_SETTINGS_MODULE="site_settings") as log:
+        deadline = time.monotonic() + 60
+        while not list(mails.glob("*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    (sent,) = mails.glob("*")
+    assert "To: alice@example.org" in sent.read_text()
+    assert "https://shop.example/account/sessions/report/" in sent.read_text()
+    assert "alice@example.org" not in log.read_text()
+
+
+@contextmanager
+def a_worker(folder: Path, *arguments: str, **env: str) -> Iterator[Path]:
+    """Run a worker of the site in this folder, on the database of the tests. Yield its log."""
     name = connection.settings_dict["NAME"]
     url = f"sqlite:///{name}"
     if connection.vendor != "sqlite":
         url = servers.with_name(servers.SERVERS[connection.vendor](), name)
+    command = "-m celery -A site_celery worker --concurrency=1 --loglevel=INFO"
+    log = folder / "log"
+    with log.open("wb") as output:
+        worker = servers._spawn(
+            [sys.executable, *command.split(), *arguments],
+            folder,
+            log=output.fileno(),
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{servers.PROJECT}:{folder}",
+                "DJANGO_SETTINGS_MODULE": "example_project.settings",
+                "DATABASE_URL": url,
+                **env,
+            },
+        )
+    try:
+        yield log
+    finally:
+        servers._stop(worker)
+    assert worker.returncode == 0, log.read_text()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_beat_of_a_worker_process_purges(old: UserSession, tmp_path: Path):
     soon: dict[str, Any] = {**CELERY_BEAT_SCHEDULE["purge sessions"], "schedule": 0.2}
     folder = tmp_path / "broker"
     folder.mkdir()
     (tmp_path / "site_celery.py").write_text(
         SITE.format(folder=str(folder), schedule={"purge sessions": soon})
     )
-    command = "-m celery -A site_celery worker --beat --concurrency=1 --loglevel=INFO"
-    log = tmp_path / "log"
-    with log.open("wb") as output:
-        worker = servers._spawn(
-            [sys.executable, *command.split(), "--schedule", str(tmp_path / "schedule")],
-            tmp_path,
-            log=output.fileno(),
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{servers.PROJECT}:{tmp_path}",
-                "DJANGO_SETTINGS_MODULE": "example_project.settings",
-                "DATABASE_URL": url,
-            },
-        )
-    try:
+    with a_worker(tmp_path, "--beat", "--schedule", str(tmp_path / "schedule")) as log:
         gone = is_gone(old, within=60)
-    finally:
-        servers._stop(worker)
     assert gone, log.read_text()
-    assert worker.returncode == 0, log.read_text()
     assert "Task django_sessionkit.purge" in log.read_text()

@@ -194,6 +194,67 @@ def test_user_agent_is_rid_of(name: str, text: str):
     assert user_agent(f"be{text}fore{text}") == "before"
 
 
+# Client hints.
+
+# What Chrome sends.
+PIXEL = {
+    "HTTP_SEC_CH_UA": '"Google Chrome";v="156", "Chromium";v="156"',
+    "HTTP_SEC_CH_UA_MOBILE": "?1",
+    "HTTP_SEC_CH_UA_PLATFORM": '"Android"',
+}
+ASKED = {
+    "HTTP_SEC_CH_UA_FULL_VERSION_LIST": '"Google Chrome";v="156.0.8078.60"',
+    "HTTP_SEC_CH_UA_PLATFORM_VERSION": '"16.0.0"',
+    "HTTP_SEC_CH_UA_MODEL": '"Pixel 9"',
+    "HTTP_SEC_CH_UA_FORM_FACTORS": '"Mobile"',
+}
+
+
+def test_hints_are_one_text():
+    always = client(**PIXEL)
+    brands = PIXEL["HTTP_SEC_CH_UA"]
+    assert always.hints == f'Platform="Android" | Mobile=?1 | UA={brands}'
+    assert not always.has_all_hints
+    asked = client(**PIXEL, **ASKED)
+    assert asked.hints == (
+        'Platform="Android" | Platform-Version="16.0.0" | Model="Pixel 9" | Mobile=?1'
+        ' | Form-Factors="Mobile" | Full-Version-List="Google Chrome";v="156.0.8078.60"'
+    )
+    assert asked.has_all_hints
+    assert (
+        device_of("Mozilla/5.0 (Linux; Android 10; K) Chrome/156", asked.hints).model == "Pixel 9"
+    )
+
+
+def test_browser_that_sends_no_brands_has_no_hints():
+    assert client().hints == ""
+    assert client(**ASKED).hints == ""
+
+
+def test_hints_are_cut_and_can_be_printed_like_a_user_agent():
+    long = client(**PIXEL | {"HTTP_SEC_CH_UA": "x" * 60_000, "HTTP_SEC_CH_UA_PLATFORM": None})
+    assert long.hints == "Mobile=?1 | UA=" + "x" * (USER_AGENT_LENGTH - 15)
+    assert client(HTTP_SEC_CH_UA="be\0\u202efore").hints == "UA=before"
+
+
+@pytest.mark.parametrize(
+    ("extent", "address", "recorded"),
+    [
+        ("whole", "2001:db8::1", "2001:db8::1"),
+        ("truncated", "2001:db8:0:9:8::1", "2001:db8::"),
+        ("truncated", "192.0.2.7", "192.0.2.0"),
+        ("truncated", None, None),
+        ("none", "192.0.2.7", None),
+        ("a mistake", "192.0.2.7", None),
+    ],
+)
+def test_address_is_recorded_as_far_as_the_site_wants(
+    settings: Any, extent: str, address: str | None, recorded: str | None
+):
+    settings.SESSIONKIT_ADDRESSES = extent
+    assert Client(address, "").recorded_address == recorded
+
+
 # Pages and scripts.
 
 
@@ -243,12 +304,19 @@ def test_who_says_nothing_about_itself_is_a_script():
 
 # Headers that somebody has made up.
 
+
+def hinted(text: str) -> str:
+    return client(HTTP_SEC_CH_UA=text, HTTP_SEC_CH_UA_PLATFORM_VERSION=text).hints
+
+
 # Every function that parses a header, and that header.
 PARSERS: dict[str, Callable[[str], Any]] = {
     "Accept": lambda text: page(HTTP_ACCEPT=text),
     "Sec-Fetch-Mode": lambda text: page(HTTP_SEC_FETCH_MODE=text),
     "Cookie": lambda text: cookies.read(RequestFactory().get("/", HTTP_COOKIE=text)),
     "User-Agent": lambda text: device_of(client(HTTP_USER_AGENT=text).user_agent),
+    "Sec-CH-UA": lambda text: device_of("Chrome/1", client(HTTP_SEC_CH_UA=text).hints),
+    "Sec-CH-UA-Platform-Version": lambda text: device_of("Windows Chrome/1", hinted(text)),
     "X-Forwarded-For": lambda text: client(2, HTTP_X_FORWARDED_FOR=text).network,
     "REMOTE_ADDR": lambda text: client(REMOTE_ADDR=text).network,
 }
@@ -257,6 +325,7 @@ PIECES = [
     *" \t;,=*/\"'%._-:[]()+\\\0\xa0\xff",
     *["text/html", "*/*", "q=", "q=1e999", "a*=foo'x'%41", "sessionid", "Mozilla/5.0 ", "bot"],
     *["192.0.2.1", "::ffff:", "Windows", "Chrome/", "HeadlessChrome/", "a" * 32],
+    *[" | ", "Platform=", '"13.0"', '"Brave";v="1"', "?0"],
 ]
 
 

@@ -1,5 +1,7 @@
+import sys
+
 import pytest
-from django.contrib.gis import geoip2
+from django.utils import translation
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
@@ -8,7 +10,8 @@ from django_sessionkit.visit import places
 from django_sessionkit.visit.places import place_of
 
 # Of the ranges that are set aside for documentation. The answers are made up.
-BERLIN = {"country": {"iso_code": "DE", "names": {"en": "Germany"}}}
+GERMANY = {"en": "Germany", "de": "Deutschland", "pt-BR": "Alemanha", "zh-CN": "德国"}
+BERLIN = {"country": {"iso_code": "DE", "names": GERMANY}}
 BERLIN["city"] = {"names": {"en": "Berlin"}}
 FRANCE = {"country": {"iso_code": "FR", "names": {"en": "France"}}}
 
@@ -50,10 +53,52 @@ def test_an_unknown_address_has_no_place(database):
         assert place_of(address) == ""
 
 
-def test_a_site_without_a_database_has_no_places(settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("language", "place"),
+    [
+        ("de", "Berlin, Deutschland"),
+        ("de-at", "Berlin, Deutschland"),
+        ("pt", "Berlin, Alemanha"),
+        ("pt-br", "Berlin, Alemanha"),
+        ("zh-hans", "Berlin, 德国"),
+        ("nl", "Berlin, Germany"),
+        (None, "Berlin, Germany"),
+    ],
+)
+def test_a_place_is_named_in_the_language_of_who_reads(database, language, place):
+    database("GeoLite2-City")
+    with translation.override(language):
+        assert place_of("192.0.2.7") == place
+
+
+def test_a_country_without_a_name_in_any_language_that_helps_has_no_place(database, monkeypatch):
+    monkeypatch.setitem(FRANCE["country"], "names", {"ru": "Франция"})
+    database("GeoLite2-City")
+    assert place_of("198.51.100.1") == ""
+
+
+def test_a_site_without_a_database_has_no_places(settings, tmp_path):
     assert place_of("192.0.2.7") == ""
     settings.GEOIP_PATH = tmp_path  # with nothing in it
     assert place_of("192.0.2.7") == ""
-    places._open.cache_clear()
-    monkeypatch.setattr(geoip2, "HAS_GEOIP2", False)
+
+
+def test_a_site_without_the_package_has_no_places(database, monkeypatch):
+    database("GeoLite2-City")
+    monkeypatch.setitem(sys.modules, "geoip2.database", None)  # so that importing it fails
     assert place_of("192.0.2.7") == ""
+
+
+def test_a_file_that_is_no_database_of_places_has_no_places(database, settings, tmp_path):
+    database("GeoLite2-ASN")
+    settings.GEOIP_PATH = tmp_path / "GeoLite2-ASN.mmdb"
+    assert place_of("192.0.2.7") == ""
+    settings.GEOIP_PATH = tmp_path / "broken.mmdb"
+    settings.GEOIP_PATH.write_bytes(b"nothing that anybody could read")
+    assert place_of("192.0.2.7") == ""
+
+
+def test_the_database_may_have_another_name(database, settings, tmp_path):
+    database("DBIP-City-Lite")
+    settings.GEOIP_CITY = "DBIP-City-Lite.mmdb"
+    assert place_of("192.0.2.7") == "Berlin, Germany"

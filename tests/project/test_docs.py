@@ -29,6 +29,7 @@ from django.template.loader import render_to_string
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
+from django.utils import translation
 
 import django_sessionkit
 from django_sessionkit import tasks, testing, urls
@@ -79,6 +80,7 @@ KNOWN = {
     "make test-all": "make",
     "make test-others": "CI",
     "make format": "make",
+    "make screenshots": "tests/browser/test_pictures.py",
     "make pytest-sqlite PYTEST_ARGS=-x -k purge": "make",
     ".ci/run": "CI",
     "pip install django-sessionkit": "tests/project/test_package.py",
@@ -127,6 +129,7 @@ def test_make_runs_what_the_documents_say():
     assert on_mariadb not in make("pytest-mariadb", "MARIADB=")
     assert on_mariadb in make("pytest-mariadb", "CI=true")
     assert "ruff format ." in make("format")
+    assert make("screenshots").endswith("python -m tests.browser.pictures\n")
     assert re.search(
         "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
     )
@@ -464,12 +467,17 @@ def templates_with(found: dict[str, str]) -> list[Any]:
     return [{**templates, "APP_DIRS": False, "OPTIONS": options}]
 
 
+def html_with(words: str) -> str:
+    """Return the only block of HTML in the documents that has these words."""
+    (block,) = [block for block in BLOCKS if block.language == "html" and words in block.text]
+    return block.text
+
+
 def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client):
-    base, _messages, link = [block.text for block in BLOCKS if block.language == "html"]
     found = {
         "base.html": SITE_PAGE,
-        "django_sessionkit/_base.html": base,
-        "link.html": link,
+        "django_sessionkit/_base.html": html_with("{% extends"),
+        "link.html": html_with("django_sessionkit:session_list"),
     }
     with override_settings(TEMPLATES=templates_with(found)):
         page = client.get(reverse("django_sessionkit:session_list")).text
@@ -479,6 +487,13 @@ def test_template_of_the_docs_gives_the_pages_the_looks_of_a_site(client: Client
         assert f'href="{reverse("django_sessionkit:session_list")}"' in render_to_string(
             "link.html"
         )
+
+
+def test_element_of_the_docs_says_which_language_it_is_in():
+    found = {"ours.html": html_with("sessionkit_language")}
+    with override_settings(TEMPLATES=templates_with(found)), translation.override("cy"):
+        shown = render_to_string("ours.html")
+    assert shown.strip() == '<div class="sessionkit" lang="en" dir="ltr">…</div>'
 
 
 @pytest.mark.django_db
@@ -501,7 +516,7 @@ def test_template_tags_of_the_docs_say_what_they_are_said_to(alice: User):
 
 @pytest.mark.django_db
 def test_sign_in_page_of_the_docs_says_why_somebody_was_signed_out(alice: User):
-    _base, messages, _link = [block.text for block in BLOCKS if block.language == "html"]
+    messages = html_with("message in messages")
     browser = sign_in(alice)
     UserSession.objects.revoke()
     with override_settings(TEMPLATES=templates_with({"admin/login.html": messages})):
@@ -655,7 +670,9 @@ def test_admin_of_the_docs_takes_users_of_another_model(tmp_path: Path):
 
 def test_every_setting_has_a_heading_with_its_type_and_default():
     headings = re.findall(
-        r"^## (SESSIONKIT_\w+): (\w+)$", read_document("docs/settings.md"), re.MULTILINE
+        r"^## (SESSIONKIT_\w+): (\w+(?: [|] None)?)$",
+        read_document("docs/settings.md"),
+        re.MULTILINE,
     )
     names = [name for name in vars(Settings) if name.startswith("SESSIONKIT_")]
     assert [name for name, _type in headings] == names
@@ -665,10 +682,11 @@ def test_every_setting_has_a_heading_with_its_type_and_default():
                 delattr(settings, name)  # the tests' own
             default = getattr(conf, name)
         text = section("docs/settings.md", f"{name}: {type_name}")
-        assert type(default).__name__ == type_name
+        name_of_default = "None" if default is None else type(default).__name__
+        assert name_of_default in type_name.split(" | ")
         (facts,) = re.findall(r"^Default: .*", text, re.MULTILINE)
         assert ast.literal_eval(facts.split("`")[1]) == default
-        assert type_name != "int" or "· Unit: " in facts
+        assert not type_name.startswith("int") or "· Unit: " in facts
         assert re.search(r"· Checks: `sessionkit\.\w+`", facts)
 
 
@@ -703,7 +721,7 @@ def test_every_reason_is_documented():
 def test_every_field_is_documented():
     names = {field.name for field in UserSession._meta.fields}
     documented = set(first_column(section("docs/code.md", "UserSession")))
-    assert documented == names - {"digest"} | {"device", "name", "place", "is_locked"}
+    assert documented == names - {"digest"} | {"address", "device", "name", "place", "is_locked"}
 
 
 def test_every_verb_is_documented():
@@ -774,7 +792,8 @@ def test_every_url_is_documented():
 def test_every_template_is_documented():
     folder = Path(django_sessionkit.__file__).parent / "templates" / "django_sessionkit"
     documented = first_column(section("docs/templates.md", "Templates"))
-    assert sorted(documented) == sorted(path.name for path in folder.iterdir())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sorted(documented) == sorted(str(path.relative_to(folder)) for path in files)
     for name in documented:
         (row,) = re.findall(
             rf"^\| `{name}` \| ([^|]*) \|", read_document("docs/templates.md"), re.MULTILINE

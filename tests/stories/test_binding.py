@@ -433,7 +433,7 @@ def test_who_comes_with_a_copy_ends_it_for_everybody(shopper, copy, policy, move
     assert not store.payloads()
     assert key not in caplog.text
     assert told(copy(browser, FIREFOX)) == "moved"
-    assert is_told(browser, b"this session was used with another browser or network")
+    assert is_told(browser, b"your browser or network has changed")
     assert len(moved) == 1
 
 

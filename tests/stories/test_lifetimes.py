@@ -332,7 +332,7 @@ def test_who_was_there_for_too_long_reads_that(signed_in, policy, clock):
     clock.move(seconds=600)
     response = browser.get(f"/{browser.a}private/")
     assert response.headers["Location"] == f"/login/?next=/{browser.a}private/"
-    assert "Your session has expired." in browser.get("/login/").text
+    assert "Your sign-in has expired." in browser.get("/login/").text
 
 
 # What the cookie and the session say of it.

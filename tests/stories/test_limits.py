@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.usefixtures("alice", "bob"),
 ]
 
-TOO_MANY = b"You were signed out because you signed in on too many devices."
+TOO_MANY = b"You were signed out here to make room for another device"
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 # All that can happen; and which of them let the new session in.
@@ -433,7 +433,7 @@ def test_one_that_waits_does_so_for_a_quarter_of_an_hour(waiting):
         response = third.get("/private/")
         assert response.headers["Location"].startswith("/login/")
         page = third.get(response.headers["Location"])
-        assert b"Your session has expired." in page.content
+        assert b"Your sign-in has expired." in page.content
         assert who(third) == ""
 
 
@@ -479,7 +479,7 @@ def test_who_is_asked_chooses_on_the_page(enter, policy, alice, ended):
     assert b"You are signed in on too many devices" in third.get(url).content
     for chosen in ([], [str(row_of(stranger).pk)], [str(row_of(third).pk)], ["nonsense"]):
         response = third.post(url, {"session": chosen, "next": "/read/"})
-        assert b"That is not enough." in response.content
+        assert b"Choose at least one device." in response.content
         assert is_asked(third)
     assert who(stranger) == "bob"
     assert not ended

@@ -276,7 +276,7 @@ def test_a_form_that_was_filled_in_is_kept_and_sent_when_its_user_says_so(stale:
     assert "What you have sent is kept." in words(page)
     page = prove(stale, page)
     assert page.status_code == 200
-    assert "Send it now?" in words(page)
+    assert "Go on with what you were doing?" in words(page)
     assert "nothing has been done with it yet" in words(page)
     (asked,) = Strict(page.text).all("form")
     assert (asked["action"], asked["method"]) == (f"{url}?from=cart", "post")
@@ -305,7 +305,7 @@ def test_a_form_that_was_filled_in_is_kept_and_sent_when_its_user_says_so(stale:
 
 def test_a_form_without_fields_is_kept_too(stale: Client):
     page = prove(stale, send(stale, "/pay/", {}))
-    assert "Send it now?" in words(page)
+    assert "Go on with what you were doing?" in words(page)
     assert set(fields_of(page)) == {"csrfmiddlewaretoken"}
 
 
@@ -677,10 +677,17 @@ def test_ending_a_session_takes_a_recent_proof(alice: User):
         for url in (end, OTHERS):
             answer = laptop.get(url)
             assert answer["Location"] == f"{PROVE}?next={url}"
-            page = send(laptop, url, {})
-            assert page.status_code == 403
+            # The page comes back and asks: nobody has to say twice that they mean it.
+            answer = send(laptop, url, {})
+            assert (answer.status_code, answer["Location"]) == (302, f"{PROVE}?next={url}")
+        page = laptop.get(answer["Location"])
+        assert "What you have sent" not in words(page)
         assert is_in(phone)
-        page = prove(laptop, page)
+        answer = prove(laptop, page)
+        assert answer["Location"] == OTHERS
+        page = laptop.get(OTHERS)
+        assert "Sign out the other device?" in words(page)
+        assert is_in(phone)
         assert laptop.post(OTHERS, fields_of(page))["Location"] == LIST
         assert not is_in(phone)
 
@@ -794,7 +801,7 @@ def test_what_was_sent_is_kept_also_if_the_session_locks_meanwhile(
         assert page.status_code == 403
     with travel(timedelta(minutes=25)):
         page = prove(laptop, page)
-        assert "Send it now?" in words(page)
+        assert "Go on with what you were doing?" in words(page)
         assert laptop.post("/pay/", fields_of(page)).json()["paid"]["amount"] == ["5"]
 
 

@@ -229,7 +229,7 @@ def test_new_keys_do_not_put_off_the_end(shopper, policy):
         for key in keys[::-1]:  # nor is anything left that leads anywhere
             assert not is_in(browse_as(browser, key))
             assert not SessionStore().exists(key)
-        assert is_told(browser, b"Your session has expired.")
+        assert is_told(browser, b"Your sign-in has expired.")
 
 
 def test_a_session_that_may_last_for_a_year_still_does(shopper):

@@ -19,7 +19,10 @@ from tests.people import end_url, row_of
 
 pytestmark = pytest.mark.django_db
 
-TEXT = "You were signed out: this session was ended from another device."
+TEXT = (
+    "You were signed out from another device. If that was not you, sign in and change your"
+    " password."
+)
 
 
 def private(request):

@@ -84,7 +84,8 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
     # The phone's next page is the sign-in page, with the message; the laptop is still in.
     page = phone.get("/account/")
     assert page.url.path == "/account/sign-in/"
-    assert "You were signed out: this session was ended from another device." in page.text
+    assert "You were signed out from another device (Firefox on Linux, just now)." in page.text
+    assert "sign in and change your password" in page.text
     assert "sessionid" not in phone.cookies
     assert laptop.get("/account/").url.path == "/account/"
 

@@ -1,0 +1,65 @@
+"""
+The device cookie. It names a browser, so that the browser is known when somebody signs in with it
+again, and all its sessions are shown as those of one device. It authenticates nobody: without it,
+or with that of another browser, a visitor can do no less and no more.
+
+The name is a random UUID, signed so that nobody can make one up. The cookie is set with the answer
+to a sign-in and nowhere else, and stays when the user signs out.
+"""
+
+import re
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.core.signing import BadSignature, Signer
+from django.http import HttpRequest, HttpResponse
+
+from django_sessionkit.conf import conf
+from django_sessionkit.visit import cookies
+from django_sessionkit.visit.client import Visit
+
+# Seconds, from the last sign-in: two years.
+AGE = 2 * 365 * 24 * 60 * 60
+SALT = "django_sessionkit.browser"
+# What sign() makes. Nothing else is worth computing a signature.
+SIGNED = re.compile(r"[0-9a-f]{32}:[\w-]{43}", re.ASCII)
+
+
+def browser_of(request: HttpRequest) -> uuid.UUID | None:
+    """Return which browser somebody signs in with: a new one if it says nothing. Return None on a
+    site without such a cookie."""
+    return (read(request) or uuid.uuid4()) if conf.SESSIONKIT_DEVICE_COOKIE else None
+
+
+def read(request: HttpRequest) -> uuid.UUID | None:
+    """
+    Return which browser a request says it comes from. Return None if it has no such cookie, one
+    that this site has not signed, or two, so that nobody can tell which of them the site has set.
+    """
+    found = cookies.values(request, conf.SESSIONKIT_DEVICE_COOKIE or "")
+    if len(found) != 1 or not SIGNED.fullmatch(value := found.pop()):
+        return None
+    try:
+        return uuid.UUID(Signer(salt=SALT).unsign(value))
+    except BadSignature:
+        return None
+
+
+def finish(request: HttpRequest, response: HttpResponse) -> None:
+    """Set the cookie with the answer to a request by which somebody has signed in."""
+    visit: Visit | None = getattr(request, "sessionkit", None)
+    if visit is None or visit.browser is None or response.status_code >= 500:
+        return
+    name: Any = conf.SESSIONKIT_DEVICE_COOKIE
+    response.set_cookie(
+        name,
+        Signer(salt=SALT).sign(visit.browser.hex),
+        max_age=AGE,
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+    cookies.keep_from_caches(response)
