@@ -5,44 +5,27 @@ the server and that of the pages are moved together.
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.conf import settings as site_settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_user_model, login
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
-from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.template import RequestContext, Template
-from django.test.testcases import LiveServerThread
 from django.urls import include, path
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from django_sessionkit.models import EndReason, UserSession
-from tests import servers, store
+from tests import store
+from tests.browser import chromium
 
-# What a browser sees is the same on every store.
-pytestmark = [pytest.mark.once, pytest.mark.site(__name__)]
+pytestmark = pytest.mark.site(__name__)
 
-FLAGS = [
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-sandbox",
-]
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 PAGE = """<!doctype html>{{% load sessionkit %}}<html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>Letter</title>{tag}
@@ -73,8 +56,6 @@ def sign_in_page(request: HttpRequest) -> HttpResponse:
 
 def enter(request: HttpRequest, name: str) -> HttpResponse:
     """Sign somebody in, in a tab that nobody looks at."""
-    from django.contrib.auth import login
-
     get_token(request)
     login(request, get_user_model().objects.get(username=name))
     return HttpResponse("welcome")
@@ -89,50 +70,21 @@ urlpatterns = [
 ]
 
 
-class StrictPolicy:
-    """The middleware of a site with a Content-Security-Policy without anything inline."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A browser. While it runs, Playwright has an event loop in this thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-            yield browser
-            browser.close()
-
-
 @pytest.fixture
-def site(transactional_db: None, settings: Any, own_site: None) -> Iterator[str]:
-    """The address of a site that serves these URLs, from this process."""
+def address(transactional_db: None, settings: Any, own_site: None) -> Iterator[str]:
+    """The address of a site that serves these URLs under a strict policy, from this process."""
     settings.ROOT_URLCONF = __name__
-    settings.MIDDLEWARE = [f"{__name__}.StrictPolicy", *settings.MIDDLEWARE]
+    settings.MIDDLEWARE = ["tests.browser.site.StrictPolicy", *settings.MIDDLEWARE]
     LETTERS.clear()
-    server = LiveServerThread(servers.HOST, StaticFilesHandler, port=servers.free_port())
-    server.daemon = True
-    server.start()
-    server.is_ready.wait()
-    assert not server.error
-    yield f"http://{servers.HOST}:{server.port}"
-    server.terminate()
+    with chromium.served() as address:
+        yield address
 
 
 class Reader:
     """Alice, in a browser of her own, with the clock of her tabs and that of the server."""
 
-    def __init__(self, context: BrowserContext, site: str, clock: store.Clock) -> None:
-        self.context, self.site, self.clock = context, site, clock
+    def __init__(self, context: BrowserContext, address: str, clock: store.Clock) -> None:
+        self.context, self.address, self.clock = context, address, clock
         self.asked: list[str] = []  # how the script has asked
         self.pending: list[Any] = []
         self.troubles: list[str] = []
@@ -155,11 +107,11 @@ class Reader:
 
     def enter(self, name: str = "alice") -> None:
         """Sign in without a tab."""
-        assert self.context.request.get(f"{self.site}/enter/{name}/").ok
+        assert self.context.request.get(f"{self.address}/enter/{name}/").ok
 
     def open(self, query: str = "") -> Page:
         tab = self.context.new_page()
-        tab.goto(f"{self.site}/letter/{query}")
+        tab.goto(f"{self.address}/letter/{query}")
         return tab
 
     def wait(self, seconds: int) -> None:
@@ -193,15 +145,15 @@ class Reader:
 
 @pytest.fixture
 def reader(
-    chromium: Browser, site: str, alice: User, clock: store.Clock
+    browser: Browser, address: str, alice: User, clock: store.Clock
 ) -> Iterator[Callable[..., Reader]]:
     """A function that gives Alice a browser, in which she is signed in."""
     readers: list[Reader] = []
 
     def reader(**options: Any) -> Reader:
-        context = chromium.new_context(locale="en-GB", **options)
+        context = browser.new_context(locale="en-GB", **options)
         context.set_default_timeout(10_000)  # milliseconds
-        readers.append(Reader(context, site, clock))
+        readers.append(Reader(context, address, clock))
         readers[-1].enter()
         return readers[-1]
 
@@ -325,7 +277,7 @@ def test_farewell_can_be_closed_and_is_told_once(reader, policy):
     # The next page still says why.
     tab.reload()
     expect(tab).to_have_url(re.compile("/login/"))
-    expect(tab.locator("body")).to_contain_text("ended from another device")
+    expect(tab.locator("body")).to_contain_text("signed out from another device")
 
 
 def test_sign_out_in_the_warning_signs_out(reader, policy):
@@ -583,7 +535,3 @@ def picture(tab: Page, name: str) -> None:
     """Keep a picture in the folder PICTURES, for people who want to look at it."""
     if folder := os.environ.get("PICTURES"):
         tab.screenshot(path=f"{folder}/{name}.png")
-
-
-def test_site_of_the_tests_has_the_engine_of_the_leg():
-    assert site_settings.SESSION_ENGINE.startswith("django_sessionkit.")

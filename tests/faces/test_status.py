@@ -14,7 +14,16 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import SCRIPT, Browser, given, sets_no_cookie, view
 from tests.calls import BACKGROUND, CALL, acall, call
-from tests.people import is_still_in, is_told, key_of, only_row, post_sign_in, row_of, sign_in
+from tests.people import (
+    CHROME,
+    is_still_in,
+    is_told,
+    key_of,
+    only_row,
+    post_sign_in,
+    row_of,
+    sign_in,
+)
 from tests.policies import LOCK
 from tests.urls import urlpatterns as site
 
@@ -166,7 +175,7 @@ def revoke_by_staff() -> None:
 @pytest.mark.parametrize(
     ("end", "reason", "words"),
     [
-        (revoke, "revoked", "this session was ended from another device"),
+        (revoke, "revoked", "You were signed out from another device."),
         (revoke_by_staff, "revoked_by_staff", "by the staff"),
         (None, "idle", "because you were inactive for a while"),
     ],
@@ -190,6 +199,14 @@ def test_every_tab_is_told_that_it_has_ended_and_the_next_page_still_says_so(
         assert not response.cookies.get("messages")
     assert is_told(browser, words.encode())
     assert ask(browser)["state"] == "anonymous"
+
+
+def test_page_is_told_on_which_device_somebody_has_ended_its_session(alice):
+    laptop, phone = sign_in(alice), sign_in(alice, CHROME)
+    ended_from = UserSession.objects.filter(pk=row_of(laptop).pk)
+    ended_from.revoke()
+    ended_from.update(ended_from=row_of(phone).pk)
+    assert f"({row_of(phone).name}, just now)" in ask(laptop)["detail"]
 
 
 def test_asking_marks_no_row(signed_in, policy, clock):
@@ -328,7 +345,7 @@ def test_of_an_end_it_reads_one_row_more(signed_in):
     [("de", "abgemeldet"), ("en", "signed out"), ("xx", "signed out"), ("", "signed out")],
 )
 def test_reason_is_in_the_language_of_the_page_that_asks(laptop, language, word):
-    UserSession.objects.revoke()
+    revoke_by_staff()
     told = laptop.get(STATUS, {"language": language}, headers=FETCH).json()
     assert word in told["detail"]
 
