@@ -523,12 +523,20 @@ def test_dialogs_have_no_faults(reader, policy, scheme, width):
     alice.wait(485)
     is_asked(tab)
     picture(tab, f"warning-{scheme}-{width}")
-    assert not Axe().run(tab).response["violations"]
+    assert faults(alice, tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     alice.wait(150)
     expect(dialog(tab)).to_have_accessible_name(FAREWELL)
     picture(tab, f"farewell-{scheme}-{width}")
-    assert not Axe().run(tab).response["violations"]
+    assert faults(alice, tab) == []
+
+
+def faults(reader: Reader, tab: Page) -> list[str]:
+    """Return what axe finds. It needs a clock that goes."""
+    reader.context.clock.resume()
+    found = [violation["id"] for violation in Axe().run(tab).response["violations"]]
+    reader.context.clock.pause_at(tab.evaluate("Date.now()") + 100)
+    return found
 
 
 def picture(tab: Page, name: str) -> None:
