@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
-from tests.browser import chromium
+from tests.browser import chromium, site
 
 pytestmark = pytest.mark.site(__name__)
 
@@ -50,8 +50,12 @@ def letter(request: HttpRequest) -> HttpResponse:
     return HttpResponse(Template(page).render(RequestContext(request)))
 
 
+def refused(request: HttpRequest, reason: str) -> HttpResponse:
+    return HttpResponse("Forbidden", status=403)
+
+
 def sign_in_page(request: HttpRequest) -> HttpResponse:
-    return LoginView.as_view(template_name="admin/login.html")(request)
+    return LoginView.as_view(template_name="form.html")(request)
 
 
 def enter(request: HttpRequest, name: str) -> HttpResponse:
@@ -75,6 +79,9 @@ def address(transactional_db: None, settings: Any, own_site: None) -> Iterator[s
     """The address of a site that serves these URLs under a strict policy, from this process."""
     settings.ROOT_URLCONF = __name__
     settings.MIDDLEWARE = ["tests.browser.site.StrictPolicy", *settings.MIDDLEWARE]
+    settings.CSRF_FAILURE_VIEW = f"{__name__}.refused"  # Django's page has a style inline
+    (engine,) = settings.TEMPLATES
+    settings.TEMPLATES = [{**engine, "DIRS": [site.TEMPLATES]}]
     LETTERS.clear()
     with chromium.served() as address:
         yield address
@@ -535,7 +542,7 @@ def faults(reader: Reader, tab: Page) -> list[str]:
     """Return what axe finds. It needs a clock that goes."""
     reader.context.clock.resume()
     found = [violation["id"] for violation in Axe().run(tab).response["violations"]]
-    reader.context.clock.pause_at(tab.evaluate("Date.now()") + 100)
+    reader.context.clock.pause_at(tab.evaluate("Date.now()") / 1000 + 1)
     return found
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -22,6 +23,7 @@ from tests.people import (
     only_row,
     post_sign_in,
     row_of,
+    same,
     sign_in,
 )
 from tests.policies import LOCK
@@ -146,10 +148,16 @@ def test_who_presses_stay_signed_in_stays(signed_in, policy, clock, rules):
 
 
 @pytest.mark.parametrize("csrf_in_session", [False, True])
-def test_no_other_site_can_keep_a_session(alice, policy, clock, settings, csrf_in_session):
+@pytest.mark.parametrize("has_middleware", [False, True])
+def test_no_other_site_can_keep_a_session(
+    alice, policy, clock, settings, csrf_in_session, has_middleware
+):
     settings.CSRF_USE_SESSIONS = csrf_in_session
     policy(idle=600)
     laptop = sign_in(alice)
+    if not has_middleware:
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Csrf" not in name]
+        laptop = same(laptop)
     clock.move(seconds=500)
     assert laptop.post(STATUS).status_code == 403
     assert laptop.post(STATUS, {"csrfmiddlewaretoken": "x" * 64}).status_code == 403
@@ -248,6 +256,28 @@ def test_who_has_signed_in_again_is_signed_in(signed_in, bob):
     post_sign_in(browser, "bob")
     told = ask(browser)
     assert (told["state"], told["user"]) == ("active", str(bob.pk))
+
+
+class Remembered:
+    """The middleware of a site that signs somebody in again whose session has ended."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if not request.user.is_authenticated:
+            login(request, User.objects.get(), "django.contrib.auth.backends.ModelBackend")
+        return self.get_response(request)
+
+
+def test_who_is_signed_in_again_by_the_site_gets_that_session(laptop, settings):
+    UserSession.objects.revoke()
+    key = key_of(laptop)
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Remembered"]
+    laptop = same(laptop)
+    assert ask(laptop)["state"] == "active"
+    assert ask(laptop)["sign_out"] == f"/account/sessions/{row_of(laptop).pk}/end/"
+    assert key_of(laptop) != key
 
 
 def test_locked_page_is_told_where_to_unlock_it(signed_in, policy, clock):
