@@ -54,10 +54,6 @@ def refused(request: HttpRequest, reason: str) -> HttpResponse:
     return HttpResponse("Forbidden", status=403)
 
 
-def sign_in_page(request: HttpRequest) -> HttpResponse:
-    return LoginView.as_view(template_name="form.html")(request)
-
-
 def enter(request: HttpRequest, name: str) -> HttpResponse:
     """Sign somebody in, in a tab that nobody looks at."""
     get_token(request)
@@ -68,7 +64,7 @@ def enter(request: HttpRequest, name: str) -> HttpResponse:
 urlpatterns = [
     path("letter/", letter),
     path("enter/<name>/", enter),
-    path("login/", sign_in_page, name="login"),
+    path("login/", LoginView.as_view(template_name="form.html"), name="login"),
     path("favicon.ico", lambda request: HttpResponse(status=204)),
     path("account/sessions/", include("django_sessionkit.urls")),
 ]
