@@ -291,7 +291,7 @@ def _tell_of_end(
     """Tell why the session of this row has ended, along with the answer, if there is one."""
     reason = row.end_reason or str(EndReason.LOST)
     # A script that learns the reason from the header needs no more.
-    farewell = cache(partial(_farewell_of, request, row))
+    farewell = cache(partial(farewell_of, request, row))
     refused = response is None or _refuses(request, response)
     if stays := _may_have_new_cookie(row):
         cookies.spare(request)
@@ -323,7 +323,7 @@ def _may_have_new_cookie(row: UserSession) -> bool:
     return timezone.now() - row.ended_at < JUST_NOW
 
 
-def _farewell_of(request: HttpRequest, row: UserSession) -> str:
+def farewell_of(request: HttpRequest, row: UserSession) -> str:
     """
     Return what the visitor reads whose session had this row: with the device on which its user has
     ended it, if that is known. Other people's devices, such as those of staff, are not named.

@@ -75,9 +75,8 @@ def _status(request: HttpRequest) -> dict[str, Any]:
     interruption = getattr(session, "interruption", None)
     if isinstance(interruption, Locked):
         return _locked(interruption)
-    if reason := _reason_of_end(_missing(session)):
-        # The text is that of the next page: see answers.py.
-        return _gone("ended", reason, str(answers.FAREWELLS[reason]))
+    if row := _row_of_ended(_missing(session)):
+        return _gone("ended", row.end_reason, answers.farewell_of(request, row))
     return _gone("anonymous")
 
 
@@ -124,14 +123,14 @@ def _gone(state: str, reason: str = "", detail: str = "") -> dict[str, Any]:
     return {"state": state, "reason": reason, "detail": detail, "url": sign_in_url()}
 
 
-def _reason_of_end(missing: Missing | None) -> str | None:
+def _row_of_ended(missing: Missing | None) -> UserSession | None:
     """
-    Return why a session has ended, as far as its row says. Unlike the next page, this marks
-    nothing: whether the store has lost the session is not for a request in the background to say.
+    Return the row of a session that has ended, as far as the row says. Unlike the next page, this
+    marks nothing: whether the store has lost the session is not for a request in the background to
+    say.
     """
-    if missing is None:
-        return None
-    row = UserSession.objects.primary().filter(digest=missing.digest).first()
+    row = missing and UserSession.objects.primary().filter(digest=missing.digest).first()
     if row is None or (row.ended_at is None and row.expires_at > timezone.now()):
         return None
-    return row.end_reason or row.expiry_reason.value
+    row.end_reason = row.end_reason or row.expiry_reason.value
+    return row

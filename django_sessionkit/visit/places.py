@@ -61,19 +61,6 @@ def _in_language(names: Mapping[str, str], language: str) -> str:
     return next((known[name] for name in (language, *varieties, "en") if name in known), "")
 
 
-def country_of(address: str | None) -> str:
-    """Return the code of the country where an address is, or "", as place_of() does."""
-    path = getattr(settings, "GEOIP_PATH", None)
-    if not path or not address or (database := _open(str(path))) is None:
-        return ""
-    from geoip2.errors import AddressNotFoundError
-
-    try:
-        return database.country_code(address) or ""
-    except AddressNotFoundError:
-        return ""
-
-
 @lru_cache(maxsize=1)
 def _open(path: str) -> "Reader | None":
     """Return the database that Django's GeoIP2 would open, or None if it is not there."""

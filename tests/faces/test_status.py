@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -14,7 +15,17 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import SCRIPT, Browser, given, sets_no_cookie, view
 from tests.calls import BACKGROUND, CALL, acall, call
-from tests.people import is_still_in, is_told, key_of, only_row, post_sign_in, row_of, sign_in
+from tests.people import (
+    CHROME,
+    is_still_in,
+    is_told,
+    key_of,
+    only_row,
+    post_sign_in,
+    row_of,
+    same,
+    sign_in,
+)
 from tests.policies import LOCK
 from tests.urls import urlpatterns as site
 
@@ -137,10 +148,16 @@ def test_who_presses_stay_signed_in_stays(signed_in, policy, clock, rules):
 
 
 @pytest.mark.parametrize("csrf_in_session", [False, True])
-def test_no_other_site_can_keep_a_session(alice, policy, clock, settings, csrf_in_session):
+@pytest.mark.parametrize("has_middleware", [False, True])
+def test_no_other_site_can_keep_a_session(
+    alice, policy, clock, settings, csrf_in_session, has_middleware
+):
     settings.CSRF_USE_SESSIONS = csrf_in_session
     policy(idle=600)
     laptop = sign_in(alice)
+    if not has_middleware:
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Csrf" not in name]
+        laptop = same(laptop)
     clock.move(seconds=500)
     assert laptop.post(STATUS).status_code == 403
     assert laptop.post(STATUS, {"csrfmiddlewaretoken": "x" * 64}).status_code == 403
@@ -166,7 +183,7 @@ def revoke_by_staff() -> None:
 @pytest.mark.parametrize(
     ("end", "reason", "words"),
     [
-        (revoke, "revoked", "this session was ended from another device"),
+        (revoke, "revoked", "You were signed out from another device."),
         (revoke_by_staff, "revoked_by_staff", "by the staff"),
         (None, "idle", "because you were inactive for a while"),
     ],
@@ -190,6 +207,14 @@ def test_every_tab_is_told_that_it_has_ended_and_the_next_page_still_says_so(
         assert not response.cookies.get("messages")
     assert is_told(browser, words.encode())
     assert ask(browser)["state"] == "anonymous"
+
+
+def test_page_is_told_on_which_device_somebody_has_ended_its_session(alice):
+    laptop, phone = sign_in(alice), sign_in(alice, CHROME)
+    ended_from = UserSession.objects.filter(pk=row_of(laptop).pk)
+    ended_from.revoke()
+    ended_from.update(ended_from=row_of(phone).pk)
+    assert f"({row_of(phone).name}, just now)" in ask(laptop)["detail"]
 
 
 def test_asking_marks_no_row(signed_in, policy, clock):
@@ -231,6 +256,28 @@ def test_who_has_signed_in_again_is_signed_in(signed_in, bob):
     post_sign_in(browser, "bob")
     told = ask(browser)
     assert (told["state"], told["user"]) == ("active", str(bob.pk))
+
+
+class Remembered:
+    """The middleware of a site that signs somebody in again whose session has ended."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if not request.user.is_authenticated:
+            login(request, User.objects.get(), "django.contrib.auth.backends.ModelBackend")
+        return self.get_response(request)
+
+
+def test_who_is_signed_in_again_by_the_site_gets_that_session(laptop, settings):
+    UserSession.objects.revoke()
+    key = key_of(laptop)
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Remembered"]
+    laptop = same(laptop)
+    assert ask(laptop)["state"] == "active"
+    assert ask(laptop)["sign_out"] == f"/account/sessions/{row_of(laptop).pk}/end/"
+    assert key_of(laptop) != key
 
 
 def test_locked_page_is_told_where_to_unlock_it(signed_in, policy, clock):
@@ -328,7 +375,7 @@ def test_of_an_end_it_reads_one_row_more(signed_in):
     [("de", "abgemeldet"), ("en", "signed out"), ("xx", "signed out"), ("", "signed out")],
 )
 def test_reason_is_in_the_language_of_the_page_that_asks(laptop, language, word):
-    UserSession.objects.revoke()
+    revoke_by_staff()
     told = laptop.get(STATUS, {"language": language}, headers=FETCH).json()
     assert word in told["detail"]
 

@@ -24,6 +24,7 @@ from django.core.cache import InvalidCacheBackendError
 from django.core.management import call_command
 from django.db import connection
 from django.http import HttpRequest
+from django.template import RequestContext, Template
 from django.template.loader import render_to_string
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -54,7 +55,7 @@ from tests.documents import (
     run_block,
     section,
 )
-from tests.people import FIREFOX, IPHONE, sign_in
+from tests.people import FIREFOX, IPHONE, key_of, row_of, sign_in
 from tests.projects import run_python
 from tests.servers import PROJECT
 from tests.settings import CELERY_BEAT_SCHEDULE
@@ -493,6 +494,24 @@ def test_element_of_the_docs_says_which_language_it_is_in():
     with override_settings(TEMPLATES=templates_with(found)), translation.override("cy"):
         shown = render_to_string("ours.html")
     assert shown.strip() == '<div class="sessionkit" lang="en" dir="ltr">…</div>'
+
+
+@pytest.mark.django_db
+def test_template_tags_of_the_docs_say_what_they_are_said_to(alice: User):
+    tags, *scripts = (block.text for block in reversed(BLOCKS) if block.language == "django")
+    laptop = sign_in(alice)
+    request = RequestFactory().get("/")
+    with travel(timedelta(hours=1)):
+        phone = sign_in(alice, IPHONE)
+        UserSession.objects.filter(pk=row_of(phone).pk).update(novelty="device")
+        request.session = store.SessionStore(key_of(laptop))
+        said = Template(tags).render(RequestContext(request))
+        for script in scripts:
+            assert "<script" in Template(script).render(RequestContext(request))
+    assert f"<p>{row_of(laptop).name}, signed in since" in said
+    assert "<p>Signed in on 2 devices.</p>" in said
+    assert f"<p>New sign-in since your last visit: {row_of(phone).name}, " in said
+    assert len(scripts) == 2
 
 
 @pytest.mark.django_db

@@ -271,7 +271,7 @@
     }
     const { rest } = next();
     for (const each of dialog.querySelectorAll("[data-left]")) {
-      const text = rest < 60 ? each.dataset.soon : inMinutes(Math.ceil(rest / 60));
+      const text = rest < 60 ? each.dataset.soon : inMinutes(Math.round(rest / 60));
       if (each.textContent !== text) {
         each.textContent = text; // screen readers say it
       }
