@@ -208,7 +208,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         if session.place:
             facts.append((_("Place"), _("near %(place)s (estimated)") % {"place": session.place}))
         if session.ip:
-            facts.append((_("Internet address (IP)"), session.ip))
+            facts.append((_("Internet address (IP)"), session.address))
     return facts
 
 

@@ -241,9 +241,8 @@ def touch(
     if client:
         known["last_seen_at"] = as_datetime(at)
         if client.address:
-            known["ip"] = client.recorded_address
-            if client.recorded_address:
-                known["networks"] = _with(network_of(client.recorded_address))
+            known["ip"] = at_all = client.recorded_address
+            known["networks"] = _with(network_of(at_all)) if at_all else ""
         if client.user_agent:
             known["client_hints"] = _hints_of(client)  # first: MySQL goes by what a row has by now
             known["user_agent"] = client.user_agent
