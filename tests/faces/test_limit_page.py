@@ -277,19 +277,19 @@ def test_the_page_speaks_german(phone: Client, tablet: Client):
 def test_list_says_how_many_devices_there_may_be(
     alice: User, laptop: Client, policy: Callable[..., None]
 ):
-    assert "1 of 2 devices." in words(laptop.get(LIST))
+    assert "1 of 2 in use." in words(laptop.get(LIST))
     phone = sign_in(alice, IPHONE)
-    assert "Waits for room" not in words(phone.get(LIST))
+    assert "Waits until another device is signed out" not in words(phone.get(LIST))
     tablet = sign_in(alice, CHROME)
     page = phone.get(LIST)
-    assert "2 of 2 devices." in words(page)
+    assert "2 of 2 in use." in words(page)
     assert len(page.context["object_list"]) == 3
-    assert "Chrome on Windows Waits for room" in words(page)
-    assert words(page).count("Waits for room") == 1
+    assert "Chrome on Windows Waits until another device is signed out" in words(page)
+    assert words(page).count("Waits until another device is signed out") == 1
     choose(tablet, tablet.get(LIMIT), handle(laptop))
-    assert "Waits for room" not in words(phone.get(LIST))
+    assert "Waits until another device is signed out" not in words(phone.get(LIST))
     sign_in(alice, FIREFOX)  # waits
     policy(limit=1)
-    assert "2 of 1 device." in words(phone.get(LIST))
+    assert "2 of 1 in use." in words(phone.get(LIST))
     policy()
     assert " of " not in words(phone.get(LIST)).partition("Firefox")[0]

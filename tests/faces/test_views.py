@@ -102,7 +102,7 @@ def test_device_of_which_nothing_is_known_is_listed_too(alice: User):
     sign_in(alice, user_agent="", address="")
     page = sign_in(alice).get(LIST)
     assert "Unknown device" in words(page)
-    assert words(page).count("Where ") == 1  # of the other device
+    assert words(page).count("Internet address (IP)") == 1  # of the other device
 
 
 def test_only_what_is_alive_is_listed(alice: User, bob: User):

@@ -130,7 +130,7 @@ def ends_a_session(laptop, phone):
     page = laptop.get("/account/sessions/")
     assert "Safari on iOS" in page.text
     assert "Firefox on Linux" in page.text
-    laptop.submit(laptop.follow(page, "Safari on iOS"))
+    laptop.submit(laptop.follow(page, "Sign out: Safari on iOS"))
     assert "ended from another device" in phone.get("/account/").text
 
 

@@ -74,7 +74,7 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
         assert "127.0.0.1" in text
 
     # The laptop ends the phone.
-    asks = laptop.follow(laptop.get("/account/sessions/"), "Safari on iOS")
+    asks = laptop.follow(laptop.get("/account/sessions/"), "Sign out: Safari on iOS")
     assert "Safari on iOS" in asks.text
     page = laptop.submit(asks)
     assert page.url.path == "/account/sessions/"
