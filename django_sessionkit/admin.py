@@ -189,7 +189,7 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("address"))
     def address(self, session: UserSession) -> str:
-        address = session.ip or self.get_empty_value_display()
+        address = session.address or self.get_empty_value_display()
         if session.place:
             return f"{address}, {gettext('roughly %(place)s') % {'place': session.place}}"
         return address

@@ -157,14 +157,7 @@ LOCKS: dict[Lock, tuple[str, "_StrPromise"]] = {
     ),
 }
 # Names of views that answer while a session is locked.
-OPEN_VIEWS = {
-    "reauthenticate",
-    "session_limit",
-    "session_report",
-    "logout",
-    "jsi18n",
-    "javascript-catalog",
-}
+OPEN_VIEWS = {"reauthenticate", "session_limit", "logout", "jsi18n", "javascript-catalog"}
 
 
 class Notice(NamedTuple):

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -43,3 +44,33 @@ class PasswordForm(forms.Form):
             )
         self.user = found  # with its new hash, if authenticate() has upgraded that
         return password
+
+
+# Of the characters that cannot be seen, those that Persian and some emoji are written with.
+JOINERS = "\u200c\u200d"
+
+
+class LabelForm(forms.Form):
+    """Asks for the name of a device. Without one, the device is called by its browser."""
+
+    label = forms.CharField(
+        label=_("Name"),
+        max_length=64,
+        required=False,
+        widget=forms.TextInput({"autocomplete": "off", "autofocus": True}),
+    )
+
+    def __init__(self, data: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        if data is not None and "label" in data:
+            data = {"label": _readable(str(data["label"]))}
+        super().__init__(data, **kwargs)
+
+
+def _readable(text: str) -> str:
+    """
+    Return a name on one line, without control characters, which databases refuse, and without those
+    that turn the direction of the text around it.
+    """
+    kept = (char for char in " ".join(text.split()) if char.isprintable() or char in JOINERS)
+    text = "".join(kept)
+    return text if text.strip(f" {JOINERS}") else ""

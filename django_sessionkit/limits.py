@@ -13,7 +13,13 @@ from django.db import connections, models, transaction
 from django.utils import timezone
 
 from django_sessionkit.exceptions import TooManySessions
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet, get_session_store
+from django_sessionkit.models import (
+    EndReason,
+    UserSession,
+    UserSessionQuerySet,
+    get_session_store,
+    uuid7,
+)
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sign_in_refused
 
@@ -21,12 +27,17 @@ security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 
 def make_room(
-    rows: UserSessionQuerySet, user_id: Any, policy: Policy, handle: uuid.UUID, is_new: bool = True
-) -> bool:
+    rows: UserSessionQuerySet,
+    user_id: Any,
+    policy: Policy,
+    handle: uuid.UUID | None = None,
+    is_new: bool = True,
+) -> uuid.UUID | None:
     """
-    End the sessions that are too many for one more to be within the limit: that with this handle,
-    whose row need not be there yet. Return False where the user is to choose them: the session does
-    not count until they have gone. It is not new where it has only got another policy.
+    End the sessions that are too many for one more to be within the limit, and return the handle of
+    that one. Without a handle, it gets one here: of two sign-ins at the same time, the second one
+    is the newer one. Return None where the user is to choose them: the session does not count until
+    they have gone. It is not new where it has only got another policy.
 
     Call it in a transaction that also writes the row of the new session: of two sign-ins at the
     same time, the second one counts the first. Raises TooManySessions where the policy is to
@@ -34,9 +45,10 @@ def make_room(
     """
     limit = cast("int", policy.limit)
     others = [row for row in _counted(rows, user_id) if row.pk != handle]
+    handle = handle or uuid7()
     surplus = len(others) - limit + 1
     if surplus <= 0:
-        return True
+        return handle
     if is_new:
         security_logger.warning("A user with %d sessions, the limit, signed in once more", limit)
     else:
@@ -47,12 +59,12 @@ def make_room(
             sign_in_refused.send_robust(UserSession, user=user, limit=limit)
         raise TooManySessions(limit)
     if policy.on_limit == "ask":
-        return False
+        return None
     if policy.on_limit == "end_idlest":
         others.sort(key=lambda row: (row.last_seen_at, row.pk))
     victims = [row.pk for row in others[:surplus]]
     rows.filter(pk__in=victims).revoke(EndReason.LIMIT, ended_from=handle)
-    return True
+    return handle
 
 
 def admit(handle: uuid.UUID, limit: int) -> bool:

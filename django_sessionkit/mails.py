@@ -61,8 +61,7 @@ def deliver(kind: str, handle: uuid.UUID) -> bool:
     if not address or any(answer is True for _receiver, answer in answers):
         return True
     # The time zone of a user is not known: a request may have set that of a thief, or of staff.
-    zone = timezone.get_default_timezone()
-    with translation.override(_language_of(kind, row, rows)), timezone.override(zone):
+    with translation.override(_language_of(kind, row, rows)), timezone.override(None):
         mail = _mail(kind, row, rows, address)
     try:
         mail.send()
@@ -117,7 +116,7 @@ def _mail(
 ) -> EmailMultiAlternatives:
     site = urlsplit(conf.SESSIONKIT_SITE_URL).netloc
     story = STORIES[kind](row, rows, site)
-    facts = [(_("Account"), row.user.get_username()), *_facts(story)]
+    facts = [(_("Account"), str(row.user.get_username())), *_facts(story)]
     context = {
         "kind": kind,
         "site": site,
@@ -209,7 +208,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         if session.place:
             facts.append((_("Place"), _("near %(place)s (estimated)") % {"place": session.place}))
         if session.ip:
-            facts.append((_("Internet address (IP)"), session.ip))
+            facts.append((_("Internet address (IP)"), session.address))
     return facts
 
 

@@ -102,7 +102,7 @@ def _forget_addresses(part: UserSessionQuerySet) -> None:
     if conf.SESSIONKIT_ADDRESS_RETENTION is None:
         return
     until = timezone.now() - timedelta(seconds=conf.SESSIONKIT_ADDRESS_RETENTION)
-    inactive = part.filter(last_seen_at__lt=until, ip__isnull=False)
+    inactive = part.filter(last_seen_at__lt=until).exclude(ip=None, networks="")
     # Named, for an UPDATE on MySQL waits for every row that it looks at.
     if handles := list(inactive.values_list("pk", flat=True)):
         inactive.filter(pk__in=handles).update(ip=None, networks="")

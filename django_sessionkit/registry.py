@@ -75,13 +75,14 @@ def enter(
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     started = as_datetime(at)
     rows = UserSession.objects.primary()
-    limited, pk = counts and policy.limit is not None, models.uuid7()
+    limited, pk = counts and policy.limit is not None, None
     with transaction.atomic(rows.db) if limited else nullcontext():
         if limited:
             others = rows.exclude(pk=instead_of) if instead_of else rows
-            counts = make_room(others, user_id, policy, pk)
+            pk = make_room(others, user_id, policy)
+            counts = pk is not None
         row = UserSession(
-            id=pk,
+            id=pk or models.uuid7(),
             user_id=user_id,
             digest=digest,
             started_at=started,
@@ -142,7 +143,7 @@ def enter_late(handle: str, user: str, policy: Policy) -> bool:
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     rows = UserSession.objects.primary()
     with transaction.atomic(rows.db):
-        counts = policy.limit is None or make_room(rows, user_id, policy, uuid.UUID(handle))
+        counts = policy.limit is None or bool(make_room(rows, user_id, policy, uuid.UUID(handle)))
         rows.filter(pk=handle, ended_at=None).update(counts=counts, waits=not counts)
     return counts
 
@@ -184,7 +185,7 @@ def stay_within(handle: str, policy: Policy) -> bool:
     if row is None:
         return True
     with transaction.atomic(rows.db):
-        return make_room(rows, row.user_id, policy, row.pk, is_new=False)
+        return bool(make_room(rows, row.user_id, policy, row.pk, is_new=False))
 
 
 def take_back(handle: str) -> None:
@@ -240,9 +241,8 @@ def touch(
     if client:
         known["last_seen_at"] = as_datetime(at)
         if client.address:
-            known["ip"] = client.recorded_address
-            if client.recorded_address:
-                known["networks"] = _with(network_of(client.recorded_address))
+            known["ip"] = at_all = client.recorded_address
+            known["networks"] = _with(network_of(at_all)) if at_all else ""
         if client.user_agent:
             known["client_hints"] = _hints_of(client)  # first: MySQL goes by what a row has by now
             known["user_agent"] = client.user_agent

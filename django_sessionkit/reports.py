@@ -63,11 +63,14 @@ class ReportView(TemplateView):
 
 
 def end_as_reported(row: UserSession) -> None:
-    """End the sessions of the browser of this row, which their user does not recognise."""
+    """
+    End the sessions of the browser of this row, which their user does not recognise. What the same
+    browser did later is reported too, or it would still count as one that the user knows.
+    """
     rows = UserSession.objects.primary()
     same = Q(pk=row.pk)
     if row.browser:
-        same |= Q(browser=row.browser, ended_at=None)
+        same |= Q(browser=row.browser) & (Q(ended_at=None) | Q(pk__gt=row.pk))
     handles = list(rows.filter(same, user=row.user_id).values_list("pk", flat=True))
     sessions = rows.filter(pk__in=handles)
     # All or nothing, or the link would not work again after a failure in between.

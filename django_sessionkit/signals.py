@@ -12,13 +12,6 @@ class Notice(StrEnum):
     OLD_KEY = "old_key"
 
 
-# Sent when a user has signed in, after the commit of the row.
-#
-#   sender   UserSession
-#   handle   uuid.UUID
-#   novelty  str, one of Novelty, or "" if nothing was new
-session_started = Signal()
-
 # Sent when sessions have ended, for any reason: once per batch, after the rows were marked and the
 # sessions were removed from the store. Receivers can close web sockets and revoke push
 # subscriptions.

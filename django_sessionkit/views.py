@@ -1,6 +1,6 @@
 """
-The user's pages: the list of devices that are signed in to their account, with the ways to sign
-them out.
+The user's pages: the list of devices that are signed in to their account, with the ways to name
+them and to sign them out.
 """
 
 import uuid
@@ -13,21 +13,37 @@ from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import redirect
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
-from django.views.generic import DetailView, ListView
+from django.views.decorators.vary import vary_on_headers
+from django.views.generic import DetailView, FormView, ListView
+from django.views.generic.detail import SingleObjectMixin
 
 from django_sessionkit import answers
 from django_sessionkit.accounts import acting_user, policy_of
 from django_sessionkit.conf import conf
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.forms import LabelForm
+from django_sessionkit.grouping import SignedInDevice, of_device
+from django_sessionkit.history import how_it_ended, with_enders
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import UserSession, UserSessionQuerySet
-from django_sessionkit.paging import Page, page_of, query_of, with_activity
+from django_sessionkit.paging import (
+    Page,
+    asked_device,
+    devices_of,
+    ended_of,
+    inactive,
+    kept_in,
+    page_of,
+    query_of,
+    with_activity,
+)
 from django_sessionkit.visit.redirects import (
     sign_in_url,
 )
@@ -44,6 +60,7 @@ def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
     for session in sessions:
         if session.support:
             session.ip, session.user_agent, session.client_hints = None, "", ""
+            session.backend = session.novelty = session.label = ""
     return sessions
 
 
@@ -138,14 +155,208 @@ class OwnSessionPageMixin(OwnSessionsMixin):
         return super().get_context_data(**page, **kwargs)
 
 
-class SessionListView(OwnSessionPageMixin, ListView):  # type: ignore[misc, type-arg]
-    """The devices that are signed in to the user's account."""
+def wants_fragment(request: HttpRequest) -> bool:
+    """
+    Tell whether a script asks for what is inside a page, to put it into another: by HTMX, or by
+    fetch() with the header X-Requested-With. A link that HTMX has boosted, and its way back in the
+    history, take the page.
+    """
+    headers = request.headers
+    if headers.get("HX-Request") == "true":
+        return "true" not in (headers.get("HX-Boosted"), headers.get("HX-History-Restore-Request"))
+    return bool(headers.get("X-Requested-With") == "fetch")
 
-    template_name = "django_sessionkit/session_list.html"
+
+FRAGMENT_HEADERS = ("HX-Request", "HX-Boosted", "HX-History-Restore-Request", "X-Requested-With")
+
+
+@method_decorator(vary_on_headers(*FRAGMENT_HEADERS), name="dispatch")
+class SessionListView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
+    """
+    The devices that are signed in to the user's account, and the sessions that have ended lately.
+    With ``?inactive=1``, the devices that were not used for long; with ``?device=``, the sign-ins
+    of one device.
+    """
+
+    page: Page
+    device: UserSession | None = None
+
+    def get_template_names(self) -> list[str]:
+        name = "_session_list" if wants_fragment(self.request) else "session_list"
+        return [f"django_sessionkit/{name}.html"]
+
+    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
+        asked, sessions = self.request.GET, self.own_sessions()
+        if pk := asked_device(asked):
+            self.device = get_object_or_404(sessions, pk=pk)
+            self.page = page_of(of_device(sessions, self.device), self.handle, asked)
+            for_its_user([self.device])
+        else:
+            self.page = devices_of(sessions, asked)
+        return for_its_user(self.page.sessions)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        limit = policy_of(self.user, self.request).limit
-        return super().get_context_data(limit=limit, counted=self.page.counted, **kwargs)
+        policy = policy_of(self.user, self.request)
+        return super().get_context_data(
+            devices=self.page.devices or [SignedInDevice([each], 1) for each in self.page.sessions],
+            device=self.device,
+            is_inactive="inactive" in kept_in(self.request.GET),
+            session_page=self.page,
+            other_count=self.page.other_count,
+            inactive_count=self.page.inactive_count,
+            limit=policy.limit,
+            on_limit=policy.on_limit,
+            counted=self.page.counted,
+            has_several=any(each.count > 1 for each in self.page.devices),
+            has_no_room=policy.limit is not None and self.page.counted >= policy.limit - 1,
+            ended_page=self.ended_page(),
+            **kwargs,
+        )
+
+    def ended_page(self) -> Page | None:
+        """Return the sessions that have ended, or None where they are not shown."""
+        if self.page.here:
+            return None
+        page = ended_of(with_enders(self.own_sessions()), self.request.GET)
+        for session in for_its_user(page.sessions):
+            session.how_it_ended = how_it_ended(session)  # type: ignore[attr-defined]
+        return page
+
+
+class SessionRenameView(
+    OwnSessionsMixin,
+    SingleObjectMixin,  # type: ignore[type-arg]
+    FormView,  # type: ignore[type-arg]
+):
+    """Name the device of a session. All of its sessions, ended ones included, get the name."""
+
+    template_name = "django_sessionkit/session_rename.html"
+    form_class = LabelForm
+    http_method_names = ("get", "post", "head", "options")  # a FormView takes PUT for POST
+    object: UserSession
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            self.object = self.get_object()
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_queryset(self) -> UserSessionQuerySet:
+        return self.own_sessions().filter(support=False)
+
+    def get_initial(self) -> dict[str, Any]:
+        return {"label": self.object.label}
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(page_query=query_of(self.request.GET), **kwargs)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        self.object.label = form.cleaned_data["label"]
+        of_device(self.get_queryset(), self.object).update(label=self.object.label)
+        text = gettext("This device is called %(device)s now.") % {"device": self.object.name}
+        messages.success(self.request, text, fail_silently=True)
+        return self.to_list()
+
+
+class SessionEndDeviceView(
+    OwnSessionsMixin,
+    RecentAuthenticationMixin,
+    DetailView,  # type: ignore[type-arg]
+):
+    """
+    End all sessions of a device but the current one: GET asks, POST ends them. This takes a recent
+    proof of identity.
+    """
+
+    template_name = "django_sessionkit/session_confirm_end_device.html"
+    object: UserSession
+
+    def get_queryset(self) -> UserSessionQuerySet:
+        return self.own_sessions()
+
+    def is_here(self) -> bool:
+        """Tell whether it is the device in use."""
+        current = self.own_sessions().filter(pk__in=[self.handle])
+        return of_device(current, self.object).exists()
+
+    def sessions(self) -> UserSessionQuerySet:
+        sessions = of_device(self.own_sessions(), self.object)
+        return sessions.filter(ended_at=None).other_than(self.request)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        count = page_of(self.sessions(), self.handle, {}).other_count
+        is_here = self.is_here()
+        for_its_user([self.object])
+        if is_here and count:
+            heading = gettext("Sign out the other sign-ins of this device?")
+        elif is_here:
+            heading = gettext("This device has no other sign-in")
+        elif not count:
+            heading = gettext("%(device)s was signed out already")
+        else:
+            heading = gettext("Sign out %(device)s?")
+        return super().get_context_data(
+            heading=heading % {"device": self.object.name},
+            count=count,
+            is_here=is_here,
+            page_query=query_of(self.request.GET),
+            **kwargs,
+        )
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        self.object = self.get_object()
+        is_here = self.is_here()
+        ended = self.end(self.sessions())
+        for_its_user([self.object])
+        names = {"device": self.object.name}
+        if ended:
+            text = gettext("%(device)s was signed out.") % names
+            if is_here:
+                text = gettext("The other sign-ins of this device were signed out.")
+            messages.success(request, text, fail_silently=True)
+        elif ended == 0:
+            text = gettext("%(device)s was signed out already.") % names
+            if is_here:
+                text = gettext("This device has no other sign-in.")
+            messages.info(request, text, fail_silently=True)
+        return self.to_list()
+
+
+class SessionEndInactiveView(
+    OwnSessionsMixin,
+    RecentAuthenticationMixin,
+    ListView,  # type: ignore[type-arg]
+):
+    """
+    End the sessions of all devices that were not used for long: GET asks, POST ends them. This
+    takes a recent proof of identity.
+    """
+
+    template_name = "django_sessionkit/session_confirm_end_inactive.html"
+    page: Page
+
+    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
+        self.page = devices_of(self.own_sessions(), {"inactive": "1"})
+        return for_its_user(self.page.sessions)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        count = self.page.inactive_count
+        return super().get_context_data(
+            devices=self.page.devices,
+            count=count,
+            more=count - len(self.page.devices),
+            **kwargs,
+        )
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        rows = UserSession.objects.filter(pk__in=inactive(self.own_sessions()).values("pk"))
+        ended = self.end(rows)
+        if ended:
+            text = gettext("The devices that were not used for 90 days were signed out.")
+            messages.success(request, text, fail_silently=True)
+        elif ended == 0:
+            text = gettext("There was no such device any more.")
+            messages.info(request, text, fail_silently=True)
+        return redirect("django_sessionkit:session_list")
 
 
 class SessionEndView(

@@ -16,6 +16,7 @@ from django.utils.translation import get_language
 
 if TYPE_CHECKING:
     from geoip2.database import Reader
+    from geoip2.models import Country
 
 
 def place_of(address: str | None) -> str:
@@ -23,23 +24,33 @@ def place_of(address: str | None) -> str:
     Return roughly where an address is, in the active language or in English. Return "" if there is
     no database, or if it does not know.
     """
-    path = getattr(settings, "GEOIP_PATH", None)
-    if not path or not address or (database := _open(str(path))) is None:
-        return ""
-    from geoip2.errors import AddressNotFoundError
-
-    known: list[Mapping[str, str]]
-    try:
-        if "City" in database.metadata().database_type:
-            found = database.city(address)
-            known = [found.city.names, found.country.names]
-        else:
-            known = [database.country(address).country.names]
-    except AddressNotFoundError:
+    found = _found(address)
+    if found is None:
         return ""
     language = (get_language() or "en").lower()
-    names = [_in_language(each, language) for each in known]
+    known = [getattr(found, "city", None), found.country]
+    names = [_in_language(each.names, language) for each in known if each]
     return ", ".join(name for name in names if name)
+
+
+def country_of(address: str | None) -> str:
+    """Return the code of the country where an address is, or "", as place_of() does."""
+    found = _found(address)
+    return (found.country.iso_code or "") if found else ""
+
+
+def _found(address: str | None) -> "Country | None":
+    """Return what the database has of an address. Of a database of cities, that is a City."""
+    path = getattr(settings, "GEOIP_PATH", None)
+    if not path or not address or (database := _open(str(path))) is None:
+        return None
+    from geoip2.errors import AddressNotFoundError
+
+    is_of_cities = "City" in database.metadata().database_type
+    try:
+        return database.city(address) if is_of_cities else database.country(address)
+    except AddressNotFoundError:
+        return None
 
 
 def _in_language(names: Mapping[str, str], language: str) -> str:
@@ -48,19 +59,6 @@ def _in_language(names: Mapping[str, str], language: str) -> str:
     known = {name.lower(): names[name] for name in names}
     varieties = [name for name in known if name.partition("-")[0] == spoken]
     return next((known[name] for name in (language, *varieties, "en") if name in known), "")
-
-
-def country_of(address: str | None) -> str:
-    """Return the code of the country where an address is, or "", as place_of() does."""
-    path = getattr(settings, "GEOIP_PATH", None)
-    if not path or not address or (database := _open(str(path))) is None:
-        return ""
-    from geoip2.errors import AddressNotFoundError
-
-    try:
-        return database.country_code(address) or ""
-    except AddressNotFoundError:
-        return ""
 
 
 @lru_cache(maxsize=1)

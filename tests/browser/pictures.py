@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -90,8 +91,6 @@ def write_places(path: str) -> None:
 
 def take(browser: Browser, shop: str, folder: Path) -> None:
     """Take all pictures."""
-    from django_sessionkit.models import UserSession
-
     for back, user_agent, address, seen in [
         (timedelta(days=10), IPAD, HOME, timedelta(days=3)),
         (timedelta(days=6), IPHONE, OFFICE, timedelta(hours=2)),
@@ -120,14 +119,15 @@ def take(browser: Browser, shop: str, folder: Path) -> None:
 
             phone = open_device(PHONE, OFFICE, viewport={"width": 390, "height": 844})
             sign_in(phone, to=LIST)
-            phone.locator("[type=checkbox]").last.check()
-            shoot(phone, folder / "limit.png", whole=True)
+            phone.locator(f'label[for="session-{handle_of(IPAD)}"]').click()
+            phone.set_viewport_size({"width": 800, "height": 900})
+            shoot(phone, folder / "limit.png")
+            phone.set_viewport_size({"width": 390, "height": 844})
             phone.locator(".sessionkit-main").click()
             phone.goto(LIST)
             shoot(phone, folder / "list-telephone.png")
 
-            handle = UserSession.objects.get(user_agent=FIREFOX).pk
-            laptop.goto(f"{LIST}{handle}/end/")
+            laptop.goto(f"{LIST}{handle_of(FIREFOX)}/end/")
             shoot(laptop, folder / "confirmation.png")
             laptop.locator(".sessionkit-main").click()
             strange.goto("/account/")
@@ -193,8 +193,15 @@ def sign_in(page: Page, name: str = "alice", to: str = "/") -> None:
     page.wait_for_load_state()
 
 
-def shoot(page: Page, path: Path, whole: bool = False) -> None:
-    page.screenshot(path=path, full_page=whole, animations="disabled", caret="hide")
+def handle_of(user_agent: str) -> uuid.UUID:
+    """Return the handle of the only session on such a device."""
+    from django_sessionkit.models import UserSession
+
+    return UserSession.objects.get(user_agent=user_agent).pk
+
+
+def shoot(page: Page, path: Path) -> None:
+    page.screenshot(path=path, animations="disabled", caret="hide")
 
 
 if __name__ == "__main__":

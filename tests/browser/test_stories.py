@@ -100,7 +100,7 @@ def test_one_device_too_many(
     tablet = device("Mozilla/5.0 (iPad; CPU OS 18_7 like Mac OS X) AppleWebKit/605.1.15 Safari/604")
     expect(tablet).to_have_url(re.compile("/limit/"))
     assert UserSession.objects.active().filter(counts=True).count() == 2
-    tablet.get_by_label("Safari on iOS").first.check()
+    tablet.locator("label", has_text="Safari on iOS").click()
     main(tablet)
     expect(tablet.get_by_role("heading", level=1)).to_have_text("Hello alice")
     phone.reload()

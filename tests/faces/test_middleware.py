@@ -377,7 +377,7 @@ def test_a_session_that_was_ended_is_told_so_on_the_sign_in_page(signed_in):
     assert "no-store" in response.headers["Cache-Control"]
     assert deletes_the_cookie(response)
     page = browser.get(response.headers["Location"])
-    assert b"this session was ended from another device" in page.content
+    assert b"signed out from another device" in page.content
     # Once.
     assert b"ended" not in browser.get("/login/").content
     assert browser.get("/whoami/").content == b"AnonymousUser"
@@ -407,13 +407,13 @@ def test_what_a_view_has_done_for_a_stranger_stays_done(signed_in):
     response = browser.post("/write/", {"cart": "teapot"})
     assert response.content == b"written"
     assert browser.get("/read/").json() == {"cart": "teapot"}
-    assert b"ended from another device" in browser.get("/login/").content
+    assert b"signed out from another device" in browser.get("/login/").content
     browser = signed_in()
     UserSession.objects.revoke()
     response = browser.get("/secret_in_a_redirect/")
     assert response.headers["Location"] == "/reset/set-password/"
     assert deletes_the_cookie(response)
-    assert b"ended from another device" in browser.get("/login/").content
+    assert b"signed out from another device" in browser.get("/login/").content
 
 
 def test_who_is_known_by_other_means_is_known(signed_in):
@@ -456,7 +456,7 @@ def test_a_script_is_not_sent_to_the_sign_in_page(signed_in, headers):
     assert deletes_the_cookie(response)
     # It may be a script of a page, and the page is to be told as well.
     is_of_a_page = "sec-fetch-mode" in headers
-    assert (b"ended from another device" in browser.get("/login/").content) is is_of_a_page
+    assert (b"signed out from another device" in browser.get("/login/").content) is is_of_a_page
 
 
 def test_a_page_that_leaves_the_session_alone_does_not_notice(signed_in):
@@ -470,7 +470,7 @@ def test_there_is_a_word_for_every_reason(signed_in, reason):
     browser = signed_in()
     UserSession.objects.revoke(reason)
     response = browser.get("/private/", headers=SCRIPT)
-    assert response.json()["detail"].startswith(("You ", "Your session"))
+    assert response.json()["detail"].startswith(("You ", "Your sign-in"))
     assert response.headers["Session-Ended"] == reason
 
 
@@ -516,7 +516,7 @@ def test_a_view_that_knows_its_own_sign_in_page_has_its_way(signed_in):
     response = browser.get("/admin/")
     assert response.headers["Location"] == "/admin/login/?next=/admin/"
     assert deletes_the_cookie(response)
-    assert b"ended from another device" in browser.get("/login/").content
+    assert b"signed out from another device" in browser.get("/login/").content
 
 
 def test_the_sign_in_page_of_the_admin_does_not_send_elsewhere(signed_in):
@@ -642,7 +642,7 @@ def test_messages_that_are_kept_in_the_session_arrive(signed_in, settings, meanw
     else:
         UserSession.objects.revoke()
         assert browser.get("/read/").json() == {}
-    assert b"ended from another device" in browser.get("/login/").content
+    assert b"signed out from another device" in browser.get("/login/").content
 
 
 @pytest.mark.standard("ASVS-7.2.1", "ASVS-7.4.1", "NIST-SB-4", "WSTG-SESS-07")
@@ -685,7 +685,7 @@ def test_a_request_whose_session_is_ended_meanwhile_is_told_so(signed_in):
     response = browser.get("/end_here_and_save/")
     assert response.headers["Location"].startswith("/login/?next=")
     assert deletes_the_cookie(response)
-    assert b"ended from another device" in browser.get(response.headers["Location"]).content
+    assert b"signed out from another device" in browser.get(response.headers["Location"]).content
 
 
 def test_a_row_without_a_reason_has_a_word_too(signed_in):
@@ -702,7 +702,7 @@ def test_a_site_without_a_sign_in_page_says_so_itself(signed_in, settings):
     UserSession.objects.revoke()
     response = browser.get("/forbidden/")
     assert response.status_code == 401
-    assert b"ended from another device" in response.content
+    assert b"signed out from another device" in response.content
     assert "messages" not in response.cookies
     assert deletes_the_cookie(response)
 
@@ -723,7 +723,7 @@ def test_a_session_that_ends_on_a_site_that_saves_every_request_is_told_so(signe
     response = browser.get("/")
     assert response.content == b"home"
     assert deletes_the_cookie(response)
-    assert b"ended from another device" in browser.get("/login/").content
+    assert b"signed out from another device" in browser.get("/login/").content
     assert not store.payloads()
 
 
@@ -741,7 +741,7 @@ def test_a_request_that_another_tab_overtakes_leaves_the_new_cookie_alone(visito
 def test_a_form_that_another_tab_overtakes_is_not_sent_again_by_itself(visitor):
     response = visitor.post("/cycle_elsewhere/")
     assert response.status_code == 409
-    assert b"your session was not saved" in response.content
+    assert b"what you did here was not saved" in response.content
     assert sets_no_cookie(response)
     response = visitor.get("/read/")
     assert response.json() == {}

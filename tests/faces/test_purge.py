@@ -124,6 +124,12 @@ def history(user, number):
     return register(user, number, ended_at=long_ago, expires_at=long_ago)
 
 
+def ended_with_an_address(user, number):
+    """Write rows of sessions that ended yesterday and still have an address."""
+    at = timezone.now() - timedelta(days=1)
+    return register(user, number, last_seen_at=at, ended_at=at, expires_at=at, ip="192.0.2.1")
+
+
 @contextmanager
 def statements():
     """Collect the statements and how many rows each of them met, as far as the database says."""
@@ -279,6 +285,24 @@ def test_rows_that_nothing_happens_to_are_looked_at_and_not_written(parts, alice
 
 
 @pytest.mark.django_db(transaction=True)
+def test_addresses_are_taken_once_and_in_one_statement_for_each_part(parts, alice, settings):
+    settings.SESSIONKIT_ADDRESS_RETENTION = 3600
+    ended_with_an_address(alice, 20)
+    register(alice, 10, ip="192.0.2.1")
+    # Those that are deleted are not written before.
+    UserSession.objects.filter(pk__in=[row.pk for row in history(alice, 10)]).update(ip="::1")
+    with statements() as seen:
+        assert purge_rows() == 10
+    updates = [met for sql, met in seen if sql.startswith("UPDATE")]
+    assert sum(updates) == 20
+    assert len(updates) < 20
+    assert UserSession.objects.filter(ip="192.0.2.1").count() == 10
+    with statements() as seen:
+        assert purge_rows() == 0
+    assert not [met for sql, met in seen if sql.startswith("UPDATE")]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_every_part_is_a_transaction_of_its_own(parts, alice):
     """What is done stays done, and locks are held for a part and no longer."""
     stored_rows(23)
@@ -332,10 +356,12 @@ def test_progress_counts_the_parts_of_each_table(parts, alice):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.isolation
-def test_purge_waits_for_nobody_whose_session_is_alive(alice):
+def test_purge_waits_for_nobody_whose_session_is_alive(alice, settings):
     """And so holds nobody up meanwhile: a request may hold its session for as long as it runs."""
+    settings.SESSIONKIT_ADDRESS_RETENTION = 3600
     stored_rows(2)
     history(alice, 2)
+    (inactive,) = ended_with_an_address(alice, 1)
     (stored,), (row,) = stored_rows(1, expires_in=60), register(alice, 1)
 
     def use():
@@ -345,6 +371,8 @@ def test_purge_waits_for_nobody_whose_session_is_alive(alice):
     be_impatient()
     with held_open(use):
         assert purge_payloads() == purge_rows() == 2
+    inactive.refresh_from_db()
+    assert inactive.ip is None
     connection.close()
 
 

@@ -73,6 +73,17 @@ def test_thief_is_signed_out_and_nobody_else(alice: User, bob: User):
     assert "This device is signed out" in words(stranger.get(link))
 
 
+def test_what_the_browser_did_later_is_reported_too(alice: User):
+    """Or it would be taken for one that the user knows, at the next sign-in."""
+    before, reported, later = [sign_in(alice, CHROME) for _ in range(3)]
+    same_browser(before, reported, later)
+    link, rows = link_to(reported), [row_of(each).pk for each in (before, reported, later)]
+    UserSession.objects.revoke(EndReason.LOGOUT)
+    press(Client(), link)
+    known = [UserSession.objects.get(pk=pk).reported_at for pk in rows]
+    assert [at is not None for at in known] == [False, True, True]
+
+
 def test_session_of_an_unknown_browser_ends_alone(alice: User):
     laptop, thief = sign_in(alice), sign_in(alice, CHROME)
     press(Client(), link_to(thief))
@@ -230,7 +241,11 @@ def test_page_costs_one_query(alice: User):
     assert len(queries) == 1
 
 
-def test_visitor_whose_own_session_is_locked_can_report(alice: User, policy: Any, clock: Clock):
+@pytest.mark.parametrize("use_sessions", [False, True])
+def test_visitor_whose_own_session_is_locked_can_report(
+    alice: User, policy: Any, clock: Clock, settings: Any, use_sessions: bool
+):
+    settings.CSRF_USE_SESSIONS = use_sessions
     policy(idle=60, lock=True)
     laptop, thief = sign_in(alice), sign_in(alice, CHROME)
     link = link_to(thief)

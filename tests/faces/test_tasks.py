@@ -184,13 +184,14 @@ def test_mail_is_sent_without_a_broker_that_is_down(
 
 @pytest.mark.django_db(transaction=True)
 def test_site_that_has_celery_but_no_broker_sends_the_mail_itself(
-    notices_wanted: None, alice: User
+    notices_wanted: None, alice: User, caplog: pytest.LogCaptureFixture
 ):
     app = Celery("site", set_as_current=True)
     assert not tasks.has_broker()
     notices.hand_on("new_device", handle(sign_in(alice)))
     app.close()
     assert len(mail.outbox) == 1
+    assert not [each for each in caplog.records if each.name == "django_sessionkit"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -72,12 +72,13 @@ def test_list_says_when_a_device_was_last_active(alice: User):
     )
     text = words(laptop.get(LIST))
     assert text.count("Active now") == 1
-    assert "3 hours, 5 minutes ago" in text.replace("\xa0", " ")
+    assert "Last active 3 hours ago" in text
     UserSession.objects.filter(pk=handle(phone)).update(last_seen_at=seen)
     with timezone.override("Asia/Tokyo"), translation.override("en"):
         page = laptop.get(LIST)
-    exact = '<time datetime="2026-01-31T22:37:00+09:00" title="Jan. 31, 2026, 10:37 p.m.">'
-    assert exact in page.text
+    assert '<time datetime="2026-01-31T22:37:00+09:00">' in page.text
+    # On touch screens and by keyboard, nobody sees a title.
+    assert "Jan. 31, 2026, 10:37 p.m." in words(page)
     assert "the time zone Asia/Tokyo" in words(page)
 
 
@@ -101,7 +102,7 @@ def test_device_of_which_nothing_is_known_is_listed_too(alice: User):
     sign_in(alice, user_agent="", address="")
     page = sign_in(alice).get(LIST)
     assert "Unknown device" in words(page)
-    assert words(page).count("Address") == 1  # of the other device
+    assert words(page).count("Where ") == 1  # of the other device
 
 
 def test_only_what_is_alive_is_listed(alice: User, bob: User):
@@ -113,7 +114,7 @@ def test_only_what_is_alive_is_listed(alice: User, bob: User):
     assert [row.pk for row in laptop.get(LIST).context["object_list"]] == [handle(laptop)]
 
 
-def test_list_takes_two_queries_however_many_devices(alice: User):
+def test_list_takes_two_queries_and_one_for_what_has_ended_however_many_devices(alice: User):
     laptop = sign_in(alice)
 
     def queries(url: str) -> int:
@@ -122,11 +123,11 @@ def test_list_takes_two_queries_however_many_devices(alice: User):
         return len(captured)
 
     request_user = queries("/whoami/")
-    assert queries(LIST) - request_user <= 2
-    for _ in range(20):
-        sign_in(alice, IPHONE)
+    assert queries(LIST) - request_user <= 3
+    for number in range(20):
+        sign_in(alice, IPHONE, f"192.0.{number}.1")
     assert len(laptop.get(LIST).context["object_list"]) == 21
-    assert queries(LIST) - request_user <= 2
+    assert queries(LIST) - request_user <= 3
     assert queries(OTHERS) - request_user <= 2
 
 
@@ -158,7 +159,7 @@ def test_signing_out_a_stolen_telephone(alice: User):
     assert "Safari on iOS was signed out." in words(laptop.get(LIST))
     assert not is_in(phone)
     assert is_in(laptop)
-    assert "Safari on iOS" not in words(laptop.get(LIST))
+    assert url not in laptop.get(LIST).text
     row = UserSession.objects.get(pk=uuid.UUID(url.split("/")[-3]))
     assert (row.end_reason, row.ended_by) == (EndReason.REVOKED, alice)
 

@@ -12,6 +12,7 @@ from django.urls import path
 
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import STAFF
+from django_sessionkit.signals import session_started
 from tests.browsers import deletes_the_cookie
 from tests.packages.support import PACKAGES, SIGN_IN
 from tests.packages.urls import urlpatterns as site
@@ -205,6 +206,45 @@ def test_whoever_is_known_by_a_token_is_named_and_not_whose_cookie_comes_with_it
 
 
 # What the user sees of it.
+
+
+@each_that_signs_in
+def test_browser_of_staff_who_act_as_a_user_is_none_of_the_users(
+    support, alice, phone, package, django_capture_on_commit_callbacks
+):
+    User.objects.update(date_joined="2020-01-01T00:00Z")
+    heard = []
+
+    def listen(handle, novelty, **kwargs):
+        heard.append((handle, novelty))
+
+    session_started.connect(listen)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            at_work = support(package)
+            theirs = row_of(at_work.browser)
+            at_work.act_as(alice)
+            row = row_of(at_work.browser)
+            at_work.stop()
+        back = row_of(at_work.browser)
+    finally:
+        session_started.disconnect(listen)
+    assert (row.user, row.support, row.browser, row.novelty, row.label) == (
+        alice,
+        True,
+        None,
+        "",
+        "",
+    )
+    assert theirs.browser
+    assert theirs.browser == back.browser
+    assert back.novelty == ""
+    assert row.pk not in [handle for handle, _ in heard]
+    assert (theirs.pk, "") in heard
+    # Neither does the user know it from then on.
+    phone.post("/logout/")
+    post_sign_in(at_work.browser, "alice", "secret")
+    assert row_of(at_work.browser).novelty == "device"
 
 
 @each_package

@@ -54,6 +54,7 @@ MyShop | iOS | mobile | MyShop/3.2 (iPhone; iOS 18)
 MyShop | Android | mobile | MyShop/3.2 (Linux; Android 15)
 My Shop | Windows | desktop | My Shop/3.2 (Windows 11)
  | Android | mobile | Dalvik/2.1.0 (Linux; U; Android 14; Pixel 9 Build/AP2A.240805.005)
+ |  | other | MyShop/3.2
 okhttp | Android | bot | okhttp/4.12.0 (Linux; Android 14)
 okhttp |  | bot | okhttp/4.12.0
 Internet Explorer | Windows | desktop | Mozilla/5.0 (Windows NT 10.0; Trident/7.0) like Gecko
@@ -113,7 +114,7 @@ Android 4, Nexus One | Mozilla/5.0 (Linux; U; Android 4.0.4; en-us; Nexus One Bu
 MyShop 3, iOS 18, iPhone | MyShop/3.2 (iPhone; iOS 18)
 Firefox 150 | Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:150.0) Gecko Firefox/150.0
  | Mozilla/5.0 (Windows NT 10.0) Firefox/
- | Mozilla/5.0 (Linux; Android; {"x" * 41})
+Android 15 | Mozilla/5.0 (Linux; Android 15; {"x" * 41})
  | curl/8.14.1
  |
 """.strip("\n").split("\n")
@@ -189,6 +190,7 @@ HINTED = [
         f"{TABLET} | Mobile=?0",
         ON_LINUX,
     ),
+    ("Chrome on Linux | mobile | Chrome 156", 'Platform="Linux"', f"{CUBOT} Chrome/156.0 Mobile"),
     (
         "Chrome on macOS | desktop | Chrome 156, macOS 26",
         'Platform="macOS" | Platform-Version="26.1.0" | Form-Factors="Desktop"',

@@ -126,7 +126,7 @@ ADDRESSES = st.none() | st.ip_addresses().map(str)
 ROWS = st.builds(
     row,
     st.sampled_from([None, LAPTOP, TELEPHONE, THEIRS]),
-    st.sampled_from(["", FIREFOX, CHROME, IPHONE, "curl/8", "\ud800 Mozilla/5.0 (" * 20]),
+    st.sampled_from(["", FIREFOX, CHROME, IPHONE, "curl/8", "Mozilla/5.0 (" * 20]),
     ADDRESSES,
     reported_at=st.sampled_from([None, "at noon"]),
 )

@@ -7,7 +7,7 @@ from netaddr import IPSet
 
 from django_sessionkit.models import UserSession
 from django_sessionkit.visit import places
-from django_sessionkit.visit.places import place_of
+from django_sessionkit.visit.places import country_of, place_of
 
 # Of the ranges that are set aside for documentation. The answers are made up.
 GERMANY = {"en": "Germany", "de": "Deutschland", "pt-BR": "Alemanha", "zh-CN": "德国"}
@@ -47,6 +47,22 @@ def test_a_database_of_countries_will_do(database):
     assert place_of("192.0.2.7") == "Germany"
 
 
+@pytest.mark.parametrize("kind", ["GeoLite2-City", "GeoLite2-Country"])
+def test_an_address_is_in_a_country(database, kind):
+    assert country_of("192.0.2.7") == ""
+    database(kind)
+    assert country_of("192.0.2.7") == "DE"
+    assert country_of("198.51.100.1") == country_of("2001:db8::1") == "FR"
+    for address in (None, "", "203.0.113.1", "127.0.0.1", "::1"):
+        assert country_of(address) == ""
+
+
+def test_an_address_that_is_in_no_country_is_in_none(database, monkeypatch):
+    monkeypatch.delitem(FRANCE["country"], "iso_code")
+    database("GeoLite2-City")
+    assert country_of("198.51.100.1") == ""
+
+
 def test_an_unknown_address_has_no_place(database):
     database("GeoLite2-City")
     for address in (None, "", "203.0.113.1", "127.0.0.1", "::1"):
@@ -80,7 +96,7 @@ def test_a_country_without_a_name_in_any_language_that_helps_has_no_place(databa
 def test_a_site_without_a_database_has_no_places(settings, tmp_path):
     assert place_of("192.0.2.7") == ""
     settings.GEOIP_PATH = tmp_path  # with nothing in it
-    assert place_of("192.0.2.7") == ""
+    assert place_of("192.0.2.7") == country_of("192.0.2.7") == ""
 
 
 def test_a_site_without_the_package_has_no_places(database, monkeypatch):

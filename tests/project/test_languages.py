@@ -94,7 +94,7 @@ def test_a_translation_has_the_same_placeholders_and_tags(language: str):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_there_are_as_many_forms_as_the_language_has(language: str):
     entries = catalogue(language)
-    forms = int(re.search(r"nplurals=(\d)", entries.metadata["Plural-Forms"])[1])
+    (forms,) = map(int, re.findall(r"nplurals=(\d)", entries.metadata["Plural-Forms"]))
     assert {len(entry.msgstr_plural) for entry in entries if entry.msgid_plural} <= {forms}
 
 

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from django_sessionkit.models import UserSession
 from django_sessionkit.purging import purge_rows
+from tests import people
 from tests.browsers import BROWSERS, PAGE, view
 from tests.interleaving import before_statement
 from tests.people import is_still_in, only_row, post_sign_in, row_of
@@ -106,6 +107,16 @@ def test_network_is_not_shown_as_an_address(browse, alice, clock, settings):
     clock.move(minutes=2)
     assert is_still_in(whole)
     assert "<bdi>192.0.2.0/24</bdi>" in truncated.get("/account/sessions/").text
+
+
+def test_staff_are_shown_a_network_as_one(alice, root, settings):
+    settings.SESSIONKIT_ADDRESSES = "truncated"
+    UserSession.objects.filter(pk=row_of(people.sign_in(alice)).pk).update(ip="192.0.2.0")
+    desk = people.sign_in(root)
+    row = UserSession.objects.get(user=alice)
+    for url in ("change", "delete"):
+        page = desk.get(f"/admin/django_sessionkit/usersession/{row.pk}/{url}/")
+        assert "192.0.2.0/24" in page.text
 
 
 # The purge.

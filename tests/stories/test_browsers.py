@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from types import SimpleNamespace
 
 import pytest
-from django.contrib.auth import login
+from django.contrib.auth import login, logout
 from django.contrib.auth.models import User
 from django.core.signing import Signer
 from django.db import connection, transaction
@@ -69,8 +69,17 @@ def saved_and_cached(request):
     return HttpResponse("signed in", headers={"Cache-Control": "public, max-age=600"})
 
 
+def in_and_out(request):
+    """Signs a user in, and out again: no session is left."""
+    login(request, User.objects.get(), MODEL_BACKEND)
+    request.session.save()
+    logout(request)
+    return HttpResponse("signed out", headers={"Cache-Control": "public, max-age=600"})
+
+
 urlpatterns = [
     *site,
+    path("in_and_out/", in_and_out),
     path("twice/", twice),
     path("until_the_browser_is_closed/", until_the_browser_is_closed),
     path("out_of_order/", out_of_order),
@@ -216,6 +225,7 @@ def test_cookie_of_another_browser_opens_nothing(signs_in, browse):
     assert DEVICE not in post_sign_in(thief, password="wrong").cookies
 
 
+@pytest.mark.usefixtures("old_account")
 @pytest.mark.parametrize("off", [None, ""])
 def test_site_can_switch_it_off(signs_in, settings, off):
     settings.SESSIONKIT_DEVICE_COOKIE = off
@@ -241,8 +251,9 @@ def test_sign_in_that_failed_later_gives_no_cookie(alice):
     assert not {DEVICE, "sessionid"} & {*answer.cookies}
 
 
-def test_no_cache_keeps_the_cookie(alice):
-    answer = Client().get("/saved_and_cached/")
+@pytest.mark.parametrize("page", ["/saved_and_cached/", "/in_and_out/"])
+def test_no_cache_keeps_the_cookie(alice, page):
+    answer = Client().get(page)
     assert DEVICE in answer.cookies
     assert "Cookie" in answer.headers["Vary"]
     assert "no-store" in answer.headers["Cache-Control"]

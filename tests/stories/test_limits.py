@@ -24,7 +24,7 @@ from tests import store
 from tests.browsers import PAGE, SCRIPT, deletes_the_cookie, put, read, sets_no_cookie, view
 from tests.interleaving import before, together
 from tests.pages import PROVE
-from tests.people import is_in, is_told, key_of, post_sign_in, row_of, who
+from tests.people import CHROME, is_in, is_told, key_of, post_sign_in, row_of, who
 from tests.store import DAY, MINUTE, SessionStore, later
 from tests.urls import urlpatterns as site
 
@@ -187,7 +187,8 @@ def test_a_script_is_told_so_too(enter, policy):
     response = first.get(view(first, "private"), headers=SCRIPT)
     assert response.status_code == 401
     assert response.headers["Session-Ended"] == "limit"
-    assert response.json() == {"detail": TOO_MANY.decode(), "reason": "limit"}
+    told = f"{TOO_MANY.decode()} (Unknown device, just now). If you did not sign in there, change"
+    assert response.json() == {"detail": f"{told} your password.", "reason": "limit"}
 
 
 @pytest.mark.standard("ASVS-7.1.2", "WSTG-SESS-11")
@@ -687,9 +688,11 @@ def test_staff_who_note_late_that_they_act_as_a_user_do_not_count_from_then_on(
 ):
     policy(limit=2)
     mine, staff = enter(), browse()
-    staff.get("/impersonate_late/")
+    User.objects.update(date_joined="2020-01-01T00:00Z")
+    staff.get("/impersonate_late/", headers={"user-agent": CHROME})
     row = row_of(staff)
     assert (row.counts, row.support) == (False, True)
+    assert (row.browser, row.novelty) == (None, "")  # theirs is none of the user's
     assert SessionStore(key_of(staff)).person == str(User.objects.get(username="bob").pk)
     other = enter()
     assert all(map(is_in, [mine, staff, other]))

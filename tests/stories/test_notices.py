@@ -25,7 +25,7 @@ from django_sessionkit.signals import (
     session_key_reused,
     session_started,
 )
-from tests.browsers import BROWSERS, PAGE
+from tests.browsers import BROWSERS, PAGE, browse_as
 from tests.pages import OTHERS, press
 from tests.people import (
     CHROME,
@@ -38,6 +38,8 @@ from tests.people import (
     post_sign_in,
     sign_in,
 )
+from tests.renewals import AFTER, DUE, GRACE, renewed, seen
+from tests.store import later
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.site(__name__)]
@@ -187,8 +189,8 @@ def ended(by: Client, device: Client) -> None:
 
 
 def test_who_is_signed_out_by_staff_is_told_by_whom_but_not_their_name(alice: User, root: User):
-    phone = sign_in(alice, IPHONE)
-    UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF, by=root)
+    phone, desk = sign_in(alice, IPHONE), sign_in(root)
+    press(desk, f"/admin/django_sessionkit/usersession/{handle(phone)}/delete/", post="yes")
     assert not is_in(phone)
     message = only_mail()
     assert message.subject == "Our staff signed you out (shop.example)"
@@ -232,19 +234,23 @@ def test_only_what_the_site_asked_for_is_told(alice: User, root: User, settings:
     assert len(mail.outbox) == 1
 
 
-@pytest.mark.parametrize("is_ended", [True, False])
-def test_who_has_an_old_key_used_is_told(alice: User, is_ended: bool):
-    phone = sign_in(alice, IPHONE)
-    session = handle(phone)
-    if is_ended:
-        UserSession.objects.revoke(EndReason.REUSED)
-    session_key_reused.send_robust(UserSession, handle=session, client=None)
-    message = only_mail()
-    assert message.subject == "Somebody may be using your account (shop.example)"
-    assert "Safari on iOS" in message.body
-    assert ("the device was signed out" in message.body) == is_ended
-    press(Client(), link_in(message))
-    assert not is_in(phone)
+@pytest.mark.parametrize("on_reuse", ["end", "report"])
+def test_who_has_an_old_key_used_is_told_once(
+    signed_in: Callable[..., Any], policy: Any, on_reuse: str
+):
+    policy(renew_after=AFTER, renew_grace=GRACE, on_reuse=on_reuse)
+    phone = signed_in()
+    copied = browse_as(phone, renewed(phone))
+    seen(phone)
+    with later(DUE + GRACE + 100):
+        for _ in range(3):
+            is_in(copied)
+        message = only_mail()
+        assert message.subject == "Somebody may be using your account (shop.example)"
+        assert ("the device was signed out" in message.body) == (on_reuse == "end")
+        assert is_in(phone) == (on_reuse != "end")
+        press(Client(), link_in(message))
+        assert not is_in(phone)
 
 
 @pytest.mark.parametrize("kind", [Notice.NEW_DEVICE, Notice.OLD_KEY])

@@ -106,6 +106,7 @@ def test_whatever_else_the_same_browser_has_goes_too(alice, bob, laptop, thief):
 
 def test_browsers_of_which_nothing_is_known_are_not_taken_for_one(alice, laptop, thief):
     others = [sign_in(alice, user_agent) for user_agent in (CHROME, FIREFOX, IPHONE)]
+    are_of(uuid4(), laptop)
     the_one = handle(thief)
     assert row_of(thief).browser is None
     disown(laptop, end_url(thief))
@@ -258,9 +259,11 @@ def test_the_titles_say_what_is_asked(alice, laptop, thief):
     assert "The other device is signed out at once and has to sign in again" in words(
         laptop.get(OTHERS)
     )
+    assert ">Sign out the other device</button>" in laptop.get(OTHERS).text
     sign_in(alice, IPHONE)
     assert title(OTHERS) == "Sign out all 2 other devices?"
     asked = laptop.get(OTHERS)
+    assert ">Sign out all other devices (2)</button>" in asked.text
     assert "Not all your devices? Then change your password afterwards" in words(asked)
     assert '<a href="/password/">Change your password</a>' in asked.text
     assert "And " not in words(asked)
