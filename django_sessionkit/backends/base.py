@@ -125,6 +125,11 @@ class SessionStore(Saving, Touching, Returning):
         await self._aensure_loaded()
         return self.proof_age
 
+    async def atime_left(self) -> TimeLeft | None:
+        """See time_left."""
+        await self._aensure_loaded()
+        return self.time_left
+
     async def apolicy(self) -> Policy:
         """See policy."""
         await self._aensure_loaded()

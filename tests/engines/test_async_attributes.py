@@ -37,6 +37,8 @@ def test_async_test_of_a_site_asks_for_the_session_of_its_client(alice: User):
         assert await (await client.asession()).ahandle() == row.pk
         assert await (await client.asession()).aauthenticated_at() == row.authenticated_at
         assert 0 <= await (await client.asession()).aproof_age() < 60
+        left = await (await client.asession()).atime_left()
+        assert left.idle_in <= 14 * 24 * 60 * 60 < left.expires_in
         assert (await (await client.asession()).apolicy()).absolute == 30 * 24 * 60 * 60
         assert await (await client.asession()).alocked() is None
 
@@ -49,6 +51,7 @@ def test_of_a_visitor_there_is_nothing_to_know():
         assert await session.ahandle() is None
         assert await session.aauthenticated_at() is None
         assert await session.aproof_age() is None
+        assert (await session.atime_left()).expires_in is None
         assert await session.alocked() is None
 
     async_to_sync(test)()
