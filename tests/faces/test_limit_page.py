@@ -267,7 +267,7 @@ def test_the_page_speaks_german(phone: Client, tablet: Client):
         text = words(choose(tablet, tablet.get(LIMIT)))
     assert "Sie sind auf zu vielen Geräten angemeldet" in text
     assert "auf 2 Geräten gleichzeitig" in text
-    assert "Das sind nicht genug." in text
+    assert "Wählen Sie mindestens ein Gerät aus." in text
     assert not re.search(r"\b(you|the|please|what|your)\b", text, re.IGNORECASE)
 
 

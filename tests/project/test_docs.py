@@ -523,7 +523,7 @@ def test_sign_in_page_of_the_docs_says_why_somebody_was_signed_out(alice: User):
         page = browser.get("/private/", headers=PAGE, follow=True)
     assert page.redirect_chain == [("/login/?next=/private/", 302)]
     assert "<p" in page.text
-    assert "this session was ended from another device" in page.text
+    assert "You were signed out from another device" in page.text
 
 
 @pytest.mark.django_db

@@ -972,7 +972,7 @@ def test_pages_speak_german(laptop: Client, alice: User, policy: Callable[..., N
     assert "Bitte bestätigen Sie, dass Sie es sind" in texts[0]
     assert "Angemeldet als alice." in texts[0]
     assert "Das ist nicht das Passwort dieses Kontos." in texts[1]
-    assert "Jetzt senden?" in texts[-2]
+    assert "Weitermachen, wo Sie waren?" in texts[-2]
     assert "Ihre Sitzung ist gesperrt" in texts[-1]
     english = re.compile(r"\b(you|the|please|what|your)\b", re.IGNORECASE)
     assert not [text for text in texts if english.search(text)]
