@@ -466,10 +466,10 @@ def test_session_that_was_made_by_hand_may_say_anything_of_its_method(alice, bac
 
 
 @pytest.mark.usefixtures("old_account")
-def test_sign_in_costs_one_query_more_and_what_is_new_two(signs_in):
-    def asked(*args):
+def test_sign_in_costs_one_query_more_and_what_is_new_two(signs_in, alice):
+    def asked(*args, sign_in=signs_in):
         with CaptureQueriesContext(connection) as queries:
-            browser = signs_in(*args)
+            browser = sign_in(*args)
         rows = [
             query["sql"] for query in queries if "django_sessionkit_usersession" in query["sql"]
         ]
@@ -482,6 +482,8 @@ def test_sign_in_costs_one_query_more_and_what_is_new_two(signs_in):
     # Written, compared, and looked at once more, after the session was stored.
     assert first == again == ["INSERT", "SELECT", "SELECT"]
     assert new == ["INSERT", "SELECT", "UPDATE", "SELECT"]
+    by_code = asked(alice, sign_in=Client().force_login)[1]
+    assert by_code == ["INSERT", "SELECT"]  # nobody knows from where
 
 
 # The signal.
