@@ -64,14 +64,11 @@ def by_device(rows: UserSessionQuerySet) -> Any:
     """
     # One window for all, whatever a function makes of its order, and without parameters, or SQLite
     # takes it for as many windows as it is used: the database sorts once.
-    device: dict[str, Any] = {
-        "partition_by": list(PARTS),
-        "order_by": ["-last_seen_at", "-pk"],
-        "frame": RowRange(),
-    }
+    order: dict[str, Any] = {"partition_by": list(PARTS), "order_by": ["-last_seen_at", "-pk"]}
+    device = {**order, "frame": RowRange()}
     here = Case(When(is_current=True, then=1), default=0)
     return rows.annotate(**PARTS).annotate(
-        rank=Window(RowNumber(), **device),
+        rank=Window(RowNumber(), **order),  # MariaDB takes no frame here
         head=Window(FirstValue("pk"), **device),
         seen=Window(FirstValue("last_seen_at"), **device),
         sign_ins=Window(Count("pk"), **device),

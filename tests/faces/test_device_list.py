@@ -259,7 +259,7 @@ def test_support_is_a_device_by_itself_of_which_nothing_is_told(laptop: Client, 
     page = laptop.get(LIST)
     assert shown(page) == [[here.pk], [rows[0].pk], [rows[1].pk]]
     assert devices(page)[1:] == ["Support access"] * 2
-    assert words(page).count("Somebody from support uses your account to help you.") == 2
+    assert words(page).count("Somebody from support can use your account, to help you.") == 2
     for row in rows:
         pages = [page, laptop.get(end_device(row)), laptop.get(f"{LIST}?device={row.pk.hex}")]
         for each in pages:
