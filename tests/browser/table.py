@@ -5,18 +5,25 @@ that axe finds nothing, that it fits on a telephone, that it can be used without
 A new page takes a row here. ``url`` is its name in django_sessionkit.urls.
 """
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from playwright.sync_api import Page
 
+from django_sessionkit.links import report_link
+from django_sessionkit.models import UserSession
 from tests import people, store
 from tests.pages import LIST, OTHERS, press
 from tests.people import CHROME, FIREFOX, IPHONE
+
+INACTIVE = f"{LIST}inactive/end/"
 
 # A name as long as programs send it, and without a place to break it.
 LONG = "Mozilla/5.0 (compatible; " + 200 * "x" + "/1.0)"
@@ -96,6 +103,80 @@ def list_with_a_message(visit: Visit) -> None:
     visit.press()
 
 
+def list_with_history(visit: Visit) -> None:
+    (phone, computer) = visit.sign_in_elsewhere(IPHONE, CHROME)
+    UserSession.objects.filter(pk=people.handle(computer)).revoke()
+    visit.sign_in(LIST)
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+
+
+def device_of_several(visit: Visit) -> Client:
+    """Sign in on a telephone three times, and return it."""
+    phones = visit.sign_in_elsewhere(IPHONE, IPHONE, IPHONE)
+    UserSession.objects.update(browser=uuid.uuid4())
+    return phones[0]
+
+
+def list_with_several(visit: Visit) -> None:
+    device_of_several(visit)
+    visit.sign_in(LIST)
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+
+
+def list_of_one_device(visit: Visit) -> None:
+    phone = device_of_several(visit)
+    visit.sign_in(f"{LIST}?device={people.handle(phone).hex}")
+
+
+def end_device(visit: Visit) -> None:
+    phone = device_of_several(visit)
+    visit.sign_in(f"{LIST}{people.handle(phone)}/device/end/")
+
+
+def not_used_for_long(visit: Visit) -> None:
+    visit.policy(idle=365 * 86400, absolute=365 * 86400)
+    visit.sign_in_elsewhere(IPHONE)
+    UserSession.objects.update(last_seen_at=timezone.now() - timedelta(days=100))
+
+
+def list_of_inactive(visit: Visit) -> None:
+    not_used_for_long(visit)
+    visit.sign_in(f"{LIST}?inactive=1")
+
+
+def end_inactive(visit: Visit) -> None:
+    not_used_for_long(visit)
+    visit.sign_in(INACTIVE)
+
+
+def rename(visit: Visit) -> None:
+    (phone,) = visit.sign_in_elsewhere(IPHONE)
+    visit.sign_in(f"{LIST}{people.handle(phone)}/name/")
+
+
+def rename_and_fail(visit: Visit) -> None:
+    rename(visit)
+    visit.page.evaluate("document.querySelector('[name=label]').removeAttribute('maxlength')")
+    visit.page.fill("[name=label]", 65 * "x")
+    visit.press()
+
+
+def report(visit: Visit) -> None:
+    (phone,) = visit.sign_in_elsewhere(IPHONE)
+    visit.page.goto(report_link(people.handle(phone)))
+
+
+def reported(visit: Visit) -> None:
+    report(visit)
+    visit.press()
+
+
+def report_too_late(visit: Visit) -> None:
+    visit.page.goto(f"{LIST}report/over/")
+
+
 def prove(visit: Visit) -> None:
     visit.sign_in_elsewhere(IPHONE)
     visit.sign_in()
@@ -168,6 +249,18 @@ PAGES = {
     "end-again": Row("session_end", end_again),
     "end-others": Row("session_end_others", ending(lambda phone: OTHERS)),
     "end-others-none": Row("session_end_others", lambda visit: visit.sign_in(OTHERS)),
+    "list-with-history": Row("session_list", list_with_history),
+    "list-with-several": Row("session_list", list_with_several),
+    "list-of-one-device": Row("session_list", list_of_one_device),
+    "list-of-inactive": Row("session_list", list_of_inactive),
+    "end-device": Row("session_end_device", end_device),
+    "end-inactive": Row("session_end_inactive", end_inactive),
+    "end-inactive-none": Row("session_end_inactive", lambda visit: visit.sign_in(INACTIVE)),
+    "rename": Row("session_rename", rename),
+    "rename-and-fail": Row("session_rename", rename_and_fail),
+    "report": Row("session_report", report),
+    "reported": Row("session_report", reported),
+    "report-too-late": Row("session_report", report_too_late),
     "prove": Row("reauthenticate", prove),
     "prove-and-fail": Row("reauthenticate", prove_and_fail),
     "prove-to-send": Row("reauthenticate", prove_to_send),
@@ -180,3 +273,6 @@ PAGES = {
     "overtaken": Row("", overtaken),
     "store-down": Row("", store_down),
 }
+
+# What scripts ask, and people never see.
+NO_PAGES = {"session_status"}
