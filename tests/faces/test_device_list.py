@@ -253,7 +253,7 @@ def test_support_is_a_device_by_itself_of_which_nothing_is_told(laptop: Client, 
     told: dict[str, Any] = {
         "novelty": "place",
         "label": "Desk of Mallory",
-        "backend": next(iter(METHODS)),
+        "backend": "django_auth_ldap.backend.LDAPBackend",
     }
     rows = give(alice, 2, browser=browser, support=True, counts=False, **staff, **told)
     page = laptop.get(LIST)
@@ -270,7 +270,7 @@ def test_support_is_a_device_by_itself_of_which_nothing_is_told(laptop: Client, 
                 "Secret",
                 "Mallory",
                 "Unusual",
-                "with a password",
+                "of your organisation",
             ):
                 assert secret not in each.text
         assert name_url(row) not in page.text
@@ -278,7 +278,9 @@ def test_support_is_a_device_by_itself_of_which_nothing_is_told(laptop: Client, 
     # Although it came from the same browser.
     press(laptop, name_url(here), label="Mine")
     assert list(UserSession.objects.filter(label="Mine")) == [here]
-    assert titles(laptop.get(end_device(here))) == ["This device has no other sign-in"] * 2
+    title, heading = titles(laptop.get(end_device(here)))
+    assert heading == "This device has no other sign-in"
+    assert title.endswith(f" – {heading}")  # after the first message
     press(laptop, end_device(rows[0]))
     assert pks(list(UserSession.objects.ended())) == [rows[0].pk]
     assert history(laptop.get(LIST))[0].startswith("Support access Signed out from")
@@ -545,7 +547,7 @@ def test_a_user_names_a_device(laptop: Client, alice: User, bob: User):
         assert said(answer)[-1] == "This device is called Work laptop now."
     page = laptop.get(LIST)
     assert "Work laptop (2 sign-ins)" in devices(page)
-    assert "Device Chrome on Windows" in words(page)  # whatever it is called
+    assert "Device Chrome" in words(page)  # whatever it is called
     assert history(page)[0].startswith("Work laptop ")
     assert 'value="Work laptop"' in laptop.get(url).text
     labels = UserSession.objects.exclude(label="").values_list("pk", flat=True)
