@@ -251,10 +251,10 @@ class Writing(Merging):
     def _announce(self) -> Flow[None]:
         """Say that somebody has signed in, once their session is stored, and not before it is
         decided whether it was staff who act as the user."""
-        if self._to_announce and not self._decides_later:
-            if self._to_announce[0] == self._facts.handle:
-                yield registry.announce, *self._to_announce
+        known = self._to_announce
+        if known and known[0] == self._facts.handle and not self._decides_later:
             self._to_announce = None
+            yield registry.announce, *known
 
     def _look_after_row(self) -> Flow[None]:
         """
