@@ -267,6 +267,7 @@ class SessionEndDeviceView(
     proof of identity.
     """
 
+    keeps_form = False
     template_name = "django_sessionkit/session_confirm_end_device.html"
     object: UserSession
 
@@ -331,6 +332,7 @@ class SessionEndInactiveView(
     takes a recent proof of identity.
     """
 
+    keeps_form = False
     template_name = "django_sessionkit/session_confirm_end_inactive.html"
     page: Page
 

@@ -104,7 +104,7 @@ def list_with_a_message(visit: Visit) -> None:
 
 
 def list_with_history(visit: Visit) -> None:
-    (phone, computer) = visit.sign_in_elsewhere(IPHONE, CHROME)
+    (_phone, computer) = visit.sign_in_elsewhere(IPHONE, CHROME)
     UserSession.objects.filter(pk=people.handle(computer)).revoke()
     visit.sign_in(LIST)
     for summary in visit.page.locator("summary").all():

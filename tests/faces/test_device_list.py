@@ -23,7 +23,6 @@ from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.grouping import SHOWN
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.paging import SIZE
-from django_sessionkit.visit.methods import METHODS
 from tests import store
 from tests.pages import LIST, PROVE, Strict, fields_of, press, said, words
 from tests.people import (
@@ -280,7 +279,7 @@ def test_support_is_a_device_by_itself_of_which_nothing_is_told(laptop: Client, 
     assert list(UserSession.objects.filter(label="Mine")) == [here]
     title, heading = titles(laptop.get(end_device(here)))
     assert heading == "This device has no other sign-in"
-    assert title.endswith(f" – {heading}")  # after the first message
+    assert title.endswith(heading)  # after the first message
     press(laptop, end_device(rows[0]))
     assert pks(list(UserSession.objects.ended())) == [rows[0].pk]
     assert history(laptop.get(LIST))[0].startswith("Support access Signed out from")
