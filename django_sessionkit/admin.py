@@ -190,9 +190,9 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("address"))
     def address(self, session: UserSession) -> str:
         address = session.address or self.get_empty_value_display()
-        if session.place:
-            return f"{address}, {gettext('roughly %(place)s') % {'place': session.place}}"
-        return address
+        if not session.place:
+            return address
+        return f"{address}, " + gettext("near %(place)s (estimated)") % {"place": session.place}
 
     @admin.display(description=_("signed in"))
     def signed_in(self, session: UserSession) -> str:

@@ -313,6 +313,8 @@ class SessionEndDeviceView(
             text = gettext("%(device)s was signed out.") % names
             if is_here:
                 text = gettext("The other sign-ins of this device were signed out.")
+            elif not self.object.support:
+                text = self.with_advice(text, gettext("Did you not recognise it?"))
             messages.success(request, text, fail_silently=True)
         elif ended == 0:
             text = gettext("%(device)s was signed out already.") % names
