@@ -154,6 +154,14 @@ def test_who_signs_out_others_is_told_once_with_their_number(alice: User):
     assert message.subject == "2 devices were signed out of your account (shop.example)"
 
 
+def test_sign_ins_of_one_browser_are_one_device_in_a_mail_too(alice: User):
+    laptop, *phone = [sign_in(alice, agent) for agent in (FIREFOX, IPHONE, IPHONE)]
+    browser = uuid.uuid4()
+    UserSession.objects.filter(pk__in=map(handle, phone)).update(browser=browser)
+    press(laptop, OTHERS)
+    assert only_mail().subject == "1 device was signed out of your account (shop.example)"
+
+
 def test_who_signs_out_one_after_the_other_is_told_once_an_hour(alice: User):
     laptop, phone, tablet, old = [
         sign_in(alice, agent) for agent in (FIREFOX, IPHONE, CHROME, CHROME)
