@@ -100,8 +100,9 @@ def _language_of(kind: str, row: UserSession, rows: UserSessionQuerySet) -> str:
     """
     Return the language of a user, as far as it is known. A new device may be a thief's, who must
     not choose a language that the user does not read: that of the sign-in before it counts.
+    So it is where staff have acted as the user.
     """
-    if kind == Notice.NEW_DEVICE:
+    if kind == Notice.NEW_DEVICE or row.support:
         before = rows.filter(user=row.user_id, pk__lt=row.pk, support=False).exclude(language="")
         if row.browser:
             before = before.exclude(browser=row.browser)

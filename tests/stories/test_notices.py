@@ -102,6 +102,7 @@ def link_in(message: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", BROWSERS)
+@pytest.mark.standard("ASVS-6.3.5")
 def test_who_signs_in_on_a_new_device_is_told_after_the_answer(alice: User, kind: str):
     browser: Any = BROWSERS[kind](headers=PAGE | {"user-agent": IPHONE})
     post_sign_in(browser, REMOTE_ADDR="203.0.113.7")
@@ -339,6 +340,16 @@ def test_staff_do_not_choose_the_language_of_the_mail(alice: User, root: User):
         sign_in(alice)
     with translation.override("ja"):
         UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF, by=root)
+    assert 'lang="de"' in html_of(only_mail())
+
+
+def test_staff_who_acted_as_the_user_do_not_choose_it_either(alice: User):
+    with translation.override("de"):
+        laptop = sign_in(alice)
+    with translation.override("ja"):
+        support = handle(sign_in(alice, CHROME))
+    UserSession.objects.filter(pk=support).update(support=True)
+    press(laptop, OTHERS)
     assert 'lang="de"' in html_of(only_mail())
 
 
