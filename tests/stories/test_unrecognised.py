@@ -170,7 +170,7 @@ def without_password(alice, laptop, thief):
 
 def test_whoever_has_no_password_is_led_to_none(without_password, laptop, thief):
     url = end_url(thief)
-    for page in (laptop.get(url), laptop.get(OTHERS)):
+    for page in (laptop.get(url), laptop.get(OTHERS), laptop.get(LIST)):
         assert "password" not in words(page)
     assert "Then secure the account that you sign in with" in words(laptop.get(url))
     answer = disown(laptop, url)
