@@ -22,6 +22,7 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.pages import LIST, OTHERS, Strict, contrast, press, said, style_sheet, token, words
 from tests.people import CHROME, FIREFOX, IPHONE, end_url, handle, is_in, same, sign_in
+from tests.servers import PROJECT
 from tests.urls import urlpatterns as site
 
 if TYPE_CHECKING:
@@ -578,6 +579,12 @@ def test_colours_can_be_told_apart_in_light_and_in_dark():
         for text in ("ink", "quiet", "accent", "good"):
             assert contrast(theme[text], theme["paper"]) >= 4.5  # WCAG 2.2, 1.4.3
         assert contrast(theme["on-accent"], theme["accent"]) >= 4.5
+
+
+def test_colours_that_a_site_can_set_are_documented():
+    known = re.findall(r"(--sessionkit-[\w-]+):", style_sheet())
+    document = (PROJECT / "docs" / "templates.md").read_text()
+    assert set(known) == set(re.findall(r"`(--sessionkit-[\w-]+)`", document))
 
 
 def test_urls_have_names():
