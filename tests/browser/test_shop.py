@@ -38,7 +38,7 @@ def test_the_pages_in_the_shop_are_for_everybody(open_device: Callable[..., Page
     sign_in(laptop)
     sign_in(phone)
     expect(phone.locator("html")).to_have_attribute("lang", "de")
-    expect(phone.locator(".sessionkit")).not_to_have_attribute("lang", "en")
+    expect(phone.locator("div.sessionkit")).not_to_have_attribute("lang", "en")
     is_for_everybody(phone)
     laptop.goto(LIST)
     laptop.locator(f'li:not(.sessionkit-current) a[href^="{LIST}"]').first.click()

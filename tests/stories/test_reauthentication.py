@@ -715,14 +715,14 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
         answer = laptop.get("/private/?page=2")
         assert answer["Location"] == f"{PROVE}?next=%2Fprivate%2F%3Fpage%3D2"
         page = laptop.get(answer["Location"])
-        assert "Your session is locked" in words(page)
+        assert "Are you still there?" in words(page)
         assert "you go on where you were" in words(page)
         assert "Signed in as alice." in words(page)
         assert key_of(laptop) == old_key
 
         page = prove(laptop, page, "wrong")
         assert page.status_code == 200
-        assert "Your session is locked" in words(page)
+        assert "Are you still there?" in words(page)
         assert laptop.get("/private/")["Location"].startswith(PROVE)
         answer = prove(laptop, page)
         assert (answer.status_code, answer["Location"]) == (302, "/private/?page=2")
@@ -870,7 +870,7 @@ def test_all_of_it_works_with_csrf_tokens_in_the_session(alice: User, policy: Ca
         assert laptop.post("/pay/", fields_of(page)).json()["paid"]["amount"] == ["5"]
     with travel(LATER + TOO_LONG):
         page = laptop.get(f"{PROVE}?next=/whoami/")
-        assert "Your session is locked" in words(page)
+        assert "Are you still there?" in words(page)
         assert prove(laptop, page)["Location"] == "/whoami/"
         assert is_in(laptop)
 
@@ -973,7 +973,7 @@ def test_pages_speak_german(laptop: Client, alice: User, policy: Callable[..., N
     assert "Angemeldet als alice." in texts[0]
     assert "Das ist nicht das Passwort dieses Kontos." in texts[1]
     assert "Weitermachen, wo Sie waren?" in texts[-2]
-    assert "Ihre Sitzung ist gesperrt" in texts[-1]
+    assert "Sind Sie noch da?" in texts[-1]
     english = re.compile(r"\b(you|the|please|what|your)\b", re.IGNORECASE)
     assert not [text for text in texts if english.search(text)]
 
