@@ -1,5 +1,8 @@
 """What others do between two steps of a move: end the session, save it, take it, go away."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
@@ -14,7 +17,7 @@ from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.storage import Storage
 from tests import moving, store
 from tests.browsers import cart
-from tests.interleaving import after, before
+from tests.interleaving import after, before, elsewhere
 from tests.moving import (
     BETWEEN,
     DATABASE,
@@ -124,6 +127,116 @@ def test_two_requests_at_once_take_a_session_back_once(back, monkeypatch):
     )
     assert is_still_in(back)
     assert not left
+    assert cart(back) == "teapot"
+
+
+def test_session_that_is_written_here_before_it_goes_back(back, monkeypatch):
+    left = before(monkeypatch, SessionStore, "replace", lambda: ours(back, cart="kettle"))
+    assert cart(back) == "kettle"
+    assert not left
+    assert not store.payloads()
+
+
+def test_nobody_uses_a_session_in_two_places_while_it_goes_back(back, monkeypatch):
+    """What was saved there, a moment ago, is what one reads here: whoever looks here waits."""
+    key = key_of(back)
+    has_looked = threading.Event()
+    read = SessionStore.read
+
+    def note(digest):
+        stored = read(digest)
+        has_looked.set()
+        return stored
+
+    with ThreadPoolExecutor(1) as pool, generation(DATABASE, (DATABASE, HERE), RETURNING):
+        seen = []
+
+        def write_and_let_read():
+            there = session_in(DATABASE, key)
+            there["cart"] = "kettle"
+            there.save()
+            monkeypatch.setattr(SessionStore, "read", staticmethod(note))
+            job = pool.submit(elsewhere, lambda: SessionStore(key)["cart"])
+            assert has_looked.wait(60)
+            seen.append(job)
+
+        monkeypatch.setattr(adopting, "PAUSE", 0.002)
+        left = before(monkeypatch, SessionStore, "take", write_and_let_read)
+        assert moving.session_of(back)["cart"] == "teapot"  # loaded before that
+        assert not left
+        assert [job.result(60) for job in seen] == ["kettle"]
+
+
+def test_save_of_a_session_that_moves_to_and_fro_is_not_lost(back, monkeypatch, drive):
+    """It has moved here, is taken back to be saved, and has moved here again by then."""
+    key = key_of(back)
+    theirs = moving.session_of(back)
+    drive(theirs, "get", "cart")
+
+    def move_here():
+        with generation(HERE, (DATABASE,)):
+            assert SessionStore(key)["cart"] == "teapot"
+
+    move_here()
+    save, saves = DatabaseStore.save, []
+
+    def save_later(self, must_create=False):
+        if not must_create:
+            saves.append(self)
+            if len(saves) in (2, 3):
+                move_here()
+        save(self, must_create)
+
+    monkeypatch.setattr(DatabaseStore, "save", save_later)
+    theirs["theirs"] = "yes"
+    drive(theirs, "save")
+    assert len(saves) == 4
+    assert session_in(DATABASE, key).load()["theirs"] == "yes"
+    assert not store.payloads()
+
+
+def test_old_engine_that_does_not_take_a_session_back_leaves_it_here(back, monkeypatch):
+    def fail(self, must_create=False):
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatabaseStore, "save", fail)
+        with pytest.raises(OperationalError):
+            moving.session_of(back).load()
+    with generation(HERE, (DATABASE,)):
+        assert SessionStore(key_of(back)).get("cart") == "teapot"
+
+
+def test_session_that_another_process_still_has_in_hand(back):
+    """It is here, and there, where a process is about to remove it: whoever finds it uses that."""
+    key = key_of(back)
+    copy = session_in(DATABASE, key)
+    copy._session_cache = SessionStore(key).load()
+    copy.save(must_create=True)
+    assert moving.session_of(back)._take_back(key)["cart"] == "teapot"
+    assert is_there(DATABASE, key)
+    assert SessionStore(key).load()["cart"] == "teapot"
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_session_that_goes_back_in_the_transaction_of_a_view(back, is_over):
+    key = key_of(back)
+    with transaction.atomic():
+        assert moving.session_of(back)["cart"] == "teapot"
+        transaction.set_rollback(is_over)
+    assert is_there(DATABASE, key) is not is_over
+    assert cart(back) == "teapot"
+    assert is_there(DATABASE, key)
+    assert not store.payloads()
+
+
+def test_store_that_is_down_after_the_transaction_of_a_view(back, monkeypatch):
+    def fail(digest, expected):
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch, transaction.atomic():
+        assert moving.session_of(back)["cart"] == "teapot"
+        patch.setattr(SessionStore, "take", staticmethod(fail))
     assert cart(back) == "teapot"
 
 
