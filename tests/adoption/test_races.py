@@ -20,6 +20,7 @@ from tests.moving import (
     DATABASE,
     FILES,
     HERE,
+    OTHERS,
     all_at_once,
     generation,
     is_there,
@@ -105,6 +106,14 @@ def test_change_that_was_saved_there_meanwhile_comes_along(known, drive, monkeyp
     assert (stored["cart"], stored["language"], stored["theme"]) == ("kettle", "de", "dark")
     assert not is_there(DATABASE, known.session_key)
     assert only_row().ended_at is None
+
+
+@pytest.mark.parametrize("old", [engine for engine in OTHERS if engine != COOKIES])
+def test_change_in_any_engine_comes_along(session, old, monkeypatch):
+    left = before(monkeypatch, Engine, "remove", lambda: write_there(session, cart="kettle"))
+    assert SessionStore(session.session_key)["cart"] == "kettle"
+    assert not left
+    assert not is_there(old, session.session_key)
 
 
 def test_what_was_removed_there_meanwhile_is_gone_here(known, monkeypatch):
