@@ -4,7 +4,6 @@ of this package has, which SESSIONKIT_ADOPT_FROM names, moves to that engine whe
 """
 
 from contextlib import suppress
-from itertools import count
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -82,20 +81,26 @@ class Returning(SessionBase):
         """Return the contents of a session, which may have to move back here first."""
         if data or not _is_key(key):
             return data
+        missed = 0
         try:
-            for missed in count():
-                # It may have come back since somebody first looked.
-                session = self._take_back(key) or self.engine(key)
-                if found := session._get_session():  # type: ignore[attr-defined]
-                    self._session_key = session.session_key
-                    self.modified = self.modified or session.session_key != key
-                    return found  # type: ignore[no-any-return]
-                if not self._may_return(key, missed):
-                    break
+            while not (session := self._found(key)) and self._may_return(key, missed):
+                missed += 1
         except StoreUnavailable:
             self._session_key = key  # nobody knows: the cookie is not to be deleted
             raise
-        return data
+        if session is None:
+            return data
+        self._session_key = session.session_key
+        self.modified = self.modified or session.session_key != key
+        return session._session  # type: ignore[attr-defined,no-any-return]
+
+    def _found(self, key: str | None) -> SessionBase | None:
+        """
+        Return a session as the engine has it, or None. It may have to move back, or have come back
+        since somebody first looked.
+        """
+        session = self._take_back(key) or self.engine(key)
+        return session if session._get_session() else None  # type: ignore[attr-defined]
 
     def _is_saved_again(self) -> bool:
         """Save a session that was not there to be saved. It may have moved, and move again."""

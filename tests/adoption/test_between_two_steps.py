@@ -11,7 +11,7 @@ from django.db import OperationalError, transaction
 
 from django_sessionkit.adoption import Table
 from django_sessionkit.backends import adopting, db
-from django_sessionkit.backends.exchanging import is_moving, unmarked
+from django_sessionkit.backends.exchanging import is_moving, new_mark, unmarked
 from django_sessionkit.backends.sealing import digest_of, version_of
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.storage import Storage
@@ -208,6 +208,23 @@ def test_old_engine_that_does_not_take_a_session_back_leaves_it_here(back, monke
         assert SessionStore(key_of(back)).get("cart") == "teapot"
 
 
+def test_session_that_another_process_takes_over_on_its_way_back(back, monkeypatch):
+    """It waits no longer, and is about to remove what is there: that is not to be lost."""
+    digest = digest_of(key_of(back))
+
+    def take_over():
+        marked = SessionStore.read(digest).payload
+        another = new_mark() + unmarked(marked)
+        SessionStore.replace(digest, another, None, version_of(marked))
+
+    left = before(monkeypatch, SessionStore, "take", take_over)
+    assert moving.session_of(back)["cart"] == "teapot"
+    assert not left
+    assert is_there(DATABASE, key_of(back))
+    with generation(HERE, (DATABASE,)):
+        assert SessionStore(key_of(back))["cart"] == "teapot"
+
+
 def test_session_that_another_process_still_has_in_hand(back):
     """It is here, and there, where a process is about to remove it: whoever finds it uses that."""
     key = key_of(back)
@@ -348,6 +365,18 @@ def test_session_that_is_ended_on_its_way(there, here, moving_key, monkeypatch):
 
 
 @pytest.mark.redis
+def test_what_is_left_there_does_not_take_the_place_of_what_is_here(there, here, moving_key):
+    left = there.read(digest_of(moving_key))
+    session = here(moving_key)
+    session["cart"] = "kettle"
+    session.save()
+    there.insert(digest_of(moving_key), left.payload, left.touched_at, store.now() + 60_000)
+    here.adopt_all(there.__module__)
+    assert here(moving_key)["cart"] == "kettle"
+    assert there.read(digest_of(moving_key)) is None
+
+
+@pytest.mark.redis
 def test_what_has_expired_here_is_in_nobodys_way(there, here, moving_key):
     here.insert(digest_of(moving_key), b"x" * 40, 1, 1)
     assert here(moving_key)["cart"] == "teapot"
@@ -397,7 +426,7 @@ def test_transaction_of_a_view_that_takes_too_long(there, here, moving_key):
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("act", ["remove", "mark", "fail"])
+@pytest.mark.parametrize("act", ["nothing", "remove", "mark", "garbage", "fail"])
 def test_transaction_of_a_view_after_which_others_look_after_the_session(
     there, here, moving_key, act, monkeypatch
 ):
@@ -406,11 +435,13 @@ def test_transaction_of_a_view_after_which_others_look_after_the_session(
         assert here(moving_key)["cart"] == "teapot"
         if act == "remove":
             there.remove([digest])
+        elif act == "garbage":
+            there.replace(digest, b"garbage" * 10, None, version_of(there.read(digest).payload))
         elif act == "mark":
             stored = there.read(digest)
             other = stored.payload[:8] + b"else" + unmarked(stored.payload)
             there.replace(digest, other, None, version_of(stored.payload))
-        else:
+        elif act == "fail":
 
             def fail(*args):
                 raise there.unavailable[0]("no route to host")

@@ -180,13 +180,17 @@ def test_process_that_waits_no_longer_loses_nothing(known, monkeypatch):
 
 def test_changes_in_both_places_meanwhile_are_kept(known, monkeypatch):
     def write():
-        write_there(known, cart="kettle")
+        there = session_in(DATABASE, known.session_key)
+        there["cart"] = "kettle"
+        del there["theme"]
+        there.save()
         go_on_here(known)
         write_here(known, language="de")
 
     before(monkeypatch, Table, "remove", write)
     stored = SessionStore(known.session_key).load()
     assert (stored["cart"], stored["language"]) == ("kettle", "de")
+    assert "theme" not in stored
     assert not is_there(DATABASE, known.session_key)
 
 
