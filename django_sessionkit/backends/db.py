@@ -7,6 +7,7 @@ instance in between (measured on PostgreSQL: a cursor costs 1.6 times the bare d
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any
 
 from django.db import OperationalError, connections, models, router, transaction
@@ -27,7 +28,7 @@ TABLE = "django_sessionkit_storedsession"
 ALIVE = "digest = %s AND expires_at > %s"
 VERSION = f"substr(payload, 1, {NONCE}) = %s"
 READ = f"SELECT payload, touched_at FROM {TABLE} WHERE {ALIVE}"
-INSERT = f"{TABLE} (digest, payload, touched_at, expires_at) VALUES (%s, %s, %s, %s)"
+INSERT = f"{TABLE} (digest, payload, touched_at, expires_at) VALUES"
 REPLACE = f"UPDATE {TABLE} SET payload = %s, expires_at = %s WHERE {ALIVE} AND {VERSION}"
 REPLACE_ONLY = f"UPDATE {TABLE} SET payload = %s WHERE {ALIVE} AND {VERSION}"
 MOVE = (
@@ -67,10 +68,7 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
-        ops = _connection().ops
-        verb = ops.insert_statement(on_conflict=OnConflict.IGNORE)
-        suffix = ops.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
-        return _execute(f"{verb} {INSERT} {suffix}", [digest, payload, touched_at, expires_at])
+        return _insert([StoredFully(digest, payload, touched_at, expires_at)])
 
     @classmethod
     def replace(cls, digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> bool:
@@ -111,11 +109,7 @@ class SessionStore(base.SessionStore):
     @classmethod
     def insert_all(cls, sessions: Collection[StoredFully]) -> None:
         if sessions:
-            ops = _connection().ops
-            verb = ops.insert_statement(on_conflict=OnConflict.IGNORE)
-            suffix = ops.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
-            with _connection().cursor() as cursor:
-                cursor.executemany(f"{verb} {INSERT} {suffix}", [*sessions])
+            _insert(sessions)
 
     @classmethod
     def take(cls, digest: str, expected: bytes) -> bool:
@@ -146,6 +140,14 @@ def _stored_in(part: "models.QuerySet[StoredSession]") -> list[StoredFully]:
 def _connection() -> BaseDatabaseWrapper:
     # Never a replica: it lags, and a session that has just been ended must be gone.
     return connections[router.db_for_write(StoredSession)]
+
+
+def _insert(sessions: Collection[StoredFully]) -> bool:
+    ops = _connection().ops
+    verb = ops.insert_statement(on_conflict=OnConflict.IGNORE)
+    values = ", ".join(["(%s, %s, %s, %s)"] * len(sessions))
+    suffix = ops.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
+    return _execute(f"{verb} {INSERT} {values} {suffix}", [*chain.from_iterable(sessions)])
 
 
 def _execute(statement: str, params: list[Any], tries: int = 3) -> bool:
