@@ -29,7 +29,6 @@ from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
 from django.utils.http import urlencode
-from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -56,6 +55,7 @@ from django_sessionkit.visit.redirects import (
     way_back,
     with_way_back,
 )
+from django_sessionkit.visit.times import ago
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -338,10 +338,7 @@ def farewell_of(request: HttpRequest, row: UserSession) -> str:
     if text is None or other is None or other.user_id != row.user_id or other.support:
         return str(FAREWELLS.get(row.end_reason, FAREWELLS[EndReason.LOST]))
     at = cast("datetime", row.ended_at)
-    time = _("just now")
-    if timezone.now() - at >= timedelta(minutes=1):
-        time = _("%(time)s ago") % {"time": timesince(at, depth=1)}
-    return text % {"device": other.name, "time": time}
+    return text % {"device": other.name, "time": ago(at)}
 
 
 def _level_of(reason: str) -> int:

@@ -7,42 +7,27 @@ from django import template
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.timesince import timesince
-from django.utils.translation import gettext, ngettext_lazy
+from django.utils.translation import ngettext_lazy
 
 from django_sessionkit.visit.methods import method_of
+from django_sessionkit.visit.times import AGO, ago
 
 register = template.Library()
 register.filter("sign_in_method", method_of)
+register.filter("ago", ago, expects_localtime=True)
 
-# Whole phrases: languages have another form of "3 days" before "ago".
-AGO: dict[str, Any] = {
-    "year": ngettext_lazy("%(num)d year ago", "%(num)d years ago", "num"),
-    "month": ngettext_lazy("%(num)d month ago", "%(num)d months ago", "num"),
-    "week": ngettext_lazy("%(num)d week ago", "%(num)d weeks ago", "num"),
-    "day": ngettext_lazy("%(num)d day ago", "%(num)d days ago", "num"),
-    "hour": ngettext_lazy("%(num)d hour ago", "%(num)d hours ago", "num"),
-    "minute": ngettext_lazy("%(num)d minute ago", "%(num)d minutes ago", "num"),
-}
 UNUSED: dict[str, Any] = {
     "year": ngettext_lazy("Not used for %(num)d year", "Not used for %(num)d years", "num"),
     "month": ngettext_lazy("Not used for %(num)d month", "Not used for %(num)d months", "num"),
     "week": ngettext_lazy("Not used for %(num)d week", "Not used for %(num)d weeks", "num"),
 }
-MINUTE, FORTNIGHT = timedelta(minutes=1), timedelta(days=14)
+FORTNIGHT = timedelta(days=14)
 
 
 @register.filter(expects_localtime=True)
 def machine_time(at: datetime) -> str:
     """Return a time as HTML takes it in ``datetime``, with three fractional digits at most."""
     return at.isoformat(timespec="seconds")
-
-
-@register.filter(expects_localtime=True)
-def ago(at: datetime) -> str:
-    """Return "3 hours ago", or "just now"."""
-    if _age(at) < MINUTE:
-        return gettext("just now")
-    return str(timesince(at, time_strings=AGO, depth=1)).replace("\xa0", " ")
 
 
 @register.filter(expects_localtime=True)

@@ -322,7 +322,8 @@ def test_device_that_nothing_is_known_of_has_its_pages_too(alice, root):
 def test_page_of_a_session_says_roughly_where_it_is_if_that_is_known(alice, root, monkeypatch):
     monkeypatch.setattr("django_sessionkit.models.place_of", {"192.0.2.1": "Berlin <DE>"}.get)
     desk, phone = sign_in(root), sign_in(alice)
-    assert "Address: 192.0.2.1, near Berlin &lt;DE&gt; (estimated)" in as_read(desk.get(page_of(phone)))
+    where = "Address: 192.0.2.1, near Berlin &lt;DE&gt; (estimated)"
+    assert where in as_read(desk.get(page_of(phone)))
 
 
 def test_popup_has_no_button(alice, root):
