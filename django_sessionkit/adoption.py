@@ -72,8 +72,8 @@ class Engine:
 
     def remove(self, old: OldSession) -> bool:
         """
-        Remove a session. Return False, and leave it, if it was written since it was read, as far as
-        the engine can tell. Raises StoreUnavailable.
+        Remove a session. Return False, and leave it, if it was written since it was read. Only a
+        table looks and removes in one step. Raises StoreUnavailable.
         """
         return self._call(self._remove, old)
 
@@ -101,23 +101,27 @@ class Engine:
             return None
         store = self.store(key)
         if data := dict(store.load()):
-            return OldSession(key, data) if self._can_be_stored(data) else None
+            text = self._serialized(data)
+            return None if text is None else OldSession(key, data, text)
         # load() of most engines takes an error for a session with nothing in it; this raises it.
         self._exists(key)
         if store.session_key not in (None, key):
             store.delete()  # some make a new one in place of one that has expired
         return None
 
-    def _can_be_stored(self, data: dict[str, Any]) -> bool:
-        """Tell whether SESSION_SERIALIZER can say this. Caches keep any object of Python."""
+    def _serialized(self, data: dict[str, Any]) -> bytes | None:
+        """Return this, or None if SESSION_SERIALIZER cannot say it: caches keep any object."""
         try:
-            self.store().serializer().dumps(data)
+            text: bytes = self.store().serializer().dumps(data)
         except Exception as error:  # whatever the serializer raises
             logger.error("A session cannot move from %s: %s", self.path, error)
-            return False
-        return True
+            return None
+        return text
 
     def _remove(self, old: OldSession) -> bool:
+        newer = self._read(old.key)
+        if newer is not None and newer.version != old.version:
+            return False
         self._forget(old.key)
         return True
 

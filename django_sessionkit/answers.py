@@ -220,6 +220,8 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
         return _tell_of_end(request, response, row)
     if (session.is_new or session.is_rolled_back) and response is not None:
         # The transaction of the view was rolled back, and its new session or key with that.
+        with suppress(AttributeError):  # a site has another beginning
+            cast("Any", request).sessionkit.browser = None  # nobody has signed in with it
         cookies.spare(request)
         patch_vary_headers(response, ("Cookie",))
         return response

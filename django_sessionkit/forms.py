@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category
 
 from django import forms
 from django.contrib.auth import authenticate
@@ -48,6 +49,8 @@ class PasswordForm(forms.Form):
 
 # Of the characters that cannot be seen, those that Persian and some emoji are written with.
 JOINERS = "\u200c\u200d"
+# Letters and a symbol that cannot be seen: fillers of Hangul, and Braille without a dot.
+BLANKS = "\u115f\u1160\u3164\uffa0\u2800"
 
 
 class LabelForm(forms.Form):
@@ -73,4 +76,5 @@ def _readable(text: str) -> str:
     """
     kept = (char for char in " ".join(text.split()) if char.isprintable() or char in JOINERS)
     text = "".join(kept)
-    return text if text.strip(f" {JOINERS}") else ""
+    can_be_seen = any(category(char)[0] in "LNPS" and char not in BLANKS for char in text)
+    return text if can_be_seen else ""

@@ -43,7 +43,8 @@ def how_it_ended(session: Any) -> str:
     if session.reported_at:
         return gettext("You did not recognise it.")
     if session.end_reason != EndReason.REVOKED:
-        return str(WHY[session.end_reason])
+        # Code of the site may have given none, and a newer version one of its own.
+        return str(WHY.get(session.end_reason) or gettext("Signed out by this site."))
     if session.ended_by_id not in (None, session.user_id):
         return gettext("Signed out by support.")
     if session.ender_user_agent is not None:

@@ -3,6 +3,7 @@ The way back: SESSION_ENGINE is one of Django's engines, or is still. A session 
 of this package has, which SESSIONKIT_ADOPT_FROM names, moves to that engine when it is used.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -14,6 +15,9 @@ from django_sessionkit import answers
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import get_session_stores
 from django_sessionkit.visit.cookies import SESSION_KEY_PATTERN
+
+# How often a session is saved that is not where it was a moment ago.
+SAVES = 5
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -59,9 +63,8 @@ class Returning(SessionBase):
         try:
             super().save(must_create)
         except UpdateError:
-            if not self._is_back(must_create):
+            if must_create or not self._is_saved_again():
                 raise
-            super().save()
 
     async def asave(self, must_create: bool = False) -> None:
         await sync_to_async(self.save)(must_create)
@@ -78,19 +81,35 @@ class Returning(SessionBase):
         """Return the contents of a session, which may have to move back here first."""
         if data or not _is_key(key):
             return data
-        for _ in range(2):
-            try:
-                session = self._take_back(key)
-            except StoreUnavailable:
-                self._session_key = key  # nobody knows: the cookie is not to be deleted
-                raise
-            # It may have come back since somebody first looked.
-            session = session or self.engine(key)
-            if found := session._get_session():  # type: ignore[attr-defined]
-                self._session_key = session.session_key
-                self.modified = self.modified or session.session_key != key
-                return found  # type: ignore[no-any-return]
-        return data
+        missed = 0
+        try:
+            while not (session := self._found(key)) and self._may_return(key, missed):
+                missed += 1
+        except StoreUnavailable:
+            self._session_key = key  # nobody knows: the cookie is not to be deleted
+            raise
+        if session is None:
+            return data
+        self._session_key = session.session_key
+        self.modified = self.modified or session.session_key != key
+        return session._session  # type: ignore[attr-defined,no-any-return]
+
+    def _found(self, key: str | None) -> SessionBase | None:
+        """
+        Return a session as the engine has it, or None. It may have to move back, or have come back
+        since somebody first looked.
+        """
+        session = self._take_back(key) or self.engine(key)
+        return session if session._get_session() else None  # type: ignore[attr-defined]
+
+    def _is_saved_again(self) -> bool:
+        """Save a session that was not there to be saved. It may have moved, and move again."""
+        for _ in range(SAVES):
+            self._take_back(self._session_key)
+            with suppress(UpdateError):
+                super().save()
+                return True
+        return False
 
     def _take_back(self, key: str | None) -> SessionBase | None:
         for store in get_session_stores():
@@ -100,9 +119,9 @@ class Returning(SessionBase):
                 return found
         return None
 
-    def _is_back(self, must_create: bool) -> bool:
-        """Tell whether a session that was not there to be saved was, and is back now."""
-        return not must_create and self._take_back(self._session_key) is not None
+    def _may_return(self, key: str | None, missed: int) -> bool:
+        stores: list[Any] = get_session_stores()
+        return any(ours(key).may_return(missed) for ours in stores)
 
     def _delete_there(self, key: str | None) -> None:
         """Sign out there, too: the row says that the session has ended."""

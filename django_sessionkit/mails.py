@@ -206,7 +206,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     time = {"time": date_format(at, "DATETIME_FORMAT"), "zone": settings.TIME_ZONE}
     facts = [(_("Time"), _("%(time)s (%(zone)s)") % time)]
     if session := story.session:
-        facts.insert(0, (_("Device"), str(session.device)))
+        facts.insert(0, (_("Device"), str(session.device.known)))
         if session.place:
             facts.append((_("Place"), _("near %(place)s (estimated)") % {"place": session.place}))
         if session.ip:

@@ -43,8 +43,17 @@ def what_is_new(row: UserSession, before: Sequence[UserSession]) -> str:
     """
     if not _says_something(row) or not any(map(_says_something, before)):
         return ""
-    known = [other for other in before if other.reported_at is None]
-    if not (_is_by_cookie(row, before) or _is_by_network(row, known)):
+    newest: dict[object, UserSession] = {}
+    for other in before:
+        newest.setdefault(other.browser or other.pk, other)
+    # If the user did not recognise the last session of a browser, they do not know the browser,
+    # whatever they have left uncontradicted before.
+    known = [
+        other
+        for other in before
+        if other.reported_at is None and newest[other.browser or other.pk].reported_at is None
+    ]
+    if not (_is_by_cookie(row, known) or _is_by_network(row, known)):
         return Novelty.DEVICE
     if country := country_of(row.ip):
         countries = {country_of(other.ip) for other in known} - {""}
@@ -57,15 +66,8 @@ def _says_something(row: UserSession) -> bool:
     return bool(row.browser or row.user_agent or row.ip)
 
 
-def _is_by_cookie(row: UserSession, before: Sequence[UserSession]) -> bool:
-    """
-    Tell whether the user knows this browser. If they did not recognise its last session, they do
-    not, whatever they have left uncontradicted before.
-    """
-    if row.browser is None:
-        return False
-    last = next((other for other in before if other.browser == row.browser), None)
-    return last is not None and last.reported_at is None
+def _is_by_cookie(row: UserSession, known: Sequence[UserSession]) -> bool:
+    return row.browser is not None and any(other.browser == row.browser for other in known)
 
 
 def _is_by_network(row: UserSession, known: Sequence[UserSession]) -> bool:

@@ -11,6 +11,7 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import PermissionDenied
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
@@ -401,7 +402,9 @@ class SessionEndView(
         """
         handles = {session.pk}
         if session.browser:
-            same = self.own_sessions().filter(browser=session.browser, ended_at=None)
+            # What the browser did later is reported too, or it would still count as known.
+            later = Q(ended_at=None) | Q(pk__gt=session.pk)
+            same = self.own_sessions().filter(later, browser=session.browser)
             found = {*same.values_list("pk", flat=True)}
             handles |= found if self.handle not in found else set()
         sessions = self.own_sessions().filter(pk__in=handles)

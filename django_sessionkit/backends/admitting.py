@@ -3,10 +3,17 @@ A session that an engine of somebody else has moves here:
 
 1. Open the row of a session that is signed in, with what is known. A row with this digest that has
    ended refuses the session: it does not come back from elsewhere.
-2. Insert the session under its digest. Of several processes that do this at the same time, the
-   digest lets one do it, and all of them go on with that session.
-3. Remove the old one, last, and not before the transaction of a view is committed: wherever this
-   breaks off, the session is somewhere. What was written there meanwhile comes along.
+2. Insert the session under its digest, with a mark: see exchanging.py. Of several processes that do
+   this at the same time, the digest lets one do it, and all of them go on with that session.
+3. Remove the old one. What was written there meanwhile comes along.
+4. Take the mark away.
+
+A request that has loaded the old one goes on with it until it is removed, and nobody uses the new
+one before: so nobody reads, or writes over, less than what was saved last. Wherever this breaks
+off, the session is somewhere.
+
+In the transaction of a view, which others cannot look into, there is no mark, and step 3 is done
+once that is committed. Neither is there one for ``adoptsessions``: it moves what nobody uses.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +21,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.core.exceptions import ValidationError
-from django.db import router
+from django.db import connections, router
 
 from django_sessionkit import clock
 from django_sessionkit.accounts import (
@@ -25,10 +32,18 @@ from django_sessionkit.accounts import (
     user_in,
 )
 from django_sessionkit.adoption import Engine, OldSession
-from django_sessionkit.backends.exchanging import Exchanging, after_commit, rows
+from django_sessionkit.backends.exchanging import (
+    Exchanging,
+    Outcome,
+    after_commit,
+    is_moving,
+    new_mark,
+    rows,
+    unmarked,
+)
 from django_sessionkit.backends.facts import Activity, Facts
 from django_sessionkit.backends.records import NO_FACTS, Data, sealed
-from django_sessionkit.backends.sealing import SessionKey
+from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.clock import Lifetime, as_datetime, as_milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession, uuid7
@@ -67,8 +82,57 @@ class Admitting(Exchanging):
     # This request is no activity of its user's: see decorators.py.
     background = False
 
-    def _admit(self, engine: Engine, moves: Sequence[Move]) -> int:
-        """Move sessions here, and return how many of them were let in."""
+    def _admit(self, engine: Engine, key: SessionKey, old: OldSession, force: bool) -> Outcome:
+        """Move a session here. ``force``: also if another process has begun to, and broke off."""
+        digest, now, stored = key.digest, clock.now(), self.read(key.digest)
+        if stored is not None and not (force and is_moving(stored.payload)):
+            return Outcome.BUSY if is_moving(stored.payload) else Outcome.MOVED
+        mark = b"" if connections[rows().db].in_atomic_block else new_mark()
+        plans = self._plans(self._may_move([(key, old)], now), now)
+        with self.atomic():
+            # First, for SQLite refuses to write in a transaction that began to read too long ago.
+            let_in = self._with_rows(plans, now)
+            if digest in let_in:
+                session = self._stored_of(key, old, *let_in[digest], now=now)
+                session = session._replace(payload=mark + session.payload)
+                if stored is None:
+                    is_mine = self._insert_anew(session)
+                else:
+                    before = version_of(stored.payload)
+                    is_mine = self.replace(digest, session.payload, session.expires_at, before)
+        if self._take_back_what_has_ended([digest]):
+            # Nobody is to find it elsewhere.
+            after_commit(self._leave_open, engine, [(key, old)])
+            return Outcome.REFUSED
+        if digest not in let_in:
+            return Outcome.REFUSED
+        if not is_mine:
+            return Outcome.BUSY
+        if mark:
+            self._hand_over(engine, key, old, let_in[digest][0], session.payload)
+        else:
+            after_commit(self._leave_open, engine, [(key, old)])
+        return Outcome.MOVED
+
+    def _hand_over(
+        self, engine: Engine, key: SessionKey, old: OldSession, facts: Facts, marked: bytes
+    ) -> None:
+        """Remove a session from where it was, and let it be used here, as it was there at last."""
+        mark = version_of(marked)
+        try:
+            while not engine.remove(old) and (newer := engine.read(old.key)) is not None:
+                marked = mark + sealed(facts, newer.data, key, self.serializer)
+                if not self.replace(key.digest, marked, None, mark):
+                    # This took so long that somebody else has gone on.
+                    self._leave_written(engine, key, old)
+                    return
+                old = newer
+        except StoreUnavailable:
+            pass  # which is in the log; adoptsessions removes what is left there
+        self.replace(key.digest, unmarked(marked), None, mark)
+
+    def _admit_all(self, engine: Engine, moves: Sequence[Move]) -> int:
+        """Move sessions here that nobody uses, and return how many of them were let in."""
         now = clock.now()
         plans = self._plans(self._may_move(moves, now), now)
         with self.atomic():
@@ -207,7 +271,8 @@ class Admitting(Exchanging):
     def _leave_written(self, engine: Engine, key: SessionKey, old: OldSession) -> None:
         """Do so with a session that was written since."""
         while (newer := engine.read(old.key)) is not None:
-            self._catch_up(key, (NO_FACTS, old.data), (NO_FACTS, newer.data))
+            if not self._catch_up(key, (NO_FACTS, old.data), (NO_FACTS, newer.data)):
+                return
             if engine.remove(newer):
                 return
             old = newer

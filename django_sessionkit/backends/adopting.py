@@ -26,8 +26,8 @@ from django_sessionkit.visit.interruptions import Interruption, NoAnswer
 FROM_COOKIE = b"django_sessionkit.adoption".hex()
 # How often somebody looks for a session that another process is moving at this moment, which takes
 # a few milliseconds; and how often if only its row says that it is somewhere.
-LOOKS, FEW_LOOKS = 60, 6
-PAUSE = 0.002  # seconds, and more with every look: 3.5 seconds in all
+LOOKS, FEW_LOOKS = 100, 6
+PAUSE = 0.002  # seconds, and more with every look: 10 seconds in all
 
 # How many sessions have moved, and how many were left for which reason.
 Counts = Counter[str]
@@ -52,8 +52,8 @@ class Adopting(Admitting):
         return found
 
     def _fetch(self, key: SessionKey) -> tuple[SessionKey, Stored | None]:
-        missed = 0  # how often it was nowhere
-        for look in range(LOOKS):
+        look, missed, mark = 0, 0, b""  # missed: how often it was nowhere
+        while look < LOOKS:
             is_last = look == LOOKS - 1
             new, outcome = self._fetch_from_all(key, force=is_last)
             if outcome is Outcome.REFUSED:
@@ -71,6 +71,9 @@ class Adopting(Admitting):
                 # Whoever was moving it here has broken off, after it was removed there.
                 before = version_of(stored.payload)
                 self.replace(new.digest, unmarked(stored.payload), None, before)
+            look += 1
+            if stored is not None and version_of(stored.payload) != mark:
+                look, mark = 1, version_of(stored.payload)  # yet another process is moving it
             time.sleep(PAUSE * look)
         return new, self.read(new.digest)
 
@@ -115,8 +118,7 @@ class Adopting(Admitting):
         if old is None:
             return key, Outcome.ABSENT
         new = key if engine.keeps_key else successor_of(key, FROM_COOKIE)
-        is_let_in = self._admit(engine, [(new, old)]) > 0
-        return new, Outcome.MOVED if is_let_in else Outcome.REFUSED
+        return new, self._admit(engine, new, old, force)
 
     def _forget_elsewhere(self, key: SessionKey) -> None:
         """Remove a session that is signed out from the other engines: it may have moved back."""
@@ -182,7 +184,7 @@ class Adopting(Admitting):
             if dry_run:
                 moved = len(self._may_move(moves, clock.now()))
             else:
-                moved = self._admit(engine, moves)
+                moved = self._admit_all(engine, moves)
             counts["visitors"] += len(readable) - len(chosen)
             counts["refused"] += len(chosen) - moved
         else:

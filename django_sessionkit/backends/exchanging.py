@@ -87,8 +87,7 @@ class Exchanging(Storage, SessionBase):
         digest, before = session.digest, session.payload
         if is_moving(before) and not force:
             return Outcome.BUSY
-        mark = MOVING + os.urandom(NONCE - len(MOVING))
-        payload = unmarked(before)
+        mark, payload = new_mark(), unmarked(before)
         marked = mark + payload
         if not engine.call(engine.replace, digest, marked, None, version_of(before)):
             return Outcome.MOVED
@@ -111,14 +110,20 @@ class Exchanging(Storage, SessionBase):
     def _put(self, session: StoredFully) -> None:
         """Store a session here, also in the place of one with a mark."""
         digest, payload, _, expires_at = session
-        if self.insert(*session):
+        if self._insert_anew(session):
             return
         stored = self.read(digest)
-        if stored is None:
-            self.remove([digest])  # what has expired is still there
-            self.insert(*session)
-        elif is_moving(stored.payload):
+        if stored is not None and is_moving(stored.payload):
             self.replace(digest, payload, expires_at, version_of(stored.payload))
+
+    def _insert_anew(self, session: StoredFully) -> bool:
+        """Store a session here if there is none, also in the place of one that has expired."""
+        if self.insert(*session):
+            return True
+        if self.read(session.digest) is not None:
+            return False
+        self.remove([session.digest])
+        return self.insert(*session)
 
     def _exchange_all(self, engine: type[Storage], sessions: Sequence[StoredFully]) -> int:
         """Move sessions that were read there, and return how many of them may move."""
@@ -157,12 +162,17 @@ class Exchanging(Storage, SessionBase):
 
     def _catch_up(
         self, key: SessionKey, was: tuple[Facts, Data], became: tuple[Facts, Data]
-    ) -> None:
-        """Put what was changed elsewhere into the session as it is here by now."""
+    ) -> bool:
+        """
+        Put what was changed elsewhere into the session as it is here by now. Return False where
+        another process is moving it, and looks after that.
+        """
         while (stored := self.read(key.digest)) is not None:
+            if is_moving(stored.payload):
+                return False
             contents = opened(stored.payload, key, self.serializer)
             if contents is None:
-                return
+                break
             facts, data = contents
             facts = became[0].merged(was[0], facts)
             for name in was[1].keys() | became[1].keys():
@@ -174,7 +184,8 @@ class Exchanging(Storage, SessionBase):
                     data.pop(name, None)
             payload = sealed(facts, data, key, self.serializer)
             if self.replace(key.digest, payload, None, version_of(stored.payload)):
-                return
+                break
+        return True
 
     def _not_ended(self, sessions: Sequence[StoredFully]) -> list[StoredFully]:
         """Return the sessions whose rows have not ended, none of them longer than its row."""
@@ -198,6 +209,10 @@ class Exchanging(Storage, SessionBase):
         if ended:
             self.remove(ended)
         return ended
+
+
+def new_mark() -> bytes:
+    return MOVING + os.urandom(NONCE - len(MOVING))
 
 
 def is_moving(payload: bytes) -> bool:

@@ -1,44 +1,68 @@
-"""A session moves back to another engine, one of Django's: see leaving.py."""
+"""
+A session moves back to another engine, one of Django's: see leaving.py. It is marked here first, as
+one that moves between engines of this package (exchanging.py): nobody uses it in two places.
+"""
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
-from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.base import CreateError, SessionBase
+from django.db import connections
 
 from django_sessionkit import registry
+from django_sessionkit.backends.exchanging import after_commit, is_moving, new_mark, rows
 from django_sessionkit.backends.loading import Loading
 from django_sessionkit.backends.sealing import version_of
+from django_sessionkit.exceptions import StoreUnavailable
 
 
 class Returning(Loading):
     def return_to(self, engine: Callable[[str], SessionBase]) -> SessionBase | None:
         """
         Move this session to another engine, and return it as that engine has it. Return None if it
-        is not here, has ended, or is locked. Its row stays as it is, for the session may come back.
+        is not here, has ended, is locked, or was written meanwhile. Its row stays as it is, for the
+        session may come back.
 
         Raises StoreUnavailable.
         """
         data = self.load()
-        record, key = self._record, self._key
+        record, key, mark = self._record, self._key, new_mark()
         if record is None or key is None:
             return None
         handle = record.facts.handle
         if handle and not self.call(registry.is_open, handle):
             return None
+        replace = partial(self.call, self.replace, key.digest)
+        if not replace(mark + record.payload, None, version_of(record.payload)):
+            return None  # somebody else has just written or moved it: look again
         there = engine(str(key))
         there._session_cache = data  # type: ignore[attr-defined]
         try:
             there.save(must_create=True)
-        except CreateError:
-            return engine(str(key))  # another request has just moved it
-        # What was written here meanwhile comes along.
-        while not self.call(self.take, key.digest, version_of(record.payload)):
-            newer = type(self)(key)
-            there._session_cache = newer.load()  # type: ignore[attr-defined]
-            if newer._record is None or newer._key != key:
-                break
-            record = newer._record
-            try:
-                there.save()
-            except UpdateError:
-                break  # it was signed out there
+        except Exception as error:
+            replace(record.payload, None, mark)
+            if isinstance(error, CreateError):
+                return engine(str(key))  # it is on its way here, in the transaction of a view
+            raise
+        if connections[rows().db].in_atomic_block:
+            after_commit(self._leave_for, key.digest, mark)
+        elif not self.call(self.take, key.digest, mark):
+            # It was ended here, or this took so long that somebody else has gone on.
+            stored = self.call(self.read, key.digest)
+            if not (stored and is_moving(stored.payload)):
+                there.delete()
+            return None
         return there
+
+    def _leave_for(self, digest: str, mark: bytes) -> None:
+        with suppress(StoreUnavailable):  # which is in the log; whoever finds the mark goes on
+            self.call(self.take, digest, mark)
+
+    def may_return(self, missed: int) -> bool:
+        """
+        Tell whether to look again for a session that was neither here nor there so many times: it
+        may be on its way. Raises StoreUnavailable.
+        """
+        key = self._key
+        return key is not None and self.call(self._is_elsewhere, key.digest, missed)

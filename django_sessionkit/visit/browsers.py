@@ -9,6 +9,7 @@ to a sign-in and nowhere else, and stays when the user signs out.
 
 import re
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -34,16 +35,16 @@ def browser_of(request: HttpRequest) -> uuid.UUID | None:
 
 def read(request: HttpRequest) -> uuid.UUID | None:
     """
-    Return which browser a request says it comes from. Return None if it has no such cookie, one
-    that this site has not signed, or two, so that nobody can tell which of them the site has set.
+    Return which browser a request says it comes from. Return None if it has no such cookie that
+    this site has signed, or two, so that nobody can tell which of them is the browser's. One that
+    another site has set, for its whole domain say, does not count.
     """
-    found = cookies.values(request, conf.SESSIONKIT_DEVICE_COOKIE or "")
-    if len(found) != 1 or not SIGNED.fullmatch(value := found.pop()):
-        return None
-    try:
-        return uuid.UUID(Signer(salt=SALT).unsign(value))
-    except BadSignature:
-        return None
+    found = set()
+    values = cookies.values(request, conf.SESSIONKIT_DEVICE_COOKIE or "")
+    for value in filter(SIGNED.fullmatch, values):
+        with suppress(BadSignature):
+            found.add(uuid.UUID(Signer(salt=SALT).unsign(value)))
+    return found.pop() if len(found) == 1 else None
 
 
 def finish(request: HttpRequest, response: HttpResponse) -> None:

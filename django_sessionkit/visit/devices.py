@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 from django.utils.translation import gettext
 
@@ -96,7 +97,8 @@ ALIASES = {"Android": "", "IE": "Internet Explorer", "Mac OS X": "macOS"}
 
 # Client hints. A text in them, and one brand with its version in a list of brands.
 TEXT = re.compile(r'"([^"\\]{1,40})"')
-BRAND = re.compile(r'"([^"\\]{1,40})"; ?v="(\d{1,5})')
+# The name of a brand is no longer than that of an app, and no address of a page either.
+BRAND = re.compile(r'"([a-z][\w &\'+-]{0,23})"; ?v="(\d{1,5})', re.IGNORECASE | re.ASCII)
 # A brand that browsers make up, so that nobody relies on a list: "Not;A=Brand".
 GREASE = re.compile(r"\W*Not[\W_]+A[\W_]+Brand\W*")
 # Brands, and what we say instead. "" says no more than the user agent does.
@@ -107,7 +109,9 @@ BRANDS = {
     "Microsoft Edge": "Edge",
     "Microsoft Edge WebView2": "Edge",
 }
-PLATFORMS = {"Chromium OS": "Chrome OS", "Unknown": ""}
+PLATFORMS = {name: name for _pattern, name in SYSTEMS} | {"Chromium OS": "Chrome OS"}
+# The browsers that we know by name.
+NAMES = {name for _pattern, name in BROWSERS} | {"Brave", "DuckDuckGo", "HeadlessChrome", "Vivaldi"}
 # The form factors that have a picture. A device may name several.
 FORMS = {"Tablet": "tablet", "Mobile": "mobile", "Desktop": "desktop"}
 
@@ -137,6 +141,15 @@ class Device:
             self.model,
         ]
         return ", ".join(part for part in parts if part)
+
+    @property
+    def known(self) -> Self:
+        """
+        The device without a name that is none of ours. Where a thief is told of, such a name could
+        be what the thief has to say: a telephone number, a web site.
+        """
+        is_ours = self.browser in NAMES or PROGRAM.fullmatch(self.browser)
+        return self if is_ours else replace(self, browser="", kind="other")
 
     def __str__(self) -> str:
         name = self.browser or self.system or gettext("Unknown device")
@@ -244,8 +257,7 @@ def _with_hints(device: Device, user_agent: str, hints: str) -> Device:
     # User agents name what pretends to be Chrome, an app say. Brands only name another Chrome.
     if brand and device.browser in ("Chrome", brand):
         device = replace(device, browser=brand, browser_version=version)
-    system = _text(known.get("Platform", ""))
-    system = PLATFORMS.get(system, system)
+    system = PLATFORMS.get(_text(known.get("Platform", "")), "")
     if system and system != device.system:  # a page was asked for as desktops see it
         kind = _kind(user_agent, system)
         device = replace(device, system=system, kind=kind, system_version="", model="")

@@ -1,5 +1,8 @@
 """What others do between two steps of a move: end the session, save it, take it, go away."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
@@ -8,13 +11,13 @@ from django.db import OperationalError, transaction
 
 from django_sessionkit.adoption import Table
 from django_sessionkit.backends import adopting, db
-from django_sessionkit.backends.exchanging import unmarked
+from django_sessionkit.backends.exchanging import is_moving, new_mark, unmarked
 from django_sessionkit.backends.sealing import digest_of, version_of
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.storage import Storage
 from tests import moving, store
 from tests.browsers import cart
-from tests.interleaving import after, before
+from tests.interleaving import after, before, elsewhere
 from tests.moving import (
     BETWEEN,
     DATABASE,
@@ -53,8 +56,11 @@ def write_there(known, **fields):
 
 
 def test_session_that_is_saved_there_once_more(known, monkeypatch):
-    before(monkeypatch, Table, "remove_all", lambda: write_there(known, cart="kettle"))
-    left = before(monkeypatch, Table, "remove", lambda: write_there(known, language="de"))
+    def write():
+        write_there(known, cart="kettle")
+        left.append(lambda: write_there(known, language="de"))
+
+    left = before(monkeypatch, Table, "remove", write)
     mine = SessionStore(known.session_key)
     assert (mine["cart"], mine["language"]) == ("kettle", "de")
     assert not left
@@ -65,7 +71,7 @@ def test_session_that_is_saved_and_signed_out_there(known, monkeypatch):
     def sign_out():
         session_in(DATABASE).delete(known.session_key)
 
-    before(monkeypatch, Table, "remove_all", lambda: write_there(known, cart="kettle"))
+    before(monkeypatch, Table, "remove", lambda: write_there(known, cart="kettle"))
     left = after(monkeypatch, Table, "read", lambda: None)
     left.append(sign_out)  # after the first read, and after the one of what was written since
     assert SessionStore(known.session_key)["cart"] in ("teapot", "kettle")
@@ -95,7 +101,7 @@ def test_session_that_goes_here_before_it_catches_up(known, monkeypatch, what):
         else:
             store.tamper(digest, b"garbage" * 10)
 
-    before(monkeypatch, Table, "remove_all", act)
+    before(monkeypatch, Table, "remove", act)
     assert SessionStore(known.session_key).load() == {}
 
 
@@ -121,6 +127,134 @@ def test_two_requests_at_once_take_a_session_back_once(back, monkeypatch):
     )
     assert is_still_in(back)
     assert not left
+    assert cart(back) == "teapot"
+
+
+def test_session_that_is_written_here_before_it_goes_back(back, monkeypatch):
+    left = before(monkeypatch, SessionStore, "replace", lambda: ours(back, cart="kettle"))
+    assert cart(back) == "kettle"
+    assert not left
+    assert not store.payloads()
+
+
+def test_nobody_uses_a_session_in_two_places_while_it_goes_back(back, monkeypatch):
+    """What was saved there, a moment ago, is what one reads here: whoever looks here waits."""
+    key = key_of(back)
+    has_looked = threading.Event()
+    read = SessionStore.read
+
+    def note(digest):
+        stored = read(digest)
+        has_looked.set()
+        return stored
+
+    with ThreadPoolExecutor(1) as pool, generation(DATABASE, (DATABASE, HERE), RETURNING):
+        seen = []
+
+        def write_and_let_read():
+            there = session_in(DATABASE, key)
+            there["cart"] = "kettle"
+            there.save()
+            monkeypatch.setattr(SessionStore, "read", staticmethod(note))
+            job = pool.submit(elsewhere, lambda: SessionStore(key)["cart"])
+            assert has_looked.wait(60)
+            seen.append(job)
+
+        monkeypatch.setattr(adopting, "PAUSE", 0.002)
+        left = before(monkeypatch, SessionStore, "take", write_and_let_read)
+        assert moving.session_of(back)["cart"] == "teapot"  # loaded before that
+        assert not left
+        assert [job.result(60) for job in seen] == ["kettle"]
+
+
+def test_save_of_a_session_that_moves_to_and_fro_is_not_lost(back, monkeypatch, drive):
+    """It has moved here, is taken back to be saved, and has moved here again by then."""
+    key = key_of(back)
+    theirs = moving.session_of(back)
+    drive(theirs, "get", "cart")
+
+    def move_here():
+        with generation(HERE, (DATABASE,)):
+            assert SessionStore(key)["cart"] == "teapot"
+
+    move_here()
+    save, saves = DatabaseStore.save, []
+
+    def save_later(self, must_create=False):
+        if not must_create:
+            saves.append(self)
+            if len(saves) in (2, 3):
+                move_here()
+        save(self, must_create)
+
+    monkeypatch.setattr(DatabaseStore, "save", save_later)
+    theirs["theirs"] = "yes"
+    drive(theirs, "save")
+    assert len(saves) == 4
+    assert session_in(DATABASE, key).load()["theirs"] == "yes"
+    assert not store.payloads()
+
+
+def test_old_engine_that_does_not_take_a_session_back_leaves_it_here(back, monkeypatch):
+    def fail(self, must_create=False):
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatabaseStore, "save", fail)
+        with pytest.raises(OperationalError):
+            moving.session_of(back).load()
+    assert not is_moving(SessionStore.read(digest_of(key_of(back))).payload)
+    with generation(HERE, (DATABASE,)):
+        assert SessionStore(key_of(back)).get("cart") == "teapot"
+
+
+def test_session_that_another_process_takes_over_on_its_way_back(back, monkeypatch):
+    """It waits no longer, and is about to remove what is there: that is not to be lost."""
+    digest = digest_of(key_of(back))
+
+    def take_over():
+        marked = SessionStore.read(digest).payload
+        another = new_mark() + unmarked(marked)
+        SessionStore.replace(digest, another, None, version_of(marked))
+
+    left = before(monkeypatch, SessionStore, "take", take_over)
+    assert moving.session_of(back)["cart"] == "teapot"
+    assert not left
+    assert is_there(DATABASE, key_of(back))
+    with generation(HERE, (DATABASE,)):
+        assert SessionStore(key_of(back))["cart"] == "teapot"
+
+
+def test_session_that_another_process_still_has_in_hand(back):
+    """It is here, and there, where a process is about to remove it: whoever finds it uses that."""
+    key = key_of(back)
+    copy = session_in(DATABASE, key)
+    copy._session_cache = SessionStore(key).load()
+    copy.save(must_create=True)
+    assert moving.session_of(back)._take_back(key)["cart"] == "teapot"
+    assert is_there(DATABASE, key)
+    assert not is_moving(SessionStore.read(digest_of(key)).payload)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_session_that_goes_back_in_the_transaction_of_a_view(back, is_over):
+    key = key_of(back)
+    with transaction.atomic():
+        assert moving.session_of(back)["cart"] == "teapot"
+        transaction.set_rollback(is_over)
+    assert is_there(DATABASE, key) is not is_over
+    assert cart(back) == "teapot"
+    assert is_there(DATABASE, key)
+    assert not store.payloads()
+
+
+def test_store_that_is_down_after_the_transaction_of_a_view(back, monkeypatch):
+    def fail(digest, expected):
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch, transaction.atomic():
+        assert moving.session_of(back)["cart"] == "teapot"
+        patch.setattr(SessionStore, "take", staticmethod(fail))
     assert cart(back) == "teapot"
 
 
@@ -231,6 +365,18 @@ def test_session_that_is_ended_on_its_way(there, here, moving_key, monkeypatch):
 
 
 @pytest.mark.redis
+def test_what_is_left_there_does_not_take_the_place_of_what_is_here(there, here, moving_key):
+    left = there.read(digest_of(moving_key))
+    session = here(moving_key)
+    session["cart"] = "kettle"
+    session.save()
+    there.insert(digest_of(moving_key), left.payload, left.touched_at, store.now() + 60_000)
+    here.adopt_all(there.__module__)
+    assert here(moving_key)["cart"] == "kettle"
+    assert there.read(digest_of(moving_key)) is None
+
+
+@pytest.mark.redis
 def test_what_has_expired_here_is_in_nobodys_way(there, here, moving_key):
     here.insert(digest_of(moving_key), b"x" * 40, 1, 1)
     assert here(moving_key)["cart"] == "teapot"
@@ -280,7 +426,7 @@ def test_transaction_of_a_view_that_takes_too_long(there, here, moving_key):
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("act", ["remove", "mark", "fail"])
+@pytest.mark.parametrize("act", ["nothing", "remove", "mark", "garbage", "fail"])
 def test_transaction_of_a_view_after_which_others_look_after_the_session(
     there, here, moving_key, act, monkeypatch
 ):
@@ -289,11 +435,13 @@ def test_transaction_of_a_view_after_which_others_look_after_the_session(
         assert here(moving_key)["cart"] == "teapot"
         if act == "remove":
             there.remove([digest])
+        elif act == "garbage":
+            there.replace(digest, b"garbage" * 10, None, version_of(there.read(digest).payload))
         elif act == "mark":
             stored = there.read(digest)
             other = stored.payload[:8] + b"else" + unmarked(stored.payload)
             there.replace(digest, other, None, version_of(stored.payload))
-        else:
+        elif act == "fail":
 
             def fail(*args):
                 raise there.unavailable[0]("no route to host")

@@ -191,6 +191,42 @@ def test_session_that_is_saved_while_it_moves(from_database, monkeypatch):
     assert not Session.objects.exists()
 
 
+def test_session_that_is_saved_again_and_again_while_it_moves(from_database, monkeypatch):
+    (session,) = visitors(1)
+
+    def save(**fields):
+        again = session_in(DATABASE, session.session_key)
+        again.update(fields)
+        again.save()
+
+    before(monkeypatch, Table, "remove_all", lambda: save(cart="teapot"))
+    left = before(monkeypatch, Table, "remove", lambda: save(theme="dark"))
+    adopt()
+    assert not left
+    assert SessionStore(session.session_key).load() == {
+        "number": 0,
+        "cart": "teapot",
+        "theme": "dark",
+    }
+    assert not Session.objects.exists()
+
+
+def test_session_that_is_saved_and_signed_out_while_it_moves(from_database, monkeypatch):
+    (session,) = visitors(1)
+
+    def save():
+        session["cart"] = "teapot"
+        session.save()
+        left.append(lambda: session_in(DATABASE).delete(session.session_key))
+
+    before(monkeypatch, Table, "remove_all", save)
+    left = before(monkeypatch, Table, "read", lambda: None)
+    left.clear()
+    adopt()
+    assert not left
+    assert SessionStore(session.session_key).load() == {"number": 0}
+
+
 def test_memory_stays_flat(from_database, monkeypatch):
     """No statement reads more than a part."""
     visitors(23)
@@ -218,7 +254,9 @@ def test_progress_is_told(from_database):
     call_command("adoptsessions", stdout=out)
     assert "100 %" in out.getvalue()
     assert "Done: 3 parts in" in out.getvalue()
+    visitors(1)
     assert adopt(verbosity=0) == ""
+    assert not Session.objects.exists()
 
 
 def test_cached_database_is_left_in_both_places(alice):

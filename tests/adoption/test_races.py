@@ -1,19 +1,26 @@
 """Several requests and processes at once, while a session moves. Nothing here is left to chance."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from django.contrib.auth import SESSION_KEY
 from django.db import transaction
 
 from django_sessionkit.adoption import Engine, Table
+from django_sessionkit.backends import adopting
+from django_sessionkit.backends.exchanging import new_mark, unmarked
+from django_sessionkit.backends.sealing import digest_of, version_of
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import cart, put
-from tests.interleaving import after, before
+from tests.interleaving import after, before, elsewhere
 from tests.moving import (
     COOKIES,
     DATABASE,
     FILES,
     HERE,
+    OTHERS,
     all_at_once,
     generation,
     is_there,
@@ -90,7 +97,7 @@ def known(alice, from_database):
 
 def test_change_that_was_saved_there_meanwhile_comes_along(known, drive, monkeypatch):
     left = before(
-        monkeypatch, Table, "remove_all", lambda: write_there(known, cart="kettle", language="de")
+        monkeypatch, Table, "remove", lambda: write_there(known, cart="kettle", language="de")
     )
     mine = SessionStore(known.session_key)
     assert drive(mine, "get", "cart") == "kettle"
@@ -101,45 +108,127 @@ def test_change_that_was_saved_there_meanwhile_comes_along(known, drive, monkeyp
     assert only_row().ended_at is None
 
 
+@pytest.mark.parametrize("old", [engine for engine in OTHERS if engine != COOKIES])
+def test_change_in_any_engine_comes_along(session, old, monkeypatch):
+    left = before(monkeypatch, Engine, "remove", lambda: write_there(session, cart="kettle"))
+    assert SessionStore(session.session_key)["cart"] == "kettle"
+    assert not left
+    assert not is_there(old, session.session_key)
+
+
 def test_what_was_removed_there_meanwhile_is_gone_here(known, monkeypatch):
     def remove():
         again = session_in(DATABASE, known.session_key)
         del again["theme"]
         again.save()
 
-    before(monkeypatch, Table, "remove_all", remove)
+    before(monkeypatch, Table, "remove", remove)
     assert "theme" not in SessionStore(known.session_key).load()
 
 
-def test_changes_in_both_places_meanwhile_are_kept(known, monkeypatch):
+def go_on_here(session):
+    """Do what a process does that waits no longer for the one that moves the session."""
+    digest = digest_of(session.session_key)
+    marked = SessionStore.read(digest).payload
+    SessionStore.replace(digest, unmarked(marked), None, version_of(marked))
+
+
+def write_here(session, **fields):
+    mine = SessionStore(session.session_key)
+    mine.update(fields)
+    mine.save()
+
+
+def test_nobody_reads_what_is_old_while_a_session_moves_here(known, monkeypatch):
+    """What was saved there, a moment ago, is what one reads here."""
+    has_looked = threading.Event()
+    read = SessionStore.read
+
+    def note(digest):
+        stored = read(digest)
+        has_looked.set()
+        return stored
+
+    with ThreadPoolExecutor(1) as pool:
+        seen = []
+
+        def write_and_let_read():
+            write_there(known, cart="kettle")
+            monkeypatch.setattr(SessionStore, "read", staticmethod(note))
+            job = pool.submit(elsewhere, lambda: SessionStore(known.session_key)["cart"])
+            assert has_looked.wait(60)
+            seen.append(job)
+
+        left = before(monkeypatch, Table, "remove", write_and_let_read)
+        assert SessionStore(known.session_key)["cart"] == "kettle"
+        assert not left
+        assert [job.result(60) for job in seen] == ["kettle"]
+
+
+def test_process_that_waits_no_longer_loses_nothing(known, monkeypatch):
+    monkeypatch.setattr(adopting, "PAUSE", 0)
+
     def write():
         write_there(known, cart="kettle")
-        mine = SessionStore(known.session_key)
-        mine["language"] = "de"
-        mine.save()
+        write_here(known, language="de")
 
-    before(monkeypatch, Table, "remove_all", write)
+    before(monkeypatch, Table, "remove", write)
     stored = SessionStore(known.session_key).load()
     assert (stored["cart"], stored["language"]) == ("kettle", "de")
     assert not is_there(DATABASE, known.session_key)
 
 
-def test_change_here_between_two_steps_of_catching_up_is_kept(known, monkeypatch):
-    def write_here():
-        mine = SessionStore(known.session_key)
-        mine["language"] = "de"
-        mine.save()
+def test_changes_in_both_places_meanwhile_are_kept(known, monkeypatch):
+    def write():
+        there = session_in(DATABASE, known.session_key)
+        there["cart"] = "kettle"
+        del there["theme"]
+        there.save()
+        go_on_here(known)
+        write_here(known, language="de")
 
-    before(monkeypatch, Table, "remove_all", lambda: write_there(known, cart="kettle"))
-    left = before(monkeypatch, SessionStore, "replace", write_here)
+    before(monkeypatch, Table, "remove", write)
     stored = SessionStore(known.session_key).load()
-    assert not left
     assert (stored["cart"], stored["language"]) == ("kettle", "de")
+    assert "theme" not in stored
+    assert not is_there(DATABASE, known.session_key)
+
+
+def test_change_here_between_two_steps_of_catching_up_is_kept(known, monkeypatch):
+    def write():
+        write_there(known, cart="kettle")
+        go_on_here(known)
+        # The first one finds that others have gone on.
+        left = before(monkeypatch, SessionStore, "replace", lambda: left.append(again))
+
+        def again():
+            write_here(known, language="de")
+
+    before(monkeypatch, Table, "remove", write)
+    stored = SessionStore(known.session_key).load()
+    assert (stored["cart"], stored["language"]) == ("kettle", "de")
+
+
+def test_process_leaves_what_another_one_has_taken_over(known, monkeypatch):
+    """It would lose what was written there since, which the other one is about to bring along."""
+    digest = digest_of(known.session_key)
+
+    def take_over():
+        write_there(known, cart="kettle")
+        go_on_here(known)
+        stored = SessionStore.read(digest)
+        mark = new_mark()
+        SessionStore.replace(digest, mark + stored.payload, None, version_of(stored.payload))
+
+    monkeypatch.setattr(adopting, "PAUSE", 0)
+    before(monkeypatch, Table, "remove", take_over)
+    assert SessionStore(known.session_key)["cart"] == "kettle"
+    assert not is_there(DATABASE, known.session_key)
 
 
 def test_session_that_was_signed_out_there_meanwhile(known, monkeypatch):
     """Nobody knows why it is gone: it may have moved. It is here, and here its user can end it."""
-    before(monkeypatch, Table, "remove_all", lambda: session_in(DATABASE).delete(known.session_key))
+    before(monkeypatch, Table, "remove", lambda: session_in(DATABASE).delete(known.session_key))
     assert SessionStore(known.session_key)["cart"] == "teapot"
 
 
@@ -148,7 +237,8 @@ def test_session_that_is_signed_out_here_meanwhile_stays_out(known, monkeypatch)
         write_there(known, cart="kettle")
         SessionStore(known.session_key).flush()
 
-    before(monkeypatch, Table, "remove_all", write_and_sign_out)
+    monkeypatch.setattr(adopting, "PAUSE", 0)
+    before(monkeypatch, Table, "remove", write_and_sign_out)
     assert SessionStore(known.session_key).load() == {}
     assert not store.payloads()
     assert only_row().end_reason == EndReason.LOGOUT
@@ -160,7 +250,7 @@ def test_session_that_is_signed_out_here_meanwhile_stays_out(known, monkeypatch)
 @pytest.mark.redis
 def test_session_that_is_ended_while_it_moves_does_not_come_back(session, old, monkeypatch, drive):
     """Who ends it does not find it, for it is not here yet: its row says so."""
-    before(monkeypatch, SessionStore, "insert_all", UserSession.objects.revoke)
+    before(monkeypatch, SessionStore, "insert", UserSession.objects.revoke)
     assert drive(SessionStore(session.session_key), "load") == {}
     assert not store.payloads()
     assert only_row().end_reason == EndReason.REVOKED
@@ -180,7 +270,7 @@ def kill():
 
 def test_process_that_is_killed_before_the_session_is_here(session, old, browse, monkeypatch):
     with monkeypatch.context() as patch:
-        before(patch, SessionStore, "insert_all", kill)
+        before(patch, SessionStore, "insert", kill)
         with pytest.raises(Killed):
             SessionStore(session.session_key).load()
     assert not store.payloads()
@@ -191,8 +281,9 @@ def test_process_that_is_killed_before_the_session_is_here(session, old, browse,
 
 
 def test_process_that_is_killed_before_the_old_one_is_gone(session, old, browse, monkeypatch):
+    monkeypatch.setattr(adopting, "PAUSE", 0)
     with monkeypatch.context() as patch:
-        before(patch, Engine, "remove_all", kill)
+        before(patch, Engine, "remove", kill)
         with pytest.raises(Killed):
             SessionStore(session.session_key).load()
     assert len(store.payloads()) == 1

@@ -123,13 +123,13 @@ def take(browser: Browser, shop: str, folder: Path) -> None:
             phone.set_viewport_size({"width": 800, "height": 900})
             shoot(phone, folder / "limit.png")
             phone.set_viewport_size({"width": 390, "height": 844})
-            phone.locator(".sessionkit-main").click()
+            phone.locator(".sessionkit-main:visible").click()
             phone.goto(LIST)
             shoot(phone, folder / "list-telephone.png")
 
             laptop.goto(f"{LIST}{handle_of(FIREFOX)}/end/")
             shoot(laptop, folder / "confirmation.png")
-            laptop.locator(".sessionkit-main").click()
+            laptop.locator(".sessionkit-main:visible").click()
             strange.goto("/account/")
             shoot(strange, folder / "farewell.png")
 

@@ -57,7 +57,7 @@ class Visit:
 
     def press(self, index: int = 0) -> None:
         """Press a main button, or follow a link that looks like one."""
-        self.page.locator(".sessionkit-main").nth(index).click()
+        self.page.locator(".sessionkit-main:visible").nth(index).click()
         self.page.wait_for_load_state()
 
 

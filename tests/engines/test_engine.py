@@ -46,6 +46,29 @@ def test_every_operation_is_one_statement(drive):
         drive(SessionStore(), "create")
 
 
+def test_a_new_session_goes_where_the_storage_answers(drive, monkeypatch):
+    """A key of which a part of the storage would have to be asked that is down is not taken."""
+    drawn = []
+
+    def is_within_reach(digest):
+        drawn.append(digest)
+        return len(drawn) == 3
+
+    monkeypatch.setattr(SessionStore, "is_within_reach", staticmethod(is_within_reach))
+    session = SessionStore()
+    with round_trips(1):
+        drive(session, "create")
+    assert digest_of(session.session_key) == drawn[-1]
+    assert len(drawn) == 3
+
+
+def test_where_nothing_is_known_to_answer_a_new_session_is_tried_anyway(drive, monkeypatch):
+    monkeypatch.setattr(SessionStore, "is_within_reach", staticmethod(lambda digest: False))
+    session = SessionStore()
+    drive(session, "create")
+    assert drive(SessionStore(), "exists", session.session_key)
+
+
 def test_a_session_that_is_not_used_costs_nothing(stored):
     with round_trips(0):
         assert again(stored).session_key == stored.session_key

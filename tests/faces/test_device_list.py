@@ -585,6 +585,8 @@ def test_a_device_without_a_cookie_has_a_name_too(laptop: Client, alice: User):
         ("a\0b\x1bc\u202ed\u2066e", "abcde"),
         ("\u202e", ""),
         ("\u200d \u200c", ""),
+        ("\u3164 \u2800\u115f\u0301", ""),
+        ("\u0301e", "\u0301e"),
         ("\u200f\u0645\u06cc\u200c\u062e\u0648", "\u0645\u06cc\u200c\u062e\u0648"),
         ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),
         ("<b>&amp;", "<b>&amp;"),
@@ -643,6 +645,16 @@ def test_what_has_ended_says_why(laptop: Client, alice: User, reason: EndReason)
     (item,) = Strict(page.text).all("details")
     assert "open" not in item
     assert "<summary>Recently signed out</summary>" in page.text
+
+
+@pytest.mark.parametrize("reason", ["", "of_a_newer_version"])
+def test_what_has_ended_for_a_reason_that_nobody_knows_is_shown(
+    laptop: Client, alice: User, reason: str
+):
+    """Code of the site may mark rows, and a newer version answers beside this one for a while."""
+    give(alice, ended_at=timezone.now() - HOUR, end_reason=reason)
+    (told,) = history(laptop.get(LIST))
+    assert "Signed out by this site." in told
 
 
 def test_what_has_ended_says_who_ended_it(laptop: Client, alice: User, root: User):

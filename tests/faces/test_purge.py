@@ -19,6 +19,7 @@ from unittest import mock
 import pytest
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command, load_command_class
 from django.core.management import get_commands as registered
 from django.db import OperationalError, connection, transaction
@@ -812,6 +813,18 @@ def test_command_of_django_and_ours_purge_both_tables(alice, app):
     run_command(app=app)
     assert not StoredSession.objects.exists()
     assert not UserSession.objects.exists()
+
+
+def test_site_that_is_about_to_move_purges_with_our_command_as_with_that_of_django():
+    Session.objects.create(session_key="expired", expire_date=timezone.now() - timedelta(days=1))
+    kept = Session.objects.create(
+        session_key="kept", expire_date=timezone.now() + timedelta(days=1)
+    )
+    stdout = io.StringIO()
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"):
+        call_command(load_command_class("django_sessionkit", "clearsessions"), stdout=stdout)
+    assert [session.pk for session in Session.objects.all()] == [kept.pk]
+    assert "Done" in stdout.getvalue()
 
 
 @pytest.mark.once

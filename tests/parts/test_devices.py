@@ -255,6 +255,30 @@ def test_brand_that_is_made_up_is_not_shown(name: str):
     assert device_of(f"{MAC} Chrome/156.0.0.0", hints).browser == "Brave"
 
 
+@pytest.mark.parametrize(
+    "name", ["https://evil.example", "evil.example", "Call 0900 123456 at once!"]
+)
+def test_hint_that_is_no_name_is_not_shown(name: str):
+    """It would be told in a mail."""
+    hints = f'Platform="{name}" | UA="{name}";v="1"'
+    assert str(device_of(f"{WINDOWS} Chrome/156.0.0.0", hints)) == "Chrome on Windows"
+
+
+KNOWN = [
+    ("Firefox on Windows", FIREFOX, ""),
+    ("Brave on macOS", f"{MAC} Chrome/156.0.0.0", f"UA={BRAVE}"),
+    ("Program: curl", "curl/8.14.1", ""),
+    ("iOS", "Call 0900 123456/1 (iPhone; iOS 18)", ""),
+    ("Windows", f"{WINDOWS} Chrome/156.0.0.0", 'UA="Call 0900 123456";v="1"'),
+    ("Unknown device", "call-0900-123456-bot", ""),
+]
+
+
+@pytest.mark.parametrize(("expected", "user_agent", "hints"), KNOWN)
+def test_name_of_its_own_is_not_known(expected: str, user_agent: str, hints: str):
+    assert str(device_of(user_agent, hints).known) == expected
+
+
 def test_ua_parser_names_what_is_too_rare_to_be_listed(parser: str):
     vivaldi = device_of(f"{WINDOWS} Chrome/154.0.0.0 Safari/537.36 Vivaldi/7.6")
     assert vivaldi.browser == ("Vivaldi" if parser == "ua-parser" else "Chrome")

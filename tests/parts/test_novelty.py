@@ -78,6 +78,10 @@ REPORTED = {"reported_at": "at noon"}
         # The user did not recognise the last session of this browser.
         (row(), [row(**REPORTED)], "device"),
         (row(ip=OFFICE), [row(**REPORTED), row()], "device"),
+        # It is in a network where they had left it uncontradicted.
+        (row(), [row(**REPORTED), row()], "device"),
+        (row(None), [row(**REPORTED), row()], "device"),  # its cookies were cleared
+        (row(), [row(**REPORTED), row(), row(TELEPHONE)], ""),  # as another of theirs, there
         # They did recognise it since.
         (row(ip=OFFICE), [row(), row(**REPORTED)], ""),
         # What they did not recognise vouches for nothing.

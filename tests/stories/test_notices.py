@@ -385,6 +385,23 @@ def test_name_of_a_user_does_no_harm_in_a_mail(alice: User):
     message.message().as_bytes()
 
 
+@pytest.mark.parametrize(
+    ("user_agent", "hints"),
+    [
+        ("Call 0900 123456/1 (iPhone)", {}),
+        (CHROME, {"sec-ch-ua": '"Call 0900 123456"; v="1"'}),
+        (CHROME, {"sec-ch-ua": '"Chrome"; v="1"', "sec-ch-ua-platform": '"Call 0900 123456"'}),
+    ],
+)
+def test_thief_says_nothing_in_a_mail(alice: User, user_agent: str, hints: dict[str, str]):
+    thief = Client(headers={**PAGE, "user-agent": user_agent, **hints})
+    post_sign_in(thief)
+    is_novel(handle(thief))
+    message = only_mail()
+    assert "Device: " in message.body
+    assert "0900" not in message.body + html_of(message)
+
+
 def test_values_stand_for_themselves_among_arabic_words(alice: User):
     with translation.override("ar"):
         is_novel(handle(sign_in(alice)))

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from django.conf import settings
-from django.contrib.auth import authenticate
+from django.contrib.auth import authenticate, login
 from django.contrib.auth.backends import BaseBackend, RemoteUserBackend
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_login_failed
@@ -65,10 +65,20 @@ TYPED, SENT = "correct horse", "battery staple"
 LATER = timedelta(minutes=6)  # than the five minutes that the views of the tests ask for
 VIEWS = ["/pay/", "/apay/", "/pay/class/", "/apay/class/"]
 
+
+def act_as(request: HttpRequest, name: str) -> HttpResponse:
+    """As django-hijack does it."""
+    staff = request.user.pk
+    login(request, User.objects.get(username=name), settings.AUTHENTICATION_BACKENDS[0])
+    request.session["hijack_history"] = [str(staff)]
+    return HttpResponse(f"as {name}")
+
+
 # A site that has a page of its own to prove who one is, made of ours.
 urlpatterns = [
     *site,
     path("prove/", lambda request: HttpResponse(f"a key, {request.user}?"), name="prove"),
+    path("act_as/<str:name>/", act_as),
     path("prove/ours/", ReauthenticateView.as_view(), name="prove_with_ours"),
 ]
 
@@ -189,6 +199,19 @@ def test_a_stranger_is_sent_to_the_sign_in_page(url: str):
 def test_a_user_who_is_not_there_any_more_is_a_stranger(laptop: Client, url: str):
     User.objects.all()._raw_delete("default")
     assert laptop.get(url)["Location"] == f"/login/?next={url}"
+
+
+@pytest.mark.parametrize("url", VIEWS)
+@override_settings(ROOT_URLCONF=__name__)
+def test_staff_who_act_as_a_user_and_are_not_there_any_more_sign_in_again(alice: User, url: str):
+    """Whose password would be asked for? That of the user is none of theirs."""
+    staff = User.objects.create_superuser("bob", password=SECRET)
+    browser = sign_in(staff)
+    browser.get("/act_as/alice/")
+    with travel(LATER):
+        assert browser.get(url)["Location"] == f"{PROVE}?next={url}"
+        User.objects.filter(pk=staff.pk)._raw_delete("default")
+        assert browser.get(url)["Location"] == f"/login/?next={url}"
 
 
 @pytest.mark.parametrize("url", VIEWS)
@@ -715,14 +738,14 @@ def test_a_locked_session_goes_on_where_it_was(alice: User, policy: Callable[...
         answer = laptop.get("/private/?page=2")
         assert answer["Location"] == f"{PROVE}?next=%2Fprivate%2F%3Fpage%3D2"
         page = laptop.get(answer["Location"])
-        assert "Your session is locked" in words(page)
+        assert "Are you still there?" in words(page)
         assert "you go on where you were" in words(page)
         assert "Signed in as alice." in words(page)
         assert key_of(laptop) == old_key
 
         page = prove(laptop, page, "wrong")
         assert page.status_code == 200
-        assert "Your session is locked" in words(page)
+        assert "Are you still there?" in words(page)
         assert laptop.get("/private/")["Location"].startswith(PROVE)
         answer = prove(laptop, page)
         assert (answer.status_code, answer["Location"]) == (302, "/private/?page=2")
@@ -870,7 +893,7 @@ def test_all_of_it_works_with_csrf_tokens_in_the_session(alice: User, policy: Ca
         assert laptop.post("/pay/", fields_of(page)).json()["paid"]["amount"] == ["5"]
     with travel(LATER + TOO_LONG):
         page = laptop.get(f"{PROVE}?next=/whoami/")
-        assert "Your session is locked" in words(page)
+        assert "Are you still there?" in words(page)
         assert prove(laptop, page)["Location"] == "/whoami/"
         assert is_in(laptop)
 
@@ -973,7 +996,7 @@ def test_pages_speak_german(laptop: Client, alice: User, policy: Callable[..., N
     assert "Angemeldet als alice." in texts[0]
     assert "Das ist nicht das Passwort dieses Kontos." in texts[1]
     assert "Weitermachen, wo Sie waren?" in texts[-2]
-    assert "Ihre Sitzung ist gesperrt" in texts[-1]
+    assert "Sind Sie noch da?" in texts[-1]
     english = re.compile(r"\b(you|the|please|what|your)\b", re.IGNORECASE)
     assert not [text for text in texts if english.search(text)]
 

@@ -88,20 +88,30 @@ def test_a_device_that_nobody_recognises_goes_and_then_comes_the_password(laptop
 
 
 def test_whatever_else_the_same_browser_has_goes_too(alice, bob, laptop, thief):
-    again, before, elsewhere = (sign_in(alice, CHROME) for _ in range(3))
+    before, again, elsewhere = (sign_in(alice, CHROME) for _ in range(3))
     of_bob = sign_in(bob, CHROME)
     there = uuid4()
     rows = are_of(there, thief, again, before, of_bob)
     are_of(uuid4(), elsewhere)
     are_of(uuid4(), laptop)
     UserSession.objects.filter(pk=handle(before)).revoke()
-    disown(laptop, end_url(thief))
+    disown(laptop, end_url(again))
     assert [is_in(each) for each in (thief, again, elsewhere, laptop)] == [False, False, True, True]
     assert is_in(of_bob, bob)
-    # What had ended already may have been another matter.
+    # What had ended before may have been another matter.
     gone = {row.pk for row in rows if row.user_agent == CHROME and row.user_id == alice.pk}
     assert reported() < gone
     assert len(reported()) == 2
+
+
+def test_what_the_browser_did_later_is_reported_too(alice, laptop, thief):
+    """Or it would be taken for one that the user knows, at the next sign-in."""
+    later = sign_in(alice, CHROME)
+    rows = are_of(uuid4(), thief, later)
+    later.post("/logout/", {"csrfmiddlewaretoken": later.cookies["csrftoken"].value})
+    disown(laptop, end_url(thief))
+    assert reported() == {row.pk for row in rows}
+    assert UserSession.objects.get(end_reason=EndReason.LOGOUT).reported_at
 
 
 def test_browsers_of_which_nothing_is_known_are_not_taken_for_one(alice, laptop, thief):
