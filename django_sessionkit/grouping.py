@@ -93,6 +93,17 @@ def merged(rows: Iterable[Any]) -> list[SignedInDevice]:
     return list(devices.values())
 
 
+def count_devices(rows: UserSessionQuerySet) -> int:
+    """Return how many devices these rows, of one user, are of. One round trip."""
+    parts = rows.order_by().annotate(**PARTS).values_list(*PARTS).distinct()
+    return len(
+        {
+            browser or _looks(UserSession(user_agent=user_agent, ip=ip))
+            for browser, user_agent, ip in parts.iterator()
+        }
+    )
+
+
 def of_device(rows: UserSessionQuerySet, session: UserSession) -> UserSessionQuerySet:
     """Return those of the rows, of one user, that are of the same device as this session."""
     if session.support:

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_sessionkit.conf import conf
+from django_sessionkit.grouping import count_devices
 from django_sessionkit.links import absolute, report_link
 from django_sessionkit.models import Novelty, UserSession, UserSessionQuerySet
 from django_sessionkit.signals import Notice, notice_due
@@ -99,8 +100,9 @@ def _language_of(kind: str, row: UserSession, rows: UserSessionQuerySet) -> str:
     """
     Return the language of a user, as far as it is known. A new device may be a thief's, who must
     not choose a language that the user does not read: that of the sign-in before it counts.
+    So it is where staff have acted as the user.
     """
-    if kind == Notice.NEW_DEVICE:
+    if kind == Notice.NEW_DEVICE or row.support:
         before = rows.filter(user=row.user_id, pk__lt=row.pk, support=False).exclude(language="")
         if row.browser:
             before = before.exclude(browser=row.browser)
@@ -145,7 +147,7 @@ def _new_device(row: UserSession, rows: UserSessionQuerySet, site: str) -> Story
 
 def _others_ended(row: UserSession, rows: UserSessionQuerySet, site: str) -> Story:
     at = row.ended_at or row.last_seen_at
-    count = _ended_together(row, rows).filter(ended_at__gte=at).count()
+    count = count_devices(_ended_together(row, rows).filter(ended_at__gte=at))
     title = ngettext(
         "%(count)d device was signed out of your account",
         "%(count)d devices were signed out of your account",
@@ -164,7 +166,7 @@ def _others_ended(row: UserSession, rows: UserSessionQuerySet, site: str) -> Sto
 
 def _ended_by_staff(row: UserSession, rows: UserSessionQuerySet, site: str) -> Story:
     at = row.ended_at or row.last_seen_at
-    count = _ended_together(row, rows).filter(ended_at__gte=at).count()
+    count = count_devices(_ended_together(row, rows).filter(ended_at__gte=at))
     text = ngettext(
         "The staff of %(site)s signed out %(count)d device of yours. You can sign in again. If you"
         " do not know why they did it, ask them.",

@@ -4,7 +4,6 @@ them and to sign them out.
 """
 
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,7 +29,7 @@ from django_sessionkit.conf import conf
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.forms import LabelForm
-from django_sessionkit.grouping import SignedInDevice, of_device
+from django_sessionkit.grouping import SignedInDevice, count_devices, of_device
 from django_sessionkit.history import how_it_ended, with_enders
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import UserSession, UserSessionQuerySet
@@ -138,22 +137,6 @@ class OwnSessionsMixin(LoginRequiredMixin):
             )
             messages.warning(self.request, text % {"seconds": seconds}, fail_silently=True)
             return None
-
-
-class OwnSessionPageMixin(OwnSessionsMixin):
-    """For a ListView: one page of the sessions of the request's user, or the first."""
-
-    has_pages = True
-    page: Page
-
-    def get_queryset(self) -> list[UserSession]:
-        asked: Mapping[str, str] = self.request.GET if self.has_pages else {}
-        self.page = page_of(self.own_sessions(), self.handle, asked)
-        return for_its_user(self.page.sessions)
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        page = {"session_page": self.page, "other_count": self.page.other_count}
-        return super().get_context_data(**page, **kwargs)
 
 
 def wants_fragment(request: HttpRequest) -> bool:
@@ -440,8 +423,8 @@ class SessionEndView(
         return HttpResponseRedirect(url) if url else self.to_list()
 
 
-class SessionEndOthersView(  # type: ignore[misc]
-    OwnSessionPageMixin,
+class SessionEndOthersView(
+    OwnSessionsMixin,
     RecentAuthenticationMixin,
     ListView,  # type: ignore[type-arg]
 ):
@@ -452,28 +435,38 @@ class SessionEndOthersView(  # type: ignore[misc]
 
     template_name = "django_sessionkit/session_confirm_end_others.html"
     keeps_form = False
-    has_pages = False  # the first tells enough: all of them end
+    page: Page
+
+    def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
+        # With the current session, for other sign-ins of its browser are no other device. The first
+        # page tells enough: all of them end.
+        self.page = devices_of(self.own_sessions(), {})
+        return for_its_user([row for row in self.page.sessions if row.pk != self.handle])
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        more_count = self.page.other_count - len(self.page.sessions)
-        return super().get_context_data(more_count=more_count, **kwargs)
-
-    def own_sessions(self) -> UserSessionQuerySet:
-        return super().own_sessions().other_than(self.request)
+        devices = [device for device in self.page.devices if not device.is_current]
+        count = self.page.other_count
+        return super().get_context_data(
+            devices=devices, other_count=count, more_count=count - len(devices), **kwargs
+        )
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        count = count_devices(self.own_sessions().active()) - bool(self.handle)
         # End all of them, also the expired and lost sessions that the list leaves out.
-        ended = self.end(self.own_sessions())
-        if ended:
+        ended = self.end(self.own_sessions().other_than(request))
+        if ended and not count:
+            text = gettext("The other sign-ins of this device were signed out.")
+            messages.success(request, text, fail_silently=True)
+        elif ended:
             text = ngettext(
                 "%(count)d other device was signed out.",
                 "%(count)d other devices were signed out.",
-                ended,
+                count,
             )
             question = ngettext(
-                "Did you not recognise it?", "Did you not recognise one of them?", ended
+                "Did you not recognise it?", "Did you not recognise one of them?", count
             )
-            text = self.with_advice(text % {"count": ended}, question)
+            text = self.with_advice(text % {"count": count}, question)
             messages.success(request, text, fail_silently=True)
         elif ended == 0:
             text = gettext("No other device was signed in.")

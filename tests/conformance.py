@@ -455,10 +455,10 @@ CATALOGUE = {
         Requirement(
             "ASVS-6.3.5",
             "3",
-            SITE,
+            BOTH,
             "users are notified of suspicious sign-ins",
-            "The list shows them every device. Mails are yours, on `user_logged_in`, "
-            "`session_moved` and `session_key_reused`.",
+            "The list shows them every device, and what is new. A mail tells them of a sign-in on "
+            "a new device, once `SESSIONKIT_NOTICES` asks for it. Sign-ins that fail are yours.",
         ),
         Requirement(
             "ASVS-6.3.7",

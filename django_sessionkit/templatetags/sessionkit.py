@@ -11,13 +11,14 @@ from typing import Any
 from django import template
 from django.contrib.auth import SESSION_KEY
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import Count, Q, Subquery
+from django.db.models import Subquery
 from django.http import HttpRequest
 from django.template import Context
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import get_language
 
+from django_sessionkit.grouping import count_devices
 from django_sessionkit.models import UserSession, UserSessionQuerySet
 from django_sessionkit.status import status_of
 
@@ -40,7 +41,8 @@ def device_count(context: Context) -> int:
     Return how many devices are signed in to the reader's account, this one included, or 0 for a
     visitor. Sessions in one browser are one device.
     """
-    return _once(context, _count, "count") or 0
+    found = _once(context, lambda own: count_devices(_of_the_same_user(own).active()), "count")
+    return found or 0
 
 
 @register.simple_tag(takes_context=True)
@@ -112,17 +114,6 @@ def _own(handle: uuid.UUID) -> UserSessionQuerySet:
 def _of_the_same_user(handle: uuid.UUID) -> UserSessionQuerySet:
     rows = UserSession.objects.primary()
     return rows.filter(user__in=Subquery(_own(handle).values("user")))
-
-
-def _count(handle: uuid.UUID) -> int:
-    counted = (
-        _of_the_same_user(handle)
-        .active()
-        .aggregate(
-            browsers=Count("browser", distinct=True), others=Count("pk", filter=Q(browser=None))
-        )
-    )
-    return int(counted["browsers"] + counted["others"])
 
 
 def _new(handle: uuid.UUID) -> UserSession | None:

@@ -790,6 +790,25 @@ def test_all_others_can_go_from_the_top_of_a_long_list(laptop: Client, alice: Us
         assert urls == [f"{LIST}others/end/"] * links
 
 
+def test_all_others_are_as_many_before_as_after(laptop: Client, alice: User):
+    url = f"{LIST}others/end/"
+    phone = give(alice, 3, user_agent=IPHONE)
+    give(alice, browser=row_of(laptop).browser)
+    assert "Sign out all other devices (1)" in words(laptop.get(LIST))
+    asked = laptop.get(url)
+    assert titles(asked) == ["Sign out the other device?"] * 2
+    assert shown(asked) == [pks(phone)]
+    assert devices(asked) == ["Safari on iOS (3 sign-ins)"]
+    assert said(press(laptop, url))[0].startswith("1 other device was signed out. Did you not")
+    assert UserSession.objects.ended().count() == 4
+
+    (again,) = give(alice, browser=row_of(laptop).browser)
+    form = fields_of(asked, "Sign out the other device")
+    assert said(laptop.post(url, form))[-1] == "The other sign-ins of this device were signed out."
+    again.refresh_from_db()
+    assert again.end_reason == EndReason.REVOKED
+
+
 @pytest.mark.parametrize(
     ("on_limit", "text"),
     [

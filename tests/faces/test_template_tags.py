@@ -16,6 +16,7 @@ from django.urls import path
 from django.utils import timezone
 
 from django_sessionkit.models import Novelty, UserSession
+from tests.pages import LIST
 from tests.people import CHROME, IPHONE, row_of, sign_in
 from tests.policies import LOCK
 from tests.urls import urlpatterns as site
@@ -80,6 +81,14 @@ def test_sessions_in_one_browser_are_one_device(alice, laptop, says):
         device = sign_in(alice)
         UserSession.objects.filter(pk=row_of(device).pk).update(browser=browser)
     assert says(laptop, COUNT) == "3"
+
+
+def test_without_a_device_cookie_as_many_are_counted_as_the_list_shows(alice, laptop, says):
+    for _ in range(3):
+        sign_in(alice, CHROME)
+    UserSession.objects.update(browser=None)
+    assert len(laptop.get(LIST).context["devices"]) == 2
+    assert says(laptop, COUNT) == "2"
 
 
 # Sign-ins that are new.

@@ -102,6 +102,7 @@ def link_in(message: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", BROWSERS)
+@pytest.mark.standard("ASVS-6.3.5")
 def test_who_signs_in_on_a_new_device_is_told_after_the_answer(alice: User, kind: str):
     browser: Any = BROWSERS[kind](headers=PAGE | {"user-agent": IPHONE})
     post_sign_in(browser, REMOTE_ADDR="203.0.113.7")
@@ -152,6 +153,14 @@ def test_who_signs_out_others_is_told_once_with_their_number(alice: User):
     assert not any(is_in(each) for each in others)
     message = only_mail()
     assert message.subject == "2 devices were signed out of your account (shop.example)"
+
+
+def test_sign_ins_of_one_browser_are_one_device_in_a_mail_too(alice: User):
+    laptop, *phone = [sign_in(alice, agent) for agent in (FIREFOX, IPHONE, IPHONE)]
+    browser = uuid.uuid4()
+    UserSession.objects.filter(pk__in=map(handle, phone)).update(browser=browser)
+    press(laptop, OTHERS)
+    assert only_mail().subject == "1 device was signed out of your account (shop.example)"
 
 
 def test_who_signs_out_one_after_the_other_is_told_once_an_hour(alice: User):
@@ -331,6 +340,16 @@ def test_staff_do_not_choose_the_language_of_the_mail(alice: User, root: User):
         sign_in(alice)
     with translation.override("ja"):
         UserSession.objects.revoke(EndReason.REVOKED_BY_STAFF, by=root)
+    assert 'lang="de"' in html_of(only_mail())
+
+
+def test_staff_who_acted_as_the_user_do_not_choose_it_either(alice: User):
+    with translation.override("de"):
+        laptop = sign_in(alice)
+    with translation.override("ja"):
+        support = handle(sign_in(alice, CHROME))
+    UserSession.objects.filter(pk=support).update(support=True)
+    press(laptop, OTHERS)
     assert 'lang="de"' in html_of(only_mail())
 
 

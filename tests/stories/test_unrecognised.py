@@ -180,7 +180,7 @@ def without_password(alice, laptop, thief):
 
 def test_whoever_has_no_password_is_led_to_none(without_password, laptop, thief):
     url = end_url(thief)
-    for page in (laptop.get(url), laptop.get(OTHERS)):
+    for page in (laptop.get(url), laptop.get(OTHERS), laptop.get(LIST)):
         assert "password" not in words(page)
     assert "Then secure the account that you sign in with" in words(laptop.get(url))
     answer = disown(laptop, url)
@@ -316,7 +316,7 @@ def test_the_pages_that_ask_take_two_queries_or_three(alice, laptop, thief, coun
 
     row = row_of(thief)
     for _ in range(count):
-        row.pk, row.digest = uuid7(), uuid4().hex
+        row.pk, row.digest, row.browser = uuid7(), uuid4().hex, uuid4()
         row.save(force_insert=True)
     request = queries("/whoami/")
     assert queries(end_url(thief)) - request == 1
