@@ -125,7 +125,7 @@ def test_sign_in_that_is_rolled_back_signs_nobody_in(browser, alice, view, befor
         put(browser, **before)
     answer = browser.post(f"/{view}/")
     assert answer.status_code == 500 or answer.content == b"not now"
-    assert "sessionkit_device" not in answer.cookies
+    assert store.APART or "sessionkit_device" not in answer.cookies
     assert who(browser) == ""
     assert not UserSession.objects.exists()
     if view.endswith("back"):
