@@ -514,9 +514,9 @@ def test_nobody_is_told_twice(alice, log_in, ended, monkeypatch):
     log_in(alice)
     end = models.UserSessionQuerySet._mark
 
-    def somebody_is_faster(self, *args):
+    def somebody_is_faster(self, *args, **kwargs):
         UserSession.objects.update(ended_at=timezone.now(), end_reason=EndReason.LOGOUT)
-        return end(self, *args)
+        return end(self, *args, **kwargs)
 
     monkeypatch.setattr(models.UserSessionQuerySet, "_mark", somebody_is_faster)
     assert UserSession.objects.revoke() == 0
@@ -674,10 +674,10 @@ def test_a_new_key_while_a_revocation_is_under_way_is_found(alice, log_in, monke
     request = log_in(alice)
     end = models.UserSessionQuerySet._mark
 
-    def cycled_first(self, handles, *args):
+    def cycled_first(self, handles, *args, **kwargs):
         if handles:
             again(request.session).cycle_key()
-        return end(self, handles, *args)
+        return end(self, handles, *args, **kwargs)
 
     monkeypatch.setattr(models.UserSessionQuerySet, "_mark", cycled_first)
     UserSession.objects.revoke()
