@@ -478,7 +478,7 @@ def test_revoking_while_redis_is_down(server, line_clock, alice, signed_in):
             response = browser.get("/private/")
             assert response.headers["Location"].startswith("/login/")
             page = browser.get(response.headers["Location"])
-            assert b"ended from another device" in page.content
+            assert b"signed out from another device" in page.content
     assert keys(server) == []
 
 

@@ -68,7 +68,7 @@ def test_visitors_over_one_connection_for_all(postgresql, log, options):
         laptop, *others = browsers
         laptop.submit(laptop.get("/account/sessions/others/end/"))
         for browser in others:
-            assert "ended from another device" in browser.get("/account/").text
+            assert "signed out from another device" in browser.get("/account/").text
         assert laptop.get("/account/").url.path == "/account/"
         assert sorted(rows(database)) == ["", *["revoked"] * len(others)]
 

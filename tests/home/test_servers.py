@@ -131,7 +131,7 @@ def ends_a_session(laptop, phone):
     assert "Safari on iOS" in page.text
     assert "Firefox on Linux" in page.text
     laptop.submit(laptop.follow(page, "Sign out: Safari on iOS"))
-    assert "ended from another device" in phone.get("/account/").text
+    assert "signed out from another device" in phone.get("/account/").text
 
 
 def waits_for_the_store(serve, laptop):
