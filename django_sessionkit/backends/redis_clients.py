@@ -374,9 +374,9 @@ class AsyncCluster(AsyncRedisCluster):
 
     async def initialize(self, *args: Any, **kwargs: Any) -> Self:
         nodes = self.nodes_manager.startup_nodes
-        for name in dead_lines.keys() & nodes.keys():
-            if len(nodes) > 1 and (node := nodes.pop(name, None)):
-                await node.disconnect()
+        dead = [*dead_lines.keys() & nodes.keys()]
+        for name in dead[: len(nodes) - 1]:  # somebody has to be asked
+            await nodes.pop(name).disconnect()
         await super().initialize(*args, **kwargs)
         return self
 

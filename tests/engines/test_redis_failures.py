@@ -8,11 +8,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import connection
+from redis import exceptions
+from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from django_sessionkit.backends import redis, redis_clients
@@ -644,3 +647,12 @@ def test_a_thousand_revocations_win_against_a_thousand_saves(server, alice):
         thread.join()
     assert not errors
     assert UserSession.objects.filter(end_reason=EndReason.REVOKED).count() == 1000
+
+
+def test_a_cluster_of_which_no_node_answers_is_not_an_empty_one(monkeypatch):
+    """Otherwise the purge would take every session for one that the store has lost."""
+    monkeypatch.setattr(redis, "sync_client", lambda: Mock(RedisCluster))
+    asking = redis._peek({"key": "digest"}, {})
+    next(asking)
+    with pytest.raises(exceptions.ConnectionError):
+        asking.throw(exceptions.ConnectionError())
