@@ -10,7 +10,7 @@ from django.http import HttpRequest, JsonResponse
 from django.test import AsyncClient
 from django.urls import path
 
-from django_sessionkit.models import UserSession
+from django_sessionkit.models import UserSession, get_session_store
 from tests.browsers import AsgiBrowser
 from tests.people import handle
 from tests.policies import IDLE
@@ -76,3 +76,8 @@ def test_async_view_asks_before_anybody_has_loaded_the_session(alice: User):
     browser: Any = AsgiBrowser()
     browser.force_login(alice)
     assert browser.get("/about/").json() == {"handle": str(handle(browser))}
+
+
+def test_a_session_that_is_not_stored_has_no_time_left():
+    session: Any = get_session_store()()
+    assert session.time_left is None

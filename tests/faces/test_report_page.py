@@ -86,6 +86,7 @@ def test_what_the_browser_did_later_is_reported_too(alice: User):
 
 def test_session_of_an_unknown_browser_ends_alone(alice: User):
     laptop, thief = sign_in(alice), sign_in(alice, CHROME)
+    UserSession.objects.update(browser=None)
     press(Client(), link_to(thief))
     assert is_in(laptop)
     assert not is_in(thief)

@@ -227,6 +227,15 @@ def test_what_nobody_has_done_is_not_told(alice: User, reason: EndReason):
     assert mail.outbox == []
 
 
+def test_code_that_ends_sessions_for_their_user_names_no_device(alice: User):
+    sign_in(alice)
+    UserSession.objects.revoke(by=alice)
+    message = only_mail()
+    assert message.subject == "1 device was signed out of your account (shop.example)"
+    assert "Somebody who is signed in as you did that." in message.body
+    assert "/report/" not in message.body
+
+
 def test_code_that_says_not_who_ends_a_session_tells_nobody(laptop: Client):
     UserSession.objects.revoke()
     assert mail.outbox == []
