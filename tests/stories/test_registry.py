@@ -804,3 +804,13 @@ def test_session_whose_row_somebody_holds_may_just_be_getting_a_new_key(browse, 
     assert "You were signed out" not in browser.get("/login/").text
     assert "sessionid" not in response.cookies
     assert key_of(browser) == key
+
+
+def test_who_comes_too_late_is_told_so_even_while_somebody_holds_the_row(
+    alice, log_in, monkeypatch
+):
+    log_in(alice)
+    UserSession.objects.update(expires_at=timezone.now() - timedelta(days=1), idle_at=None)
+    monkeypatch.setattr(registry, "_end_if_free", lambda handle, reason: None)
+    row = registry.row_of_missing(UserSession.objects.get().digest)
+    assert (row.ended_at, row.end_reason) == (None, EndReason.EXPIRED)
