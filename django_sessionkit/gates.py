@@ -5,7 +5,7 @@ again, and the one that asks which device to sign out, when there are too many.
 
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import messages
@@ -36,9 +36,6 @@ from django_sessionkit.visit.redirects import (
     to_sign_in,
     with_way_back,
 )
-
-if TYPE_CHECKING:
-    pass
 
 # While a session is locked, nobody is signed in. Django's LoginRequiredMiddleware must let the
 # pages pass that open it.

@@ -4,6 +4,7 @@ is of. Where nothing tells that, the sessions of the same browser and system in 
 one device. A session of staff who act as the user is a device by itself.
 """
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,17 @@ def of_device(rows: UserSessionQuerySet, session: UserSession) -> UserSessionQue
             addresses.add(ip)
     at = Q(ip__in=addresses - {None}) | (Q(ip=None) if None in addresses else Q(pk__in=()))
     return rows.filter(at, user_agent__in=agents)
+
+
+def with_its_browser(rows: UserSessionQuerySet, session: UserSession) -> set[uuid.UUID]:
+    """
+    Return the handles, among the rows of one user, of a session that its user does not recognise,
+    and of what else its browser has, or did later: that would still count as known.
+    """
+    if not session.browser:
+        return {session.pk}
+    later = Q(ended_at=None) | Q(pk__gt=session.pk)
+    return {session.pk, *rows.filter(later, browser=session.browser).values_list("pk", flat=True)}
 
 
 def _looks(session: UserSession) -> tuple[str, str, str]:

@@ -8,15 +8,14 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.generic import TemplateView
 
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.grouping import with_its_browser
 from django_sessionkit.links import password_url, reported
 from django_sessionkit.models import UserSession
 from django_sessionkit.paging import with_activity
@@ -63,19 +62,12 @@ class ReportView(TemplateView):
 
 
 def end_as_reported(row: UserSession) -> None:
-    """
-    End the sessions of the browser of this row, which their user does not recognise. What the same
-    browser did later is reported too, or it would still count as one that the user knows.
-    """
-    rows = UserSession.objects.primary()
-    same = Q(pk=row.pk)
-    if row.browser:
-        same |= Q(browser=row.browser) & (Q(ended_at=None) | Q(pk__gt=row.pk))
-    handles = list(rows.filter(same, user=row.user_id).values_list("pk", flat=True))
-    sessions = rows.filter(pk__in=handles)
+    """End this session, which its user does not recognise, and what else its browser has."""
+    rows = UserSession.objects.primary().filter(user=row.user_id)
+    sessions = rows.filter(pk__in=with_its_browser(rows, row))
     # All or nothing, or the link would not work again after a failure in between.
     with transaction.atomic(rows.db):
-        sessions.update(reported_at=timezone.now())
+        sessions.report()
         # The rows are marked even if the store does not answer. Then the next use of each session
         # ends it.
         with suppress(StoreUnavailable):

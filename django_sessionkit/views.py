@@ -11,7 +11,6 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
@@ -29,7 +28,12 @@ from django_sessionkit.conf import conf
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.forms import LabelForm
-from django_sessionkit.grouping import SignedInDevice, count_devices, of_device
+from django_sessionkit.grouping import (
+    SignedInDevice,
+    count_devices,
+    of_device,
+    with_its_browser,
+)
 from django_sessionkit.history import how_it_ended, with_enders
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import UserSession, UserSessionQuerySet
@@ -44,9 +48,7 @@ from django_sessionkit.paging import (
     query_of,
     with_activity,
 )
-from django_sessionkit.visit.redirects import (
-    sign_in_url,
-)
+from django_sessionkit.visit.redirects import sign_in_url
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -400,13 +402,9 @@ class SessionEndView(
         in the same browser, if that is not the one which they use now. Then lead them to a new
         password. In that order: until then, whoever has the session may be faster.
         """
-        handles = {session.pk}
-        if session.browser:
-            # What the browser did later is reported too, or it would still count as known.
-            later = Q(ended_at=None) | Q(pk__gt=session.pk)
-            same = self.own_sessions().filter(later, browser=session.browser)
-            found = {*same.values_list("pk", flat=True)}
-            handles |= found if self.handle not in found else set()
+        handles = with_its_browser(self.own_sessions(), session)
+        if self.handle in handles:
+            handles = {session.pk}
         sessions = self.own_sessions().filter(pk__in=handles)
         sessions.report()
         self.end(sessions)
