@@ -117,6 +117,14 @@ class OwnSessionsMixin(LoginRequiredMixin):
             return f"{text} {question} {change}"
         return format_html('{} {} <a href="{}">{}</a>', text, question, url, change)
 
+    def say(self, ended: int | None, done: str, nothing: str) -> None:
+        """Leave a message about what end() has returned: what was done, or that there was nothing
+        to do. Where the store did not answer, end() has left one."""
+        if ended:
+            messages.success(self.request, done, fail_silently=True)
+        elif ended == 0:
+            messages.info(self.request, nothing, fail_silently=True)
+
     def to_list(self) -> HttpResponse:
         """Redirect to the page of the list that the visitor came from."""
         url = reverse("django_sessionkit:session_list")
@@ -295,18 +303,14 @@ class SessionEndDeviceView(
         ended = self.end(self.sessions())
         for_its_user([self.object])
         names = {"device": self.object.name}
-        if ended:
-            text = gettext("%(device)s was signed out.") % names
-            if is_here:
-                text = gettext("The other sign-ins of this device were signed out.")
-            elif not self.object.support:
-                text = self.with_advice(text, gettext("Did you not recognise it?"))
-            messages.success(request, text, fail_silently=True)
-        elif ended == 0:
-            text = gettext("%(device)s was signed out already.") % names
-            if is_here:
-                text = gettext("This device has no other sign-in.")
-            messages.info(request, text, fail_silently=True)
+        done = gettext("%(device)s was signed out.") % names
+        nothing = gettext("%(device)s was signed out already.") % names
+        if is_here:
+            done = gettext("The other sign-ins of this device were signed out.")
+            nothing = gettext("This device has no other sign-in.")
+        elif not self.object.support:
+            done = self.with_advice(done, gettext("Did you not recognise it?"))
+        self.say(ended, done, nothing)
         return self.to_list()
 
 
@@ -340,12 +344,8 @@ class SessionEndInactiveView(
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         rows = UserSession.objects.filter(pk__in=inactive(self.own_sessions()).values("pk"))
         ended = self.end(rows)
-        if ended:
-            text = gettext("The devices that were not used for 90 days were signed out.")
-            messages.success(request, text, fail_silently=True)
-        elif ended == 0:
-            text = gettext("There was no such device any more.")
-            messages.info(request, text, fail_silently=True)
+        done = gettext("The devices that were not used for 90 days were signed out.")
+        self.say(ended, done, gettext("There was no such device any more."))
         return redirect("django_sessionkit:session_list")
 
 
@@ -386,14 +386,10 @@ class SessionEndView(
             return self.disown(session)
         ended = self.end(self.get_queryset().filter(pk=session.pk))
         names = {"device": session.name}
-        if ended:
-            text = gettext("%(device)s was signed out.") % names
-            if not session.support:
-                text = self.with_advice(text, gettext("Did you not recognise it?"))
-            messages.success(request, text, fail_silently=True)
-        elif ended == 0:
-            text = gettext("%(device)s was signed out already.") % names
-            messages.info(request, text, fail_silently=True)
+        done = gettext("%(device)s was signed out.") % names
+        if not session.support:
+            done = self.with_advice(done, gettext("Did you not recognise it?"))
+        self.say(ended, done, gettext("%(device)s was signed out already.") % names)
         return self.to_list()
 
     def disown(self, session: UserSession) -> HttpResponse:
@@ -452,10 +448,8 @@ class SessionEndOthersView(
         count = count_devices(self.own_sessions().active()) - bool(self.handle)
         # End all of them, also the expired and lost sessions that the list leaves out.
         ended = self.end(self.own_sessions().other_than(request))
-        if ended and not count:
-            text = gettext("The other sign-ins of this device were signed out.")
-            messages.success(request, text, fail_silently=True)
-        elif ended:
+        done = gettext("The other sign-ins of this device were signed out.")
+        if count:
             text = ngettext(
                 "%(count)d other device was signed out.",
                 "%(count)d other devices were signed out.",
@@ -464,9 +458,6 @@ class SessionEndOthersView(
             question = ngettext(
                 "Did you not recognise it?", "Did you not recognise one of them?", count
             )
-            text = self.with_advice(text % {"count": count}, question)
-            messages.success(request, text, fail_silently=True)
-        elif ended == 0:
-            text = gettext("No other device was signed in.")
-            messages.info(request, text, fail_silently=True)
+            done = self.with_advice(text % {"count": count}, question)
+        self.say(ended, done, gettext("No other device was signed in."))
         return redirect("django_sessionkit:session_list")
