@@ -117,10 +117,17 @@ def test_the_clocks_of_the_stores_end_them_too(signed_in, policy, rules, reason)
 
 def test_the_clock_of_a_store_does_not_end_what_is_used(signed_in, policy):
     policy(idle=1)
-    began, browser = time.monotonic(), signed_in()
+    began = used = time.monotonic()
+    browser = signed_in()
 
     def used_for_longer():
-        assert is_still_in(browser)
-        return time.monotonic() - began > 1.5
+        nonlocal began, used, browser
+        before, used = used, time.monotonic()
+        if is_still_in(browser):
+            return time.monotonic() - began > 1.5
+        # A busy machine may stop the test itself for so long: then nobody used the session.
+        assert time.monotonic() - before > 0.5
+        began, browser = used, signed_in()
+        return False
 
     until(used_for_longer)
