@@ -11,6 +11,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from django_sessionkit.conf import conf
+from django_sessionkit.problems import tells_problems
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -158,7 +159,10 @@ def is_page(request: HttpRequest) -> bool:
     """
     Tell a person who opens a page from a script: by what a browser says it is doing or, where it
     does not say so, by whether HTML is named among what is accepted. "*/*" is what libraries send.
+    What asks a view that has no pages is a script.
     """
+    if tells_problems(request):
+        return False
     if mode := request.META.get("HTTP_SEC_FETCH_MODE"):
         return bool(mode == "navigate")
     return _prefers_html(request.META.get("HTTP_ACCEPT") or "")
