@@ -28,7 +28,7 @@ class HasSession(BasePermission):
     """For whoever has a session, be it locked."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        is_known = request.user.is_authenticated
+        is_known = getattr(request.user, "is_authenticated", False)  # the site may have None
         return bool(is_known or getattr(request._request.session, "locked", None))
 
 

@@ -154,7 +154,7 @@ class LabelSerializer(serializers.Serializer):
 
 
 class PasswordSerializer(serializers.Serializer):
-    password = Text(write_only=True)
+    password = Text(min_length=1, write_only=True)
 
 
 class ChoiceSerializer(serializers.Serializer):
