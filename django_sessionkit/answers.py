@@ -38,7 +38,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.problems import NAMESPACE, tells_problems
 from django_sessionkit.visit import cookies
-from django_sessionkit.visit.client import SAFE_METHODS, is_of_browser, is_page
+from django_sessionkit.visit.client import SAFE_METHODS, is_of_app, is_of_browser, is_page
 from django_sessionkit.visit.interruptions import (
     Lock,
     Locked,
@@ -121,6 +121,9 @@ FAREWELLS: dict[str, "_StrPromise"] = {
     ),
     EndReason.PRIVILEGE_CHANGE: gettext_lazy(
         "You were signed out because what you may do here was changed."
+    ),
+    EndReason.PARENT: gettext_lazy(
+        "You were signed out because the app that opened this page was signed out."
     ),
 }
 # The same, where it is known on which device of theirs somebody has done that, and when.
@@ -307,7 +310,7 @@ def _tell_of_end(
             return answer if response is None else _in_place_of(request, response, answer)
     else:
         # A client that does not say what it accepts is a test's: that gets the redirect it expects.
-        accepts = bool(request.META.get("HTTP_ACCEPT"))
+        accepts = bool(request.META.get("HTTP_ACCEPT") or is_of_app(request))
         if response is None or (refused and _says_nothing(request, response, accepts)):
             more = {"reason": reason}
             notice = Notice(401, _("Signed out"), farewell(), extra=more, code="ended")
@@ -317,7 +320,7 @@ def _tell_of_end(
     # A script of a page takes the dead cookie away from that page, which would hear of nothing.
     if is_of_browser(request) and (refused or not stays):
         _leave_messages(request, response, (_level_of(reason), farewell(), ""))
-    cookies.keep_from_caches(response)
+    cookies.keep_from_caches(request, response)
     return response
 
 
@@ -371,7 +374,7 @@ def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked
         patch_vary_headers(response, ("Cookie",))
     else:
         response.headers[LOCKED] = lock.reason.value
-        cookies.keep_from_caches(response)
+        cookies.keep_from_caches(request, response)
     return response
 
 
@@ -559,7 +562,7 @@ def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
         page = render_to_string("django_sessionkit/answer.html", context)
         response = HttpResponse(page, status=notice.status)
     add_never_cache_headers(response)
-    cookies.keep_from_caches(response)
+    cookies.keep_from_caches(request, response)
     return response
 
 
@@ -583,7 +586,7 @@ def _in_place_of(
     for name, value in replaced.headers.items():
         if name.lower() not in OF_THE_CONTENT:
             response.headers.setdefault(name, value)
-    cookies.keep_from_caches(response)
+    cookies.keep_from_caches(request, response)
     storage: Any = getattr(request, "_messages", None)
     if storage is not None and storage.used:  # on a page that nobody sees
         shown = [(each.level, each.message, each.extra_tags) for each in storage]

@@ -25,6 +25,7 @@ WHY = {
         "Signed out to protect you: it was used from another browser or network."
     ),
     EndReason.PRIVILEGE_CHANGE: gettext_lazy("Signed out because your permissions were changed."),
+    EndReason.PARENT: gettext_lazy("Signed out with the app that had opened it."),
 }
 
 # What is asked of the session in which another one was ended.

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions import middleware
 from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpRequest, HttpResponse
@@ -15,8 +16,14 @@ from django_sessionkit.adoption import may_be_signed
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.storage import Storage
-from django_sessionkit.visit import browsers, cookies
-from django_sessionkit.visit.client import SAFE_METHODS, Visit, client_of
+from django_sessionkit.visit import bearer, browsers, cookies
+from django_sessionkit.visit.client import (
+    SAFE_METHODS,
+    UNKNOWN_APP,
+    Visit,
+    client_of,
+    is_of_app,
+)
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 
@@ -31,11 +38,18 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if not self.is_our_engine:
             super().process_request(request)
             return
-        session: Any = self.SessionStore(cookies.read(request, may_be_signed))
+        app = UNKNOWN_APP if bearer.is_in(request) else None
+        # No variable holds the key: error reports show variables.
+        session: Any = self.SessionStore(
+            bearer.read(request) or cookies.read(request, may_be_signed)
+        )
         request.session = session
         session.client = client_of(request, conf.SESSIONKIT_TRUSTED_PROXIES)
         session.background = is_background(request)
-        request.sessionkit = Visit(session.client, session.background)  # type: ignore[attr-defined]
+        visit = Visit(session.client, session.background, app)
+        request.sessionkit = visit  # type: ignore[attr-defined]
+        if app is not None:
+            bearer.spare_csrf(request)
         current_request.set(request)
         loaded_session.set(None)
 
@@ -93,13 +107,12 @@ class SessionMiddleware(middleware.SessionMiddleware):
         if not (isinstance(session, self.SessionStore) and is_settled(session, request)):
             return await sync_to_async(self.process_response)(request, response)
         try:
-            if saved := is_to_be_saved(session, response):
+            if saved := is_to_be_saved(request, response):
                 # A visitor who goes away cancels the request, but not half of what is written.
                 await shield(session.asave())
             if cast("Any", session).waits_for_room:
                 response = await sync_to_async(answers.ask_for_room)(request, response)
-            cookies.finish(request, cast("Any", session), response, saved)
-            browsers.finish(request, response)
+            give_key(request, response, saved)
             return response
         except UpdateError:
             return await sync_to_async(self.not_saved)(request, response)
@@ -121,12 +134,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def save(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session: Any = request.session
-        if saved := is_to_be_saved(session, response):
+        if saved := is_to_be_saved(request, response):
             session.save()
         if session.waits_for_room:
             response = answers.ask_for_room(request, response)
-        cookies.finish(request, session, response, saved)
-        browsers.finish(request, response)
+        give_key(request, response, saved)
         return response
 
     def not_saved(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -160,10 +172,27 @@ def touch_others(request: Any) -> None:
             session.finish(answered=False)
 
 
-def is_to_be_saved(session: Any, response: HttpResponse) -> bool:
-    """Tell what Django's middleware tells: what a view that failed has done is not kept."""
+def is_to_be_saved(request: HttpRequest, response: HttpResponse) -> bool:
+    """
+    Tell what Django's middleware tells: what a view that failed has done is not kept. Neither is
+    what a stranger to the site leaves in a session that nobody could find again: the key in their
+    header leads nowhere.
+    """
+    session: Any = request.session
     wanted = session.modified or settings.SESSION_SAVE_EVERY_REQUEST
-    return wanted and not session.is_empty() and response.status_code < 500
+    if not wanted or session.is_empty() or response.status_code >= 500:
+        return False
+    return not is_of_app(request) or SESSION_KEY in session
+
+
+def give_key(request: HttpRequest, response: HttpResponse, saved: bool) -> None:
+    """Give the visitor the key of the session, where it has changed: by the cookie, or a header."""
+    session: Any = request.session
+    if is_of_app(request):
+        bearer.finish(request, session, response)
+    else:
+        cookies.finish(request, session, response, saved)
+        browsers.finish(request, response)
 
 
 def is_background(request: HttpRequest) -> bool:

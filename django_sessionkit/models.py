@@ -6,9 +6,10 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
-from typing import Self
+from typing import Any, Self
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -84,6 +85,14 @@ class EndReason(models.TextChoices):
     REUSED = "reused", _("An old session key was used")
     MOVED = "moved", _("Browser or network changed")
     PRIVILEGE_CHANGE = "privilege_change", _("Permissions changed")
+    PARENT = "parent", _("Ended with the app that opened it")
+
+
+class Transport(models.TextChoices):
+    """How the key of a session travels."""
+
+    COOKIE = "cookie", _("Cookie")
+    HEADER = "header", _("Header")
 
 
 class Novelty(models.TextChoices):
@@ -133,7 +142,8 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         """
         End these sessions at once, and return how many of them were active (ASVS 7.4.1, 7.4.5,
         7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, and
-        ``ended_from`` the handle of the session in which they do so, or None.
+        ``ended_from`` the handle of the session in which they do so, or None. With the session of
+        an app end those that the app has opened in web views.
 
         This method first marks the rows, then removes the sessions from the store. If a removal is
         lost, because of a crash or because the store is down, the next write of activity refuses
@@ -146,20 +156,23 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         reason = EndReason(reason)
         rows = self.primary()
         now = timezone.now()
-        found = list(rows.filter(ended_at=None).values_list("pk", "expires_at", "idle_at"))
+        columns = "pk", "expires_at", "idle_at", "transport", "user_id"
+        found = list(rows.filter(ended_at=None).values_list(*columns))
         # Address rows by primary key only: a second list of 500 keys in one query makes PostgreSQL
         # scan the whole table.
         everything = self.model.objects.using(rows.db)
         ended, unavailable = 0, None
         for start in range(0, len(found), ranges.ROWS):
             batch = found[start : start + ranges.ROWS]
-            alive = [pk for pk, at, _ in batch if at > now]
+            alive = [pk for pk, at, *_ in batch if at > now]
             revoked = everything._mark(alive, reason, by, ended_from=ended_from)
             expired = everything._mark(
-                [pk for pk, at, idle_at in batch if at <= now and at != idle_at], EndReason.EXPIRED
+                [pk for pk, at, idle_at, *_ in batch if at <= now and at != idle_at],
+                EndReason.EXPIRED,
             )
             idle = everything._mark(
-                [pk for pk, at, idle_at in batch if at <= now and at == idle_at], EndReason.IDLE
+                [pk for pk, at, idle_at, *_ in batch if at <= now and at == idle_at],
+                EndReason.IDLE,
             )
             ended += len(revoked)
             # Read the digests after the rows are marked. The mark refuses a key that changes from
@@ -177,6 +190,14 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             announce(revoked, reason, by)
             announce(expired, EndReason.EXPIRED, None)
             announce(idle, EndReason.IDLE, None)
+            apps = {
+                pk: user for pk, _, _, transport, user in batch if transport == Transport.HEADER
+            }
+            if apps:
+                try:
+                    children_of(apps, everything).revoke(EndReason.PARENT, by, ended_from)
+                except StoreUnavailable as error:
+                    unavailable = error
         if unavailable:
             raise unavailable
         return ended
@@ -224,6 +245,15 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         # Meanwhile, somebody else has ended some of these sessions, or has used one again.
         ended = self.model.objects.using(self.db).filter(pk__in=handles, end_reason=reason)
         return list(ended.filter(ended_at=when).values_list("pk", flat=True))
+
+
+def children_of(apps: Mapping[uuid.UUID, Any], rows: UserSessionQuerySet) -> UserSessionQuerySet:
+    """
+    Return, of these rows, the sessions that apps have opened in web views and that have not ended.
+    ``apps`` has the handles of the sessions of the apps, and the primary keys of their users: the
+    column of those has an index.
+    """
+    return rows.filter(user_id__in=set(apps.values()), parent__in=apps, ended_at=None)
 
 
 def alive_in_stores(digests: list[str]) -> set[str]:
@@ -321,6 +351,11 @@ class UserSession(models.Model):
     novelty = models.CharField(_("new"), max_length=10, choices=Novelty)
     # The authentication backend that has signed the user in, as a dotted path.
     backend = models.CharField(_("sign-in method"), max_length=255)
+    transport = models.CharField(
+        _("transport"), max_length=10, choices=Transport, default=Transport.COOKIE
+    )
+    # The handle of the app's session that has opened this one, in a web view: see handover.py.
+    parent = models.UUIDField(_("opened by"), null=True, editable=False)
     # Whether the session outlives a restart of the browser.
     remembered = models.BooleanField(_("stays signed in"), default=False)
     # When Policy.idle ends or locks the session.

@@ -27,11 +27,18 @@ from django_sessionkit.accounts import has_password_of, is_disabled, user_of
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.limits import make_room
-from django_sessionkit.models import EndReason, Novelty, UserSession, UserSessionQuerySet
+from django_sessionkit.models import (
+    EndReason,
+    Novelty,
+    Transport,
+    UserSession,
+    UserSessionQuerySet,
+)
 from django_sessionkit.novelty import network_of, networks_of, what_is_new
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_started
-from django_sessionkit.visit.client import Client
+from django_sessionkit.visit.client import App, Client
+from django_sessionkit.visit.devices import APP_HINTS
 
 A_MINUTE = timedelta(minutes=1)
 # So many rows of a user are compared with a sign-in: those of the same browser, then those that
@@ -61,6 +68,8 @@ def enter(
     remembered: bool,
     browser: uuid.UUID | None = None,
     instead_of: uuid.UUID | None = None,
+    app: App | None = None,
+    parent: uuid.UUID | None = None,
 ) -> tuple[str, bool, str]:
     """
     Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as 32
@@ -68,7 +77,8 @@ def enter(
     Novelty or "". A session that ``counts`` and for which there is no room yet has to wait until
     its user has made some. ``support``: staff act as the user, and proved who they are at the
     moment ``authenticated_at``. ``instead_of``: the handle of a locked session that ends by this
-    sign-in, and counts no more.
+    sign-in, and counts no more. ``app``: the client, if the key travels in headers. ``parent``: the
+    handle of the app's session that has opened this one.
 
     Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
     """
@@ -90,7 +100,10 @@ def enter(
             last_seen_at=started,
             ip=client.recorded_address if client else None,
             user_agent=client.user_agent if client else "",
-            client_hints=client.hints if client else "",
+            client_hints=(app and app.hints) or (client.hints if client else ""),
+            transport=Transport.HEADER if app else Transport.COOKIE,
+            parent=parent,
+            label=app.label if app else "",
             browser=browser,
             backend=backend,
             remembered=remembered,
@@ -200,14 +213,17 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> U
     Django's back: that ends the session now. If staff act as the user, ``person`` is their primary
     key as text, and the session also ends if their account is disabled or deleted.
     """
-    row = UserSession.objects.primary().filter(pk=handle, digest__in=digests, ended_at=None)
+    rows = UserSession.objects.primary()
+    row = rows.filter(pk=handle, digest__in=digests, ended_at=None)
     found = row.select_related("user").first()
     if found is None:
         # A row whose user has gone is not found together with its user.
         if row.exists():
             _end_if_free(handle, EndReason.ACCOUNT_DISABLED, digests)
         return None
-    if is_disabled(found.user) or (found.support and not _may_act(person)):
+    if found.parent and not rows.active().filter(pk=found.parent).exists():
+        reason = EndReason.PARENT
+    elif is_disabled(found.user) or (found.support and not _may_act(person)):
         reason = EndReason.ACCOUNT_DISABLED
     elif not has_password_of(found.user, auth_hash):
         reason = EndReason.PASSWORD_CHANGE
@@ -257,7 +273,8 @@ def _hints_of(client: Client) -> Any:
     """
     if client.has_all_hints:
         return client.hints
-    same = Q(user_agent=client.user_agent) & ~Q(client_hints="")
+    is_app = Q(client_hints__startswith=APP_HINTS)  # said once, at the sign-in
+    same = is_app | Q(user_agent=client.user_agent) & ~Q(client_hints="")
     return Case(When(same, then=F("client_hints")), default=Value(client.hints))
 
 
@@ -364,6 +381,14 @@ def digests_of(handle: str) -> list[str]:
 def mark_ended(handle: str, reason: str) -> None:
     """Mark a row ended and say so, without reading it first. The store is the caller's business."""
     models.mark_ended(UserSession.objects.all(), reason, handles=[uuid.UUID(handle)])
+
+
+def end_children(handle: str) -> None:
+    """End the sessions that the app's session with this handle has opened in web views."""
+    row = row_of(uuid.UUID(handle))
+    if row is not None:
+        rows = UserSession.objects.primary()
+        models.children_of({row.pk: row.user_id}, rows).revoke(EndReason.PARENT)
 
 
 def sign_out(digest: str) -> None:

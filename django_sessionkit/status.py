@@ -49,7 +49,7 @@ def session_status(request: HttpRequest) -> HttpResponse:
     if _missing(session):
         cookies.spare(request)
         request.session = type(session)()
-    cookies.keep_from_caches(response)
+    cookies.keep_from_caches(request, response)
     return response
 
 

@@ -6,6 +6,7 @@ import httpx
 
 from django_sessionkit.backends.sealing import digest_of
 from example_project.management.commands.demo import PASSWORD
+from tests import servers
 from tests.browsers import PAGE
 
 
@@ -17,7 +18,13 @@ class OwnBrowser(httpx.Client):
     def __init__(self, site, user_agent):
         headers = PAGE | {"user-agent": user_agent}
         hooks = {"response": [self.look]}
-        super().__init__(base_url=site, headers=headers, follow_redirects=True, event_hooks=hooks)
+        super().__init__(
+            base_url=site,
+            headers=headers,
+            follow_redirects=True,
+            event_hooks=hooks,
+            timeout=servers.PATIENCE,
+        )
 
     def look(self, response):
         """Check that an answer shows no session key or digest outside of Set-Cookie."""

@@ -40,6 +40,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parent.parent
+# Seconds for which a client waits for an answer: on a busy machine, all takes long.
+PATIENCE = 60
 HOST = "127.0.0.1"
 # Below the ports of outgoing connections, which begin at 32768.
 PORTS = range(20000, 32000)

@@ -30,9 +30,6 @@ class SessionAuthentication(DjangoSession):
         return (user, None) if is_known else None
 
     def enforce_csrf(self, request: Request) -> None:
-        visit = getattr(request._request, "sessionkit", None)
-        if getattr(visit, "transport", "cookie") == "header":
-            return  # browsers send no such header of their own accord
         check = CSRFCheck(lambda request: None)
         check.process_request(request._request)
         # Not REST framework's request: its form is read by a parser, which there may not be.

@@ -9,12 +9,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from django_sessionkit.forms import readable
-from django_sessionkit.models import UserSession
+from django_sessionkit.models import Transport, UserSession
 from django_sessionkit.own_sessions import is_new
 from django_sessionkit.visit.methods import method_of
 
 KINDS = ("desktop", "mobile", "tablet", "bot", "other")
-TRANSPORTS = ("cookie", "header")
 # Sessions that are chosen by one request.
 MOST = 1000
 
@@ -77,7 +76,7 @@ class SessionSerializer(serializers.Serializer):
     sign_in_method = serializers.SerializerMethodField(
         help_text='"with a password", say, in the language of the request, or "".'
     )
-    transport = serializers.SerializerMethodField()
+    transport = serializers.ChoiceField(Transport.values, help_text="How the key travels.")
     support = serializers.BooleanField(help_text="Whether support uses the account by the session.")
 
     @extend_schema_field({"type": "string", "format": "date-time", "nullable": True})
@@ -90,13 +89,11 @@ class SessionSerializer(serializers.Serializer):
     def get_sign_in_method(self, session: UserSession) -> str:
         return method_of(session.backend)
 
-    @extend_schema_field(serializers.ChoiceField(TRANSPORTS))
-    def get_transport(self, session: UserSession) -> str:
-        return getattr(session, "transport", "cookie")
-
 
 class CurrentSessionSerializer(SessionSerializer):
-    csrf_token = serializers.CharField(help_text="For the header X-CSRFToken.")
+    csrf_token = serializers.CharField(
+        allow_null=True, help_text="For the header X-CSRFToken; null without cookies."
+    )
 
 
 class EndedSessionSerializer(serializers.Serializer):

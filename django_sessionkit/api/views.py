@@ -21,6 +21,7 @@ from django_sessionkit.history import how_it_ended, with_enders
 from django_sessionkit.models import UserSession, UserSessionQuerySet
 from django_sessionkit.own_sessions import end, for_its_user, handle_of, renamable, rename
 from django_sessionkit.paging import ENDED_SIDES, Page, ended_of, page_of
+from django_sessionkit.visit.client import is_of_app
 
 NOT_FOUND = {404: "The user has no such session."}
 NO_PAGE = {404: "There is no such page."}
@@ -80,7 +81,8 @@ class CurrentSessionView(SessionKitView):
     )
     def get(self, request: Request) -> Response:
         session = get_object_or_404(self.own_sessions(), pk=handle_of(request._request))
-        return Response({**shown(session), "csrf_token": get_token(request._request)})
+        token = None if is_of_app(request._request) else get_token(request._request)
+        return Response({**shown(session), "csrf_token": token})
 
     @operation(
         "sessions_sign_out",

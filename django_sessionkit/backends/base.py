@@ -196,6 +196,16 @@ class SessionStore(Saving, Touching, Returning):
         return self.session_key == self._led_to and (self.background or self._is_delivered)
 
     @property
+    def has_other_key(self) -> bool:
+        """Whether the session has another key than the request came with."""
+        return self._session_key not in (None, self._given_key)
+
+    def note_key_given(self) -> None:
+        """Note that the visitor has the key that the session has now: no answer has to give it."""
+        self._given_key = self._session_key
+        self.has_new_key = False
+
+    @property
     def kept_key(self) -> str | None:
         """The key of the session that stays where a sign-in is refused: of this one, or of the
         locked one in whose place the visitor was to sign in."""

@@ -7,7 +7,7 @@ gets a new key. Pure: no store, no request, no clock. Moments are milliseconds s
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from django_sessionkit.accounts import UNKNOWN
 from django_sessionkit.clock import Lifetime, as_datetime
@@ -69,6 +69,9 @@ class Facts(NamedTuple):
     successor: str | None = None  # under a former key only: the salt that leads to the next key
     # The primary key of whoever acts as the user, as text, or accounts.UNKNOWN.
     actor: str | None = None
+    by_header: bool = False  # the key travels in headers, not in a cookie
+    keeps_key: bool = False  # the key does not change by itself: an app has declined that
+    parent: str | None = None  # the handle of the app's session that has opened this one
     # What a later version has stored: kept as it is, for a session outlives the way back.
     unknown: tuple[Any, ...] = ()
 
@@ -180,7 +183,7 @@ class Facts(NamedTuple):
     def wants_new_key(self, now: int) -> bool:
         """Tell whether Policy.renew_after is over, by a clock that may have been put back."""
         after = self.policy.get("renew_after")
-        if after is None or self.keyed_at is None:
+        if after is None or self.keyed_at is None or self.keeps_key:
             return False
         return bool(abs(now - self.keyed_at) >= 1000 * after)
 
@@ -255,6 +258,21 @@ class Facts(NamedTuple):
             keyed_at=None if self.keyed_at is None else now,
             bound=self.bound,
             actor=self.person if acting else None,
+            by_header=self.by_header,
+            keeps_key=self.keeps_key,
+        )
+
+    def handed_over(self, policy: Policy, client: Client | None, now: int) -> Self:
+        """
+        Return the facts of the session that this one, of an app, opens in a web view. That proves
+        nothing either. The web view has a key of its own, and may be another browser.
+        """
+        facts = self.passed_on(cast("str", self.user), False, now).under(policy, client)
+        return facts.rebound(client)._replace(
+            keyed_at=None if policy.renew_after is None else now,
+            by_header=False,
+            keeps_key=False,
+            parent=self.handle,
         )
 
     def with_clock_set(self, now: int, tolerance: int) -> Self:

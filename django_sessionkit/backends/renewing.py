@@ -47,6 +47,9 @@ class Renewing(Merging):
         is sealed for the holder of the old key, and is not itself the new key: a dump of the store
         and SECRET_KEY together do not make a cookie of it.
         """
+        if self._facts.keeps_key:
+            yield from self._keep_key(old, now, flags)
+            return
         salt = new_salt()
         new_key = successor_of(old, salt)
         data, record = self._session_cache, cast("Record", self._record)
@@ -76,6 +79,14 @@ class Renewing(Merging):
                 return
         self._is_now_stored(new_key, payload, facts, data)
         self.has_new_key = True
+
+    def _keep_key(self, key: SessionKey, now: int, flags: Mapping[str, bool]) -> Flow[None]:
+        """Write what else a renewal writes, for an app that goes on with the key that it has."""
+        facts = self._facts
+        lifetime = self._lifetime(facts, self._session_cache, now)
+        row = key.digest, now, lifetime, facts.authenticated_at, flags
+        yield registry.rekey, facts.handle, [key.digest], *row
+        self.modified = True  # the facts may have another policy
 
     def _renew_for_privileges(self, old: SessionKey, now: int) -> Flow[None]:
         """Give the session a new key, and the policy that its user has under their privileges."""

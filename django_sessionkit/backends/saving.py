@@ -144,6 +144,8 @@ class Saving(Writing, Renewing):
             # Afterwards: until the row was marked, a parallel request may have given it a new key.
             if left := set((yield registry.digests_of, facts.handle)) - set(digests):
                 yield self.remove, left
+            if facts.by_header:
+                yield registry.end_children, facts.handle
         elif not known:
             yield registry.sign_out, key.digest
 

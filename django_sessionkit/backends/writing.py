@@ -145,31 +145,37 @@ class Writing(Merging):
         policy = yield from self._policy_of(user)
         activity, actor, before = self._activity(), actor_in(data), self._flushed
         now = activity.now
-        if before is not None and actor is not None:
+        visit = visit_of(self) if self.client is not None and actor is None else None
+        app, parent = (visit.app, visit.parent) if visit is not None else (None, None)
+        if parent is not None:
+            facts = parent.facts.handed_over(policy, self.client, now)
+        elif before is not None and actor is not None:
             facts = before.passed_on(user, True, now)
         elif before is not None and before.actor == user:
             facts = before.passed_on(user, False, now).under(policy, self.client)
         else:
-            facts = Facts(user=user, actor=actor).proved(policy, self.client, now)
+            keeps_key = app is not None and not app.takes_new_keys
+            facts = Facts(user=user, actor=actor, by_header=app is not None, keeps_key=keeps_key)
+            facts = facts.proved(policy, self.client, now)
         self._is_entered = actor is None
         self._decides_later = self._decides_later and actor is None
         plan = activity.plan(facts, data.get("_session_expiry"))
-        counts = actor is None and not self._decides_later
+        counts = actor is None and not self._decides_later and parent is None
         row = user, digest, now, plan.lifetime, self.client, policy, counts
-        visit = visit_of(self) if self.client is not None and actor is None else None
         request = cast("HttpRequest", current_request.get())
-        browser = visit and (visit.browser or browser_of(request))
-        how = str(data.get(BACKEND_SESSION_KEY, ""))[:255], not self.get_expire_at_browser_close()
+        browser = parent.browser if parent else visit and (visit.browser or browser_of(request))
+        remembered = app is not None or not self.get_expire_at_browser_close()
+        how = str(data.get(BACKEND_SESSION_KEY, ""))[:255], remembered
         try:
-            instead_of = lock and lock.handle
             proved = facts.authenticated_at, actor is not None
-            entered = yield registry.enter, *row, *proved, *how, browser, instead_of
+            where = browser, lock and lock.handle, app, parent and parent.handle
+            entered = yield registry.enter, *row, *proved, *how, *where
         except TooManySessions as refusal:
             self._interrupted_by(OverLimit(refusal.args[0]))
             raise
         handle, is_in, novelty = entered
         facts = facts._replace(handle=handle)
-        if visit is not None:
+        if visit is not None and parent is None:
             visit.browser = browser
         self._to_announce = (handle, novelty) if actor is None else None
         if lock is not None:

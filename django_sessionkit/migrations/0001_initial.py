@@ -90,6 +90,19 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("backend", models.CharField(max_length=255, verbose_name="sign-in method")),
+                (
+                    "transport",
+                    models.CharField(
+                        choices=[("cookie", "Cookie"), ("header", "Header")],
+                        default="cookie",
+                        max_length=10,
+                        verbose_name="transport",
+                    ),
+                ),
+                (
+                    "parent",
+                    models.UUIDField(editable=False, null=True, verbose_name="opened by"),
+                ),
                 ("remembered", models.BooleanField(default=False, verbose_name="stays signed in")),
                 ("idle_at", models.DateTimeField(null=True, verbose_name="idle")),
                 (
@@ -117,6 +130,7 @@ class Migration(migrations.Migration):
                             ("reused", "An old session key was used"),
                             ("moved", "Browser or network changed"),
                             ("privilege_change", "Permissions changed"),
+                            ("parent", "Ended with the app that opened it"),
                         ],
                         max_length=20,
                         verbose_name="reason",

@@ -28,9 +28,15 @@ SIGNED = re.compile(r"[0-9a-f]{32}:[\w-]{43}", re.ASCII)
 
 
 def browser_of(request: HttpRequest) -> uuid.UUID | None:
-    """Return which browser somebody signs in with: a new one if it says nothing. Return None on a
-    site without such a cookie."""
-    return (read(request) or uuid.uuid4()) if conf.SESSIONKIT_DEVICE_COOKIE else None
+    """
+    Return which browser somebody signs in with, or which device has the app: a new one if it says
+    nothing. Return None on a site without such a cookie.
+    """
+    if not conf.SESSIONKIT_DEVICE_COOKIE:
+        return None
+    visit: Visit = request.sessionkit  # type: ignore[attr-defined]
+    known = read(request) if visit.app is None else visit.app.device
+    return known or uuid.uuid4()
 
 
 def read(request: HttpRequest) -> uuid.UUID | None:
@@ -39,12 +45,22 @@ def read(request: HttpRequest) -> uuid.UUID | None:
     this site has signed, or two, so that nobody can tell which of them is the browser's. One that
     another site has set, for its whole domain say, does not count.
     """
-    found = set()
     values = cookies.values(request, conf.SESSIONKIT_DEVICE_COOKIE or "")
-    for value in filter(SIGNED.fullmatch, values):
-        with suppress(BadSignature):
-            found.add(uuid.UUID(Signer(salt=SALT).unsign(value)))
+    found = {browser for value in values if (browser := named_by(value))}
     return found.pop() if len(found) == 1 else None
+
+
+def named_by(text: str) -> uuid.UUID | None:
+    """Return which browser a text names that signed_name() has returned, or None."""
+    if SIGNED.fullmatch(text):
+        with suppress(BadSignature):
+            return uuid.UUID(Signer(salt=SALT).unsign(text))
+    return None
+
+
+def signed_name(browser: uuid.UUID) -> str:
+    """Return the name of a browser, signed."""
+    return Signer(salt=SALT).sign(browser.hex)
 
 
 def finish(request: HttpRequest, response: HttpResponse) -> None:
@@ -55,7 +71,7 @@ def finish(request: HttpRequest, response: HttpResponse) -> None:
     name: Any = conf.SESSIONKIT_DEVICE_COOKIE
     response.set_cookie(
         name,
-        Signer(salt=SALT).sign(visit.browser.hex),
+        signed_name(visit.browser),
         max_age=AGE,
         domain=settings.SESSION_COOKIE_DOMAIN,
         path=settings.SESSION_COOKIE_PATH,
@@ -63,4 +79,4 @@ def finish(request: HttpRequest, response: HttpResponse) -> None:
         httponly=True,
         samesite="Lax",
     )
-    cookies.keep_from_caches(response)
+    cookies.keep_from_caches(request, response)

@@ -6,7 +6,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest
 
@@ -31,6 +31,8 @@ BRANDS, ALL_BRANDS = "HTTP_SEC_CH_UA", "HTTP_SEC_CH_UA_FULL_VERSION_LIST"
 # Those of them that a browser sends only to a site that has asked for them, by Accept-CH.
 ASKED = ("Full-Version-List", "Platform-Version", "Model", "Form-Factors")
 
+# Characters of each thing that an app says of itself. The longest is what devices.py reads.
+SAID_LENGTH = 40
 # Characters. No address is longer, even with brackets, a zone and a port.
 ADDRESS_LENGTH = 100
 # Characters. What browsers accept takes 150, and a header can have 64 KB.
@@ -69,17 +71,71 @@ class Client:
         return network_of(self.address) if self.address else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """
+    A client without cookies: an app on a telephone, a program. It may say what it is when somebody
+    signs in with it. "" and None mean that it does not.
+    """
+
+    name: str = ""  # of the app: "Shop"
+    version: str = ""  # "2.3.1"
+    system: str = ""  # "Android"
+    system_version: str = ""  # "14"
+    model: str = ""  # of the device: "Pixel 8"
+    # What the user calls the device, as LabelForm has cleaned it: "Anna's telephone".
+    label: str = ""
+    # Which device it is, as an answer to an earlier sign-in has said. See visit/browsers.py.
+    device: uuid.UUID | None = None
+    # Whether the session may get another key by itself: then the app has to take it.
+    takes_new_keys: bool = True
+
+    @property
+    def hints(self) -> str:
+        """What the app says of itself, in the form of client hints, as devices.py reads them."""
+        known = {
+            "App": self.name,
+            "App-Version": self.version,
+            "Platform": self.system,
+            "Platform-Version": self.system_version,
+            "Model": self.model,
+        }
+        parts = [f'{name}="{said}"' for name, value in known.items() if (said := _said(value))]
+        return " | ".join(parts) if self.name else ""
+
+
+# What is known of the client of a request with a session key in its header.
+UNKNOWN_APP = App()
+
+
+class Parent(NamedTuple):
+    """The session of an app that opens another one, in a web view."""
+
+    handle: uuid.UUID
+    facts: Any  # of that session: see backends/facts.py
+    browser: uuid.UUID | None  # the device of the app
+
+
+def _said(text: str) -> str:
+    """Return what an app says, as far as it can stand between quotes in client hints."""
+    return re.sub(r'["\\|]', "", _printable(text))[:SAID_LENGTH].strip()
+
+
 class Visit:
     """
     What the middleware knows of a request and keeps as ``request.sessionkit``, for sessions that
     somebody else puts on the request: a package that finds them by a header, say.
     """
 
-    __slots__ = ("background", "browser", "client", "others")
+    __slots__ = ("app", "background", "browser", "client", "others", "parent")
 
-    def __init__(self, client: Client, background: bool) -> None:
+    def __init__(self, client: Client, background: bool, app: App | None = None) -> None:
         self.client = client
         self.background = background
+        # The client, if the key of the session travels in headers: see visit/bearer.py.
+        self.app = app
+        # The session that opens another one by this request: see handover.py.
+        self.parent: Parent | None = None
         # Which browser has signed in by this request: the answer is to tell the browser.
         self.browser: uuid.UUID | None = None
         self.others: list[Any] = []  # those sessions, as far as they were used
@@ -161,7 +217,7 @@ def is_page(request: HttpRequest) -> bool:
     does not say so, by whether HTML is named among what is accepted. "*/*" is what libraries send.
     What asks a view that has no pages is a script.
     """
-    if tells_problems(request):
+    if tells_problems(request) or is_of_app(request):
         return False
     if mode := request.META.get("HTTP_SEC_FETCH_MODE"):
         return bool(mode == "navigate")
@@ -169,8 +225,19 @@ def is_page(request: HttpRequest) -> bool:
 
 
 def is_of_browser(request: HttpRequest) -> bool:
-    """Tell whether a request is for a page, or from one: by fetch(), HTMX, an image."""
-    return is_page(request) or bool(request.META.get("HTTP_SEC_FETCH_MODE"))
+    """
+    Tell whether a request is for a page, or from one: by fetch(), HTMX, an image. A page that keeps
+    the session key itself, and sends it in a header, is an app like others.
+    """
+    return not is_of_app(request) and (
+        is_page(request) or bool(request.META.get("HTTP_SEC_FETCH_MODE"))
+    )
+
+
+def is_of_app(request: HttpRequest) -> bool:
+    """Tell whether the key of the request's session travels in headers. See visit/bearer.py."""
+    visit: Visit | None = getattr(request, "sessionkit", None)
+    return visit is not None and visit.app is not None
 
 
 def _prefers_html(accept: str) -> bool:

@@ -13,6 +13,8 @@ from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.http import http_date
 from django.views.decorators.debug import sensitive_variables
 
+from django_sessionkit.visit.client import is_of_app
+
 security_logger = logging.getLogger("django.security.SuspiciousSession")
 
 # The session keys that Django's engines and ours issue: 32 lower case letters and digits.
@@ -119,19 +121,19 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse, saved
     if sets_cookie or session.accessed:
         patch_vary_headers(response, ("Cookie",))
     if sets_cookie:
-        keep_from_caches(response)
+        keep_from_caches(request, response)
         if name.startswith(("__Http-", "__Host-Http-")):
             # Browsers refuse to delete the cookie without the attributes that the prefix demands.
             # Django's delete_cookie() lacks some of them for these prefixes.
             response.cookies[name]["httponly"] = response.cookies[name]["secure"] = True
 
 
-def keep_from_caches(response: HttpResponse) -> None:
+def keep_from_caches(request: HttpRequest, response: HttpResponse) -> None:
     """
     Keep an answer that is for this visitor alone, as one with a session key is, out of every cache
     on the way, whatever the view has told one (ASVS 14.3.2).
     """
-    patch_vary_headers(response, ("Cookie",))
+    patch_vary_headers(response, ("Authorization" if is_of_app(request) else "Cookie",))
     patch_cache_control(response, no_store=True, private=True)
     for header in OF_CACHES:
         del response.headers[header]

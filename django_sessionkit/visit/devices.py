@@ -95,6 +95,8 @@ PLACES = {"Mobile", "iOS", "WebView", "UI/WKWebView"}
 # Names of ua-parser, and what we say instead.
 ALIASES = {"Android": "", "IE": "Internet Explorer", "Mac OS X": "macOS"}
 
+# What an app says of itself begins like this. See App.hints in visit/client.py.
+APP_HINTS = 'App="'
 # Client hints. A text in them, and one brand with its version in a list of brands.
 TEXT = re.compile(r'"([^"\\]{1,40})"')
 # The name of a brand is no longer than that of an app, and no address of a page either.
@@ -171,6 +173,8 @@ def device_of(user_agent: str, hints: str = "") -> Device:
 
 @lru_cache(maxsize=256)
 def _device_of(user_agent: str, hints: str) -> Device:
+    if hints.startswith(APP_HINTS):
+        return _app(user_agent, hints)
     system = _first(SYSTEMS, user_agent)[0]
     if match := PROGRAM.match(user_agent) or HEADLESS.search(user_agent):
         return Device(match[1], system, "bot")
@@ -252,7 +256,7 @@ def _model(user_agent: str, system: str) -> str:
 
 def _with_hints(device: Device, user_agent: str, hints: str) -> Device:
     """Return the device with what its client hints know better. See visit/client.py."""
-    known = dict(part.partition("=")[::2] for part in hints.split(" | "))
+    known = _parts(hints)
     brand, version = _brand(known.get("Full-Version-List") or known.get("UA", ""))
     # User agents name what pretends to be Chrome, an app say. Brands only name another Chrome.
     if brand and device.browser in ("Chrome", brand):
@@ -267,6 +271,24 @@ def _with_hints(device: Device, user_agent: str, hints: str) -> Device:
         system_version=_hinted_version(device, _text(known.get("Platform-Version", ""))),
         model=_text(known.get("Model", "")) or device.model,
     )
+
+
+def _app(user_agent: str, hints: str) -> Device:
+    """Return the device of an app, as the app has described it when its user signed in."""
+    known = {name: _text(value) for name, value in _parts(hints).items()}
+    system = known.get("Platform") or _first(SYSTEMS, user_agent)[0]
+    return Device(
+        known["App"],
+        system,
+        _kind(user_agent, system),
+        known.get("App-Version", ""),
+        known.get("Platform-Version", ""),
+        known.get("Model", ""),
+    )
+
+
+def _parts(hints: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in hints.split(" | "))
 
 
 def _text(value: str) -> str:

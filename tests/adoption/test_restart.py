@@ -22,7 +22,6 @@ QSESSIONS = "qsessions.backends.db"
 CACHED_QSESSIONS = "qsessions.backends.cached_db"
 REDIS_SESSIONS = "redis_sessions.session"
 
-PATIENCE = 60  # seconds, on a busy machine
 
 # Where the device of a session is known before it has been used here.
 WITH_DEVICES = [USER_SESSIONS, QSESSIONS, CACHED_QSESSIONS]
@@ -42,7 +41,8 @@ def browsers():
     headers = {"user-agent": FIREFOX}
     with ExitStack() as stack:
         yield [
-            stack.enter_context(httpx.Client(headers=headers, timeout=PATIENCE)) for _ in VISITORS
+            stack.enter_context(httpx.Client(headers=headers, timeout=servers.PATIENCE))
+            for _ in VISITORS
         ]
 
 

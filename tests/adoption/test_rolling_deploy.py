@@ -20,7 +20,6 @@ from tests.moving import DATABASE, DB, HERE, REDIS, RETURNING
 from tests.projects import run_python
 
 CLIENTS = VISITORS[:50]
-PATIENCE = 60  # seconds, on a busy machine
 LOOK = "look"
 # Requests that are answered before the next step, so that it comes in the middle.
 STEP = 2 * len(CLIENTS)
@@ -64,7 +63,7 @@ class Balancer:
             self.wait(lambda: not any(self.under_way[url] for url in gone))
 
     def wait(self, condition):
-        assert self.step.wait_for(lambda: condition() or self.is_over, 10 * PATIENCE)
+        assert self.step.wait_for(lambda: condition() or self.is_over, 10 * servers.PATIENCE)
 
 
 class Shopper:
@@ -116,7 +115,7 @@ def under_load(balancer, deploys, windows):
     with ExitStack() as stack, ThreadPoolExecutor(len(CLIENTS) * len(windows)) as pool:
         clients = {}
         for name in CLIENTS:
-            clients[name] = stack.enter_context(httpx.Client(timeout=PATIENCE))
+            clients[name] = stack.enter_context(httpx.Client(timeout=servers.PATIENCE))
             with balancer.upstream() as url:
                 answer = clients[name].post(f"{url}/sign_in/", data={"name": name})
             assert answer.text == "signed in"
@@ -132,7 +131,7 @@ def under_load(balancer, deploys, windows):
         finally:
             balancer.is_over = True
         for thread in running:
-            thread.result(PATIENCE)
+            thread.result(servers.PATIENCE)
         # Once more, so that all have moved to where the deploys have led.
         for name, client in clients.items():
             Shopper(balancer, client, name).look()

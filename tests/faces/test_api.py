@@ -11,9 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from django_sessionkit import middleware
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.visit.client import Visit
 from tests.browsers import SCRIPT
 from tests.faces.test_paging import give_devices
 from tests.people import CHROME, FIREFOX, IPHONE, handle, is_in, row_of, sign_in
@@ -380,16 +378,3 @@ def test_a_body_that_is_no_json(laptop: Client, kind: str, body: str, status: in
     where = f"{API}sessions/{handle(laptop)}/"
     answer = laptop.patch(where, body, content_type=kind, headers=headers)
     problem(answer, status, code)
-
-
-class ByHeader(Visit):
-    """What is known of a request whose session came by a header."""
-
-    transport = "header"
-
-
-def test_a_request_by_a_header_needs_no_csrf_token(laptop: Client, monkeypatch: pytest.MonkeyPatch):
-    # No page of another site can make a browser send the header.
-    monkeypatch.setattr(middleware, "Visit", ByHeader)
-    answer = call(laptop, "POST", "sessions/end-others/", token=False)
-    assert (answer.status_code, answer.json()) == (200, {"ended": 0})

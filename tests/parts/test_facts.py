@@ -58,6 +58,9 @@ FULL = Facts(
     pending=3,
     successor="cd" * 20,
     actor="9",
+    by_header=True,
+    keeps_key=True,
+    parent="ef" * 16,
 )
 # The list that is stored of FULL. Sessions are stored like this: no value may change its place.
 FULL_AS_STORED = [
@@ -74,6 +77,9 @@ FULL_AS_STORED = [
     3,
     "cd" * 20,
     "9",
+    True,
+    True,
+    "ef" * 16,
 ]
 
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"
@@ -235,6 +241,9 @@ def test_whoever_acts_as_the_user_is_behind_the_session():
         st.none() | st.integers(1, 5),
         st.none() | st.just("ef" * 20),
         st.none() | st.sampled_from(["7", UNKNOWN]),
+        st.booleans(),
+        st.booleans(),
+        st.none() | st.just("0d" * 16),
         st.lists(JSON, max_size=2).map(tuple),
     ).map(Facts._make)
 )

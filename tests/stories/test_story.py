@@ -159,7 +159,9 @@ def test_a_thousand_visitors_without_a_cookie_leave_nothing(example_database, lo
     pages += ["/account/", "/account/sessions/", "/checkout/", "/admin/login/", "/nowhere/"]
     with (
         servers.serve_example(example_database, log, {**env, "DEBUG": "no"}) as site,
-        httpx.Client(base_url=site, headers=PAGE | {"Connection": "close"}) as client,
+        httpx.Client(
+            base_url=site, headers=PAGE | {"Connection": "close"}, timeout=servers.PATIENCE
+        ) as client,
     ):
         for number in range(1000):
             client.cookies.clear()
