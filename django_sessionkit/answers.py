@@ -32,10 +32,11 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_sessionkit import registry
+from django_sessionkit import problems, registry
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.problems import NAMESPACE, tells_problems
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import SAFE_METHODS, is_of_app, is_of_browser, is_page
 from django_sessionkit.visit.interruptions import (
@@ -175,6 +176,7 @@ class Notice(NamedTuple):
     extra: dict[str, str] = {}  # what a script is told besides
     level: int = messages.WARNING  # of that message
     may_try_again: bool = False  # the page has a link to where its visitor came from
+    code: str = ""  # what a problem is called, where a view tells problems
 
 
 # What to tell.
@@ -213,7 +215,7 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
         case OverLimit(limit):
             return _refuse(request, limit)
         case Locked() as lock:
-            return _lead_to_unlock(request, lock)
+            return lead_to_unlock(request, lock)
         case NoAnswer():
             return unavailable(request)
         case Missing(digest):
@@ -241,14 +243,15 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
     again = request.get_full_path() if can_go_on else None
     title = _("Please go back and try again")
     text = _("You signed in or out in another tab meanwhile, so what you did here was not saved.")
-    return tell(request, Notice(409, title, text, again, may_try_again=True))
+    return tell(request, Notice(409, title, text, again, may_try_again=True, code="conflict"))
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
     """Answer for a store that did not. Nobody is signed out: the cookie is left alone."""
     title = _("Please try again in a moment")
     text = _("We cannot look up your sign-in right now. You are still signed in.")
-    response = tell(request, Notice(503, title, text, may_try_again=True))
+    notice = Notice(503, title, text, may_try_again=True, code="store_unavailable")
+    response = tell(request, notice)
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 
@@ -307,13 +310,11 @@ def _tell_of_end(
             return answer if response is None else _in_place_of(request, response, answer)
     else:
         # A client that does not say what it accepts is a test's: that gets the redirect it expects.
-        if response is None or (
-            refused
-            and _is_redirect(response)
-            and (request.META.get("HTTP_ACCEPT") or is_of_app(request))
-        ):
+        accepts = bool(request.META.get("HTTP_ACCEPT") or is_of_app(request))
+        if response is None or (refused and _says_nothing(request, response, accepts)):
             more = {"reason": reason}
-            answer = tell(request, Notice(401, _("Signed out"), farewell(), extra=more))
+            notice = Notice(401, _("Signed out"), farewell(), extra=more, code="ended")
+            answer = tell(request, notice)
             response = answer if response is None else _in_place_of(request, response, answer)
         response.headers[ENDED] = reason
     # A script of a page takes the dead cookie away from that page, which would hear of nothing.
@@ -366,9 +367,9 @@ def _notice_of_end(request: HttpRequest, reason: str, text: str) -> Notice:
 def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked) -> HttpResponse:
     if not _is_open_while_locked(request):
         if _is_lost(request, response):
-            return _lead_to_unlock(request, lock)
-        if _refuses(request, response) and (is_page(request) or _is_redirect(response)):
-            return _in_place_of(request, response, _lead_to_unlock(request, lock))
+            return lead_to_unlock(request, lock)
+        if _refuses(request, response) and (is_page(request) or _says_nothing(request, response)):
+            return _in_place_of(request, response, lead_to_unlock(request, lock))
     if is_page(request):
         patch_vary_headers(response, ("Cookie",))
     else:
@@ -387,12 +388,16 @@ def _is_lost(request: HttpRequest, response: HttpResponse) -> bool:
     return request.session.modified and response.status_code < 500
 
 
-def _lead_to_unlock(request: HttpRequest, lock: Locked) -> HttpResponse:
+def lead_to_unlock(request: HttpRequest, lock: Locked) -> HttpResponse:
     """Send a page to the URL that unlocks the session; give a script that URL as JSON."""
     # A form that was sent is not kept: back to its page. The page that unlocks looks where that is.
     is_get = request.method in ("GET", "HEAD")
     back = request.get_full_path() if is_get else request.headers.get("Referer")
-    response = tell(request, _notice_of_lock(lock.reason, lock.limit, back))
+    if tells_problems(request):
+        notice = _problem_of_lock(lock.reason)
+    else:
+        notice = _notice_of_lock(lock.reason, lock.limit, back)
+    response = tell(request, notice)
     if not is_page(request):
         response.headers[LOCKED] = lock.reason.value
     return response
@@ -413,6 +418,12 @@ def _notice_of_lock(lock: Lock, limit: int | None, back: str | None) -> Notice:
     if back and (back := way_back(back)):
         url = f"{url}?{urlencode({REDIRECT_FIELD_NAME: back})}"
     return Notice(401, _("Locked"), str(text), url, extra={"reason": reason, "url": url})
+
+
+def _problem_of_lock(lock: Lock) -> Notice:
+    page, text = LOCKS[lock]
+    more = {"reason": lock.value, "url": reverse(f"{NAMESPACE}:{page}")}
+    return Notice(401, _("Locked"), str(text), extra=more, code="locked")
 
 
 def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
@@ -436,7 +447,8 @@ def _refuse(request: HttpRequest, limit: int) -> HttpResponse:
         request._messages = default_storage(request)
     more = {"reason": str(EndReason.LIMIT)}
     title, text = _("Not signed in"), _over_limit(limit)
-    return tell(request, Notice(403, title, text, to, True, more, may_try_again=True))
+    notice = Notice(403, title, text, to, True, more, may_try_again=True, code="limit")
+    return tell(request, notice)
 
 
 def _over_limit(limit: int) -> str:
@@ -462,6 +474,16 @@ def _refuses(request: HttpRequest, response: HttpResponse) -> bool:
     ):
         return False
     return not (_is_known(request) or _is_sign_in_page(request))
+
+
+def _says_nothing(request: HttpRequest, response: HttpResponse, accepts: bool = True) -> bool:
+    """
+    Tell whether a script that was refused gets an answer of ours in place of the view's: of a
+    redirect to a page, and of a problem that only says that nobody is signed in.
+    """
+    if tells_problems(request):
+        return response.status_code == 401
+    return accepts and _is_redirect(response)
 
 
 def _leads_somewhere(response: HttpResponse) -> bool:
@@ -524,7 +546,9 @@ def _is_open_while_locked(request: HttpRequest) -> bool:
 def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
     """Return the answer: a redirect or a page for a person, JSON for a script."""
     response: HttpResponse
-    if not is_page(request):
+    if tells_problems(request):
+        response = problems.answer(notice.status, notice.code, notice.text, **notice.extra)
+    elif not is_page(request):
         answer = {"detail": notice.text, **notice.extra}
         response = JsonResponse(answer, status=notice.status)
     elif notice.to is not None:

@@ -65,11 +65,11 @@ class LabelForm(forms.Form):
 
     def __init__(self, data: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if data is not None and "label" in data:
-            data = {"label": _readable(str(data["label"]))}
+            data = {"label": readable(str(data["label"]))}
         super().__init__(data, **kwargs)
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """
     Return a name on one line, without control characters, which databases refuse, and without those
     that turn the direction of the text around it.

@@ -5,11 +5,11 @@ again, and the one that asks which device to sign out, when there are too many.
 
 import uuid
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import HASH_SESSION_KEY, REDIRECT_FIELD_NAME, logout
+from django.contrib.auth import REDIRECT_FIELD_NAME, logout
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -22,14 +22,13 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.generic import FormView, TemplateView
 
 from django_sessionkit import answers
-from django_sessionkit.accounts import key_of, person_in, user_in
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.forms import Hidden, PasswordForm
-from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
-from django_sessionkit.paging import Page, page_of, with_activity
-from django_sessionkit.proofs import proof_url
-from django_sessionkit.visit.devices import device_of
+from django_sessionkit.models import EndReason
+from django_sessionkit.paging import Page
+from django_sessionkit.proofs import account_to_prove, note_proof, proof_url, row_of_locked
+from django_sessionkit.room import Choice
 from django_sessionkit.visit.redirects import (
     local_url,
     path_of,
@@ -72,11 +71,6 @@ class BackMixin:
     def locked(self) -> Any:
         return getattr(self.session, "locked", None)
 
-    def locked_row(self) -> UserSession | None:
-        """Return the row of the locked session, with its user, or None if it has ended."""
-        rows = UserSession.objects.primary().active().select_related("user")
-        return rows.filter(pk=self.locked.handle).first()
-
     def to_sign_in(self) -> HttpResponse:
         return to_sign_in(self.request, self.back)
 
@@ -99,8 +93,11 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if self.locked and self.locked.reason == "limit":
             return with_way_back(request, reverse("django_sessionkit:session_limit"), self.back)
-        account = self.get_account()
+        account = account_to_prove(request)
         if account is None:
+            return self.to_sign_in()
+        if isinstance(account, EndReason):
+            messages.info(request, str(answers.FAREWELLS[account]), fail_silently=True)
             return self.to_sign_in()
         url = proof_url(account)
         if path_of(url) != request.path:
@@ -111,29 +108,6 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
             return self.to_sign_in()
         self.account = account
         return super().dispatch(request, *args, **kwargs)
-
-    def get_account(self) -> AbstractBaseUser | None:
-        """
-        Return the user who has to prove who they are, or None if there is no such user. It is
-        whoever is behind the session, also while the request is another user's.
-        """
-        if not self.locked:
-            user, handle = self.request.user, getattr(self.session, "handle", None)
-            return person_in(self.session, user) if handle and user.is_authenticated else None
-        row = self.locked_row()
-        if row and (
-            self.locked.reason != "idle"
-            # By the user agents: the browser sends its client hints with some requests only.
-            or device_of(row.user_agent).is_like(device_of(self.session.client.user_agent))
-        ):
-            return person_in(self.locked, cast("AbstractBaseUser", row.user))
-        # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
-        # device, the cookie is a copy: end the session.
-        UserSession.objects.filter(pk=self.locked.handle).revoke(EndReason.IDLE)
-        self.session.flush()
-        text = gettext("You were signed out because you were inactive for a while.")
-        messages.info(self.request, text, fail_silently=True)
-        return None
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return {"request": self.request, "user": self.account, **super().get_form_kwargs()}
@@ -152,13 +126,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
 
     @sensitive_variables()
     def form_valid(self, form: Any) -> HttpResponse:
-        if self.locked:
-            self.session.unlock()
-        else:
-            self.session.reauthenticate()
-        if user_in(self.session) == key_of(form.user):
-            # Checking the password may have upgraded its hash.
-            self.session[HASH_SESSION_KEY] = form.user.get_session_auth_hash()
+        note_proof(self.session, form.user)
         to = local_url(self.request, self.request.POST.get("to", ""))
         if not to:
             return HttpResponseRedirect(self.back)
@@ -176,55 +144,45 @@ class SessionLimitView(BackMixin, TemplateView):
     """
 
     template_name = "django_sessionkit/session_limit.html"
-    row: UserSession
+    choice: Choice
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not self.locked or self.locked.reason != "limit":
             return HttpResponseRedirect(self.back)
-        row = self.locked_row()
+        row = row_of_locked(self.locked)
         if row is None:
             self.session.flush()
             return self.to_sign_in()
         if "sign_out" in request.POST:
             logout(request)
             return answers.signed_out(request)
-        self.row = row
+        self.choice = Choice(row, self.locked.limit)
         return super().dispatch(request, *args, **kwargs)
-
-    def get_others(self) -> UserSessionQuerySet:
-        rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
-        return with_activity(rows.exclude(pk=self.row.pk), self.row.pk)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
-        limit: int = self.locked.limit
-        page = page_of(self.get_others(), self.row.pk, self.request.GET)
-        surplus = max(0, page.other_count + 1 - limit)
+        choice = self.choice
+        page = choice.page(self.request.GET)
         # The idlest first, which is missed least. Of several pages, the last active are the first.
         sessions = page.sessions[::-1] if page.is_whole else page.sessions
         context |= {"object_list": sessions, "session_page": page, "next": self.back}
-        context |= {"limit": limit, "surplus": surplus, "other_count": page.other_count}
-        context |= {"account": self.row.user}
+        context |= {"limit": choice.limit, "surplus": choice.surplus(page)}
+        context |= {"other_count": page.other_count, "account": choice.row.user}
         return context
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         context = self.get_context_data()
         page: Page = context["session_page"]
-        sessions = self.get_others()
+        ending = None
         if "all" not in request.POST:
-            # Not only on this page: what was used since it was shown is on the first page now.
-            chosen = sessions.filter(pk__in=handles_in(request.POST.getlist("session")))
-            ending = [row.pk for row in chosen.alive()]
-            # Of several pages, each is sent by itself, and may well be not enough.
-            needed = context["surplus"] if page.is_whole else min(1, context["surplus"])
+            ending = self.choice.alive(handles_in(request.POST.getlist("session")))
+            needed = self.choice.needed(page)
             if len(ending) < needed:
                 error = ngettext(
                     "Choose at least one device.", "Choose at least %(count)d devices.", needed
                 ) % {"count": needed}
                 return self.render_to_response({**context, "chosen": ending, "error": error})
-            sessions = UserSession.objects.filter(pk__in=ending)
-        user = cast("AbstractBaseUser", self.row.user)
-        sessions.revoke(EndReason.LIMIT, by=user, ended_from=self.row.pk)
+        self.choice.end(ending)
         try:
             self.session.unlock()
         except TooManySessions:

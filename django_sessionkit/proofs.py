@@ -1,13 +1,18 @@
-"""A visitor is asked for a recent proof of identity: where, and how they come back."""
+"""
+A visitor is asked for a recent proof of identity: whose, where, and how they come back; and what a
+proof does to the session.
+"""
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render, resolve_url
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext
@@ -16,12 +21,24 @@ from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from django_sessionkit.accounts import person_in
+from django_sessionkit import problems
+from django_sessionkit.accounts import key_of, person_in, user_in
 from django_sessionkit.conf import conf
 from django_sessionkit.forms import Hidden, PasswordForm
+from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.policy import Policy
+from django_sessionkit.problems import PAGES
 from django_sessionkit.visit.client import is_page
+from django_sessionkit.visit.devices import device_of
+from django_sessionkit.visit.interruptions import Lock, Locked
 from django_sessionkit.visit.redirects import local_url, sign_in_url, to_sign_in, with_way_back
 
+# What a script is told, and by what header (RFC 9470 §3).
+REQUIRED = "reauthentication_required"
+CHALLENGE = (
+    'Bearer error="insufficient_user_authentication", '
+    'error_description="More recent authentication is required", max_age="{}"'
+)
 # As many characters of a form that was sent are carried along.
 LONGEST = 100_000
 # The ways in which a browser sends a form that can be carried: all but text/plain.
@@ -51,16 +68,9 @@ def ask_for_proof(
     person = person_in(request.session, request.user)
     if person is None:
         return to_sign_in(request, request.get_full_path())
-    url = proof_url(person)
     if not is_page(request):
-        answer = {
-            "detail": gettext("Please confirm that it is you."),
-            "reason": "reauthentication_required",
-            "url": url,
-        }
-        response = JsonResponse(answer, status=401)
-        add_never_cache_headers(response)
-        return response
+        return _ask_script(request, person, _oldest(request, max_age))
+    url = proof_url(person)
     if request.method in ("GET", "HEAD") or not keeps_form:
         return with_way_back(request, url, request.get_full_path())
     return _ask_in_place(request, person, url)
@@ -82,7 +92,31 @@ def _is_recent(request: HttpRequest, max_age: int | None) -> bool:
     # A session of another engine does not know: that is no proof.
     if (age := getattr(session, "proof_age", None)) is None:
         return False
-    return bool(age <= (session.policy.recent if max_age is None else max_age))
+    return bool(age <= _oldest(request, max_age))
+
+
+def _oldest(request: HttpRequest, max_age: int | None) -> int:
+    """Return the age of a proof, in seconds, that just does."""
+    session: Any = request.session
+    if max_age is not None:
+        return max_age
+    # A session of another engine has no policy.
+    recent: int = getattr(session, "policy", Policy()).recent
+    return recent
+
+
+def _ask_script(request: HttpRequest, person: AbstractBaseUser, max_age: int) -> HttpResponse:
+    """Tell a script what age of a proof would do, and where its user can give one."""
+    detail = gettext("Please confirm that it is you.")
+    if problems.tells_problems(request):
+        url = proof_url(person, problems.NAMESPACE)
+        response = problems.answer(401, REQUIRED, detail, url=url, max_age=max_age)
+    else:
+        answer = {"detail": detail, "reason": REQUIRED, "url": proof_url(person)}
+        response = JsonResponse(answer, status=401)
+    response.headers["WWW-Authenticate"] = CHALLENGE.format(max_age)
+    add_never_cache_headers(response)
+    return response
 
 
 def is_asked_by_us(user: AbstractBaseUser) -> bool:
@@ -90,18 +124,68 @@ def is_asked_by_us(user: AbstractBaseUser) -> bool:
     return not conf.SESSIONKIT_REAUTHENTICATION_URL and user.has_usable_password()
 
 
-def proof_url(user: AbstractBaseUser) -> str:
+def proof_url(user: AbstractBaseUser, namespace: str = PAGES) -> str:
     """
-    Return the URL of the page where a user proves who they are. Raises PermissionDenied if there is
-    none: the user has no password, and the site has no sign-in page.
+    Return the URL where a user proves who they are: the page for that or, with the namespace of the
+    JSON API, what a program sends the password to. Raises PermissionDenied if there is none: the
+    user has no password, and the site has no sign-in page.
     """
     if is_asked_by_us(user):
-        return reverse("django_sessionkit:reauthenticate")
+        with suppress(NoReverseMatch):  # a site without that page: signing in again is a proof
+            return reverse(f"{namespace}:reauthenticate")
     if conf.SESSIONKIT_REAUTHENTICATION_URL:
         return resolve_url(conf.SESSIONKIT_REAUTHENTICATION_URL)
     if (url := sign_in_url()) is None:
         raise PermissionDenied
     return url
+
+
+# Who proves who they are, and what that does.
+
+
+def row_of_locked(locked: Locked) -> UserSession | None:
+    """Return the row of a locked session, with its user, or None if it has ended."""
+    rows = UserSession.objects.primary().active().select_related("user")
+    return rows.filter(pk=locked.handle).first()
+
+
+def account_to_prove(request: HttpRequest) -> AbstractBaseUser | EndReason | None:
+    """
+    Return the user who has to prove who they are: whoever is behind the session, also while the
+    request is another user's. Return None if there is no such user, or the reason for which this
+    has just ended the session, because a proof must not resume it.
+    """
+    session: Any = request.session
+    locked: Locked | None = getattr(session, "locked", None)
+    if locked is None:
+        is_known = getattr(session, "handle", None) and request.user.is_authenticated
+        return person_in(session, cast("AbstractBaseUser", request.user)) if is_known else None
+    row = row_of_locked(locked)
+    if row and (
+        locked.reason != Lock.IDLE
+        # By the user agents: the browser sends its client hints with some requests only.
+        or device_of(row.user_agent).is_like(device_of(session.client.user_agent))
+    ):
+        return person_in(locked, cast("AbstractBaseUser", row.user))
+    # NIST SP 800-63B-4 §2.2.3 lets a password resume a session on the same device. On another
+    # device, the cookie is a copy: end the session.
+    UserSession.objects.filter(pk=locked.handle).revoke(EndReason.IDLE)
+    session.flush()
+    return EndReason.IDLE
+
+
+def note_proof(session: Any, person: AbstractBaseUser) -> None:
+    """
+    Note that this person has just given their password: that unlocks a locked session. Raises
+    UpdateError if the session has ended meanwhile, and StoreUnavailable.
+    """
+    if session.locked:
+        session.unlock()
+    else:
+        session.reauthenticate()
+    if user_in(session) == key_of(person):
+        # Checking the password may have upgraded its hash.
+        session[HASH_SESSION_KEY] = person.get_session_auth_hash()
 
 
 # A form that was sent to a page which asks for a proof first.

@@ -23,7 +23,7 @@ from django.views.generic import DetailView, FormView, ListView
 from django.views.generic.detail import SingleObjectMixin
 
 from django_sessionkit import answers
-from django_sessionkit.accounts import acting_user, policy_of
+from django_sessionkit.accounts import policy_of
 from django_sessionkit.conf import conf
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import StoreUnavailable
@@ -37,6 +37,14 @@ from django_sessionkit.grouping import (
 from django_sessionkit.history import how_it_ended, with_enders
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import UserSession, UserSessionQuerySet
+from django_sessionkit.own_sessions import (
+    end,
+    for_its_user,
+    handle_of,
+    own_sessions,
+    renamable,
+    rename,
+)
 from django_sessionkit.paging import (
     Page,
     asked_device,
@@ -46,24 +54,11 @@ from django_sessionkit.paging import (
     kept_in,
     page_of,
     query_of,
-    with_activity,
 )
 from django_sessionkit.visit.redirects import sign_in_url
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-
-
-def for_its_user(sessions: list[UserSession]) -> list[UserSession]:
-    """
-    Return these rows as their user may see them: where staff act as the user is none of the user's
-    business. Do not save these rows.
-    """
-    for session in sessions:
-        if session.support:
-            session.ip, session.user_agent, session.client_hints = None, "", ""
-            session.backend = session.novelty = session.label = ""
-    return sessions
 
 
 @method_decorator(GUARDS, name="dispatch")
@@ -80,7 +75,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
 
     @property
     def handle(self) -> uuid.UUID | None:
-        return getattr(self.request.session, "handle", None)
+        return handle_of(self.request)
 
     def handle_no_permission(self) -> HttpResponseRedirect:
         if self.login_url is None and sign_in_url() is None:
@@ -88,7 +83,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
         return super().handle_no_permission()
 
     def own_sessions(self) -> UserSessionQuerySet:
-        return with_activity(UserSession.objects.primary().filter(user=self.user), self.handle)
+        return own_sessions(self.request, self.user)
 
     @property
     def password_change_url(self) -> str:
@@ -136,8 +131,7 @@ class OwnSessionsMixin(LoginRequiredMixin):
         message for the user and return None.
         """
         try:
-            by = acting_user(self.user, self.request.session)
-            return sessions.revoke(by=by, ended_from=self.handle)
+            return end(self.request, sessions)
         except StoreUnavailable:
             seconds = conf.SESSIONKIT_TOUCH_INTERVAL
             text = ngettext(
@@ -235,7 +229,7 @@ class SessionRenameView(
         return super().dispatch(request, *args, **kwargs)
 
     def get_queryset(self) -> UserSessionQuerySet:
-        return self.own_sessions().filter(support=False)
+        return renamable(self.own_sessions())
 
     def get_initial(self) -> dict[str, Any]:
         return {"label": self.object.label}
@@ -244,8 +238,7 @@ class SessionRenameView(
         return super().get_context_data(page_query=query_of(self.request.GET), **kwargs)
 
     def form_valid(self, form: Any) -> HttpResponse:
-        self.object.label = form.cleaned_data["label"]
-        of_device(self.get_queryset(), self.object).update(label=self.object.label)
+        rename(self.get_queryset(), self.object, form.cleaned_data["label"])
         text = gettext("This device is called %(device)s now.") % {"device": self.object.name}
         messages.success(self.request, text, fail_silently=True)
         return self.to_list()

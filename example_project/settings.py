@@ -22,6 +22,12 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 
+# The JSON API is optional: pip install "django-sessionkit[api]".
+if find_spec("drf_spectacular"):
+    INSTALLED_APPS += ["rest_framework", "drf_spectacular"]
+    REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
+    SPECTACULAR_SETTINGS = {"TITLE": "The example shop", "VERSION": "1"}
+
 MIDDLEWARE = [
     "example_project.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",

@@ -1,3 +1,4 @@
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
@@ -22,3 +23,11 @@ urlpatterns = [
     path("account/sessions/", include("django_sessionkit.urls")),  # django-sessionkit, 4 of 4
     path("admin/", admin.site.urls),
 ]
+
+if apps.is_installed("drf_spectacular"):
+    from drf_spectacular.views import SpectacularAPIView
+
+    urlpatterns += [
+        path("api/", include("django_sessionkit.api.urls")),
+        path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    ]

@@ -9,11 +9,13 @@ from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.utils.translation import ngettext_lazy
 
+from django_sessionkit.own_sessions import is_new
 from django_sessionkit.visit.methods import method_of
 from django_sessionkit.visit.times import AGO, ago
 
 register = template.Library()
 register.filter("sign_in_method", method_of)
+register.filter("is_new", is_new)
 register.filter("ago", ago, expects_localtime=True)
 
 UNUSED: dict[str, Any] = {
@@ -43,12 +45,6 @@ def until(at: datetime) -> str:
     """Return the day, and the time as well if that is within two days."""
     is_soon = -_age(at) < timedelta(days=2)
     return date_format(at, "DATETIME_FORMAT" if is_soon else "DATE_FORMAT")
-
-
-@register.filter
-def is_recent(at: datetime) -> bool:
-    """Tell whether a time is within the last two weeks."""
-    return _age(at) < FORTNIGHT
 
 
 def _age(at: datetime) -> timedelta:

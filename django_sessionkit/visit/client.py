@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from django.http import HttpRequest
 
 from django_sessionkit.conf import conf
+from django_sessionkit.problems import tells_problems
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -214,8 +215,9 @@ def is_page(request: HttpRequest) -> bool:
     """
     Tell a person who opens a page from a script: by what a browser says it is doing or, where it
     does not say so, by whether HTML is named among what is accepted. "*/*" is what libraries send.
+    What asks a view that has no pages is a script.
     """
-    if is_of_app(request):
+    if tells_problems(request) or is_of_app(request):
         return False
     if mode := request.META.get("HTTP_SEC_FETCH_MODE"):
         return bool(mode == "navigate")

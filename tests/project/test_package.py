@@ -17,7 +17,10 @@ pytestmark = pytest.mark.once
 SITE = """
 import importlib.util
 
-for optional in ("redis", "django_redis", "celery", "ua_parser", "orjson", "pytest"):
+for optional in (
+    *("redis", "django_redis", "celery", "ua_parser", "orjson", "pytest"),
+    *("rest_framework", "drf_spectacular"),
+):
     assert importlib.util.find_spec(optional) is None, optional
 
 import django

@@ -226,6 +226,10 @@ def test_a_script_is_told_where_to_send_its_user(stale: Client, url: str):
             "reason": "reauthentication_required",
             "url": PROVE,
         }
+        assert answer["WWW-Authenticate"] == (  # as RFC 9470 has it
+            'Bearer error="insufficient_user_authentication", '
+            'error_description="More recent authentication is required", max_age="300"'
+        )
         assert "no-store" in answer["Cache-Control"]
     assert stale.get(url, headers={"sec-fetch-mode": "navigate"})["Location"].startswith(PROVE)
 
