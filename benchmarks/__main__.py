@@ -5,6 +5,7 @@ this project misses a bar. docs/performance.md says what is measured, and how.
 """
 
 import argparse
+import asyncio
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import activity, concurrency, sealing, shop
+from benchmarks import activity, bearer, concurrency, sealing, shop
 from benchmarks.contenders import (
     CONTENDERS,
     KIT_DB,
@@ -147,6 +148,26 @@ def account_page(bench: Bench) -> Iterator[Table]:
     yield shop.table_of(contenders, figures)
 
 
+def apps_with_tokens(bench: Bench) -> Iterator[Table]:
+    names = [name for name, site in bearer.SITES.items() if site.contender in bench.processes]
+    seconds = max(1.0, 10 * bench.size.seconds)
+    with ExitStack() as stack:
+        sites = []
+        for name in names:
+            site = bearer.SITES[name]
+            keys = bench.processes[site.contender].call(attrgetter("keys"))
+            tokens = bearer.tokens_of(name, bench.place, keys)
+            with bench.cores.on(bench.cores.all):
+                port = stack.enter_context(bearer.serve(name, bench.place))
+            sites.append((port, site.page, tokens, bearer.APPS_AT_ONCE, seconds))
+        rounds = take_turns(
+            sites,
+            max(2, bench.size.rounds // 3),
+            lambda site: asyncio.run(shop.ask_ourselves(*site)),
+        )
+    yield bearer.table_of(dict(zip(names, rounds, strict=True)))
+
+
 PARTS: dict[str, Callable[[Bench], Iterator[Table]]] = {
     "activity": last_activity,
     "growth": growth,
@@ -156,6 +177,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Table]]] = {
     "payloads": payloads,
     "async": async_views,
     "shop": account_page,
+    "bearer": apps_with_tokens,
 }
 IN_PICTURE = [contest.title for contest in (*OPERATIONS[:5], REQUESTS[0])]
 IN_QUICK = [name for name in PARTS if name != "growth"]

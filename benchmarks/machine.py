@@ -14,7 +14,7 @@ from benchmarks.contenders import Servers
 
 PACKAGES = [
     *["Django", "psycopg", "redis", "hiredis", "django-redis", "cryptography"],
-    *["django-user-sessions", "django-qsessions", "django-allauth", "granian"],
+    *["django-user-sessions", "django-qsessions", "django-allauth", "django-rest-knox", "granian"],
 ]
 
 

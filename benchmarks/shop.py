@@ -37,8 +37,7 @@ end
 """
 
 
-@contextlib.contextmanager
-def serve(contender: Contender, servers: Servers) -> Iterator[int]:
+def serve(contender: Contender, servers: Servers) -> contextlib.AbstractContextManager[int]:
     """Serve the shop, and yield the port."""
     port = free_port()
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", str(WORKERS)]
@@ -51,6 +50,12 @@ def serve(contender: Contender, servers: Servers) -> Iterator[int]:
         "BENCHMARKS_CONTENDER": contender.name,
         "BENCHMARKS_SERVERS": json.dumps(servers),
     }
+    return running(contender.name, command, environment, port)
+
+
+@contextlib.contextmanager
+def running(name: str, command: list[str], environment: dict[str, str], port: int) -> Iterator[int]:
+    """Run a web server until it is not needed any more, and yield its port once it answers."""
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
@@ -62,7 +67,7 @@ def serve(contender: Contender, servers: Servers) -> Iterator[int]:
             while not answers(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    raise RuntimeError(f"{contender.name}: {log.read().decode()[-3000:]}")
+                    raise RuntimeError(f"{name}: {log.read().decode()[-3000:]}")
                 time.sleep(0.1)
             yield port
         finally:
@@ -92,7 +97,7 @@ def answers(port: int) -> bool:
         contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection,
     ):
         connection.request("GET", "/")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status < 500
     return False
 
 
@@ -100,7 +105,8 @@ def ask(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
     """Return the seconds per request: the time of all requests, divided by their number."""
     if shutil.which("wrk"):
         return ask_with_wrk(port, keys, concurrent, seconds)
-    return asyncio.run(ask_ourselves(port, keys, concurrent, seconds))
+    visitors = [f"Cookie: sessionid={key}" for key in keys]
+    return asyncio.run(ask_ourselves(port, PAGE, visitors, concurrent, seconds))
 
 
 def ask_with_wrk(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
@@ -116,13 +122,18 @@ def ask_with_wrk(port: int, keys: list[str], concurrent: int, seconds: float) ->
     return 1 / float(rate[1])
 
 
-async def ask_ourselves(port: int, keys: list[str], concurrent: int, seconds: float) -> float:
+async def ask_ourselves(
+    port: int, page: str, headers: list[str], concurrent: int, seconds: float
+) -> float:
+    """
+    Return the seconds per request for this page, by visitors who send these headers: one each.
+    """
     done, start = 0, time.perf_counter()
 
-    async def visitor(key: str) -> None:
+    async def visitor(header: str) -> None:
         nonlocal done
         reader, writer = await asyncio.open_connection(HOST, port)
-        request = f"GET {PAGE} HTTP/1.1\r\nHost: {HOST}\r\nCookie: sessionid={key}\r\n\r\n"
+        request = f"GET {page} HTTP/1.1\r\nHost: {HOST}\r\n{header}\r\n\r\n"
         while time.perf_counter() < start + seconds:
             writer.write(request.encode())
             head = await reader.readuntil(b"\r\n\r\n")
@@ -133,5 +144,5 @@ async def ask_ourselves(port: int, keys: list[str], concurrent: int, seconds: fl
             done += 1
         writer.close()
 
-    await asyncio.gather(*map(visitor, islice(cycle(keys), concurrent)))
+    await asyncio.gather(*map(visitor, islice(cycle(headers), concurrent)))
     return (time.perf_counter() - start) / done
