@@ -29,5 +29,6 @@ if apps.is_installed("drf_spectacular"):
 
     urlpatterns += [
         path("api/", include("django_sessionkit.api.urls")),
+        path("api/", include("django_sessionkit.api.sign_in_urls")),
         path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     ]

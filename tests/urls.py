@@ -126,6 +126,7 @@ urlpatterns = [
     path("fail/", fail),
     path("account/sessions/", include("django_sessionkit.urls")),
     path("api/", include("django_sessionkit.api.urls")),
+    path("api/", include("django_sessionkit.api.sign_in_urls")),
     path("login/", LoginView.as_view(template_name="admin/login.html"), name="login"),
     path("logout/", LogoutView.as_view(next_page="home"), name="logout"),
     path("admin/", admin.site.urls),

@@ -11,17 +11,26 @@ from django_sessionkit.api import serializers
 from django_sessionkit.problems import MEDIA_TYPE
 
 
-class SessionCookie(OpenApiAuthenticationExtension):
-    target_class = "django_sessionkit.api.authentication.SessionAuthentication"
-    name = "sessionCookie"
+class SessionKey(OpenApiAuthenticationExtension):
+    """The two ways in which a session key travels. Either will do."""
 
-    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
-        return {
-            "type": "apiKey",
-            "in": "cookie",
-            "name": settings.SESSION_COOKIE_NAME,
-            "description": "Methods that change something take the CSRF token in X-CSRFToken, too.",
-        }
+    target_class = "django_sessionkit.api.authentication.SessionAuthentication"
+    name = ["sessionCookie", "sessionKey"]
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> list[dict[str, str]]:
+        cookie = "Methods that change something take the CSRF token in X-CSRFToken, too."
+        return [
+            {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": settings.SESSION_COOKIE_NAME,
+                "description": cookie,
+            },
+            {"type": "http", "scheme": "bearer", "description": "The key that an app has got."},
+        ]
+
+    def get_security_requirement(self, auto_schema: AutoSchema) -> Any:
+        return [{name: []} for name in self.name]
 
 
 CURSOR = OpenApiParameter("cursor", str, description="Names a page: from `next` or `previous`.")

@@ -125,6 +125,14 @@ class EndedSessionPageSerializer(PageSerializer):
     results = EndedSessionSerializer(many=True)
 
 
+class SignedInSerializer(serializers.Serializer):
+    key = serializers.CharField(help_text="The session key, for `Authorization: Bearer`. A secret.")
+    device = serializers.CharField(help_text="To be sent with the next sign-in on this device.")
+    locked = serializers.ChoiceField(
+        ["limit"], allow_null=True, help_text="Not null: first choose which sessions are to end."
+    )
+
+
 class EndedSerializer(serializers.Serializer):
     ended = serializers.IntegerField(help_text="How many sessions were signed in until now.")
 
@@ -152,6 +160,25 @@ class LabelSerializer(serializers.Serializer):
 
 class PasswordSerializer(serializers.Serializer):
     password = Text(min_length=1, write_only=True)
+
+
+class AppSerializer(serializers.Serializer):
+    """What an app says of itself: see app_of()."""
+
+    name = Text(required=False, allow_blank=True)
+    version = Text(required=False, allow_blank=True)
+    system = Text(required=False, allow_blank=True)
+    system_version = Text(required=False, allow_blank=True)
+    model = Text(required=False, allow_blank=True)
+    label = Text(required=False, allow_blank=True)
+    device = Text(required=False, allow_blank=True, help_text="As the last sign-in has said it.")
+    takes_new_keys = Flag(required=False)
+
+
+class SignInSerializer(serializers.Serializer):
+    username = Text(min_length=1)
+    password = Text(min_length=1, write_only=True)
+    app = AppSerializer(required=False)
 
 
 class ChoiceSerializer(serializers.Serializer):

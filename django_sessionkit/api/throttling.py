@@ -53,6 +53,16 @@ class PerAccount(PasswordThrottle):
         return str(person or (locked.user if locked else request.user.pk))
 
 
+class PerUsername(PasswordThrottle):
+    """For a sign-in: by what is sent, whether there is such a user or not."""
+
+    limit = 10
+
+    def key(self, request: Request) -> str:
+        sent = request.data
+        return str(sent.get("username", "")).casefold() if isinstance(sent, dict) else ""
+
+
 class PerAddress(PasswordThrottle):
     limit = 100
 
