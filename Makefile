@@ -130,7 +130,7 @@ $(OTHERS)/installed: tests/others/requirements.txt
 
 .venv/demo: .venv/bin/python pyproject.toml
 	@echo "Installing django-sessionkit in .venv"
-	@$(PIP) install --editable .
+	@$(PIP) install --editable ".[api]" httpx  # what the shop's app takes
 	@touch $@
 
 .venv/demo-redis: .venv/demo

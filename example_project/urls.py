@@ -27,7 +27,10 @@ urlpatterns = [
 if apps.is_installed("drf_spectacular"):
     from drf_spectacular.views import SpectacularAPIView
 
+    from .api import CartView
+
     urlpatterns += [
+        path("api/cart/", CartView.as_view(), name="api_cart"),
         path("api/", include("django_sessionkit.api.urls")),
         path("api/", include("django_sessionkit.api.sign_in_urls")),
         path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
