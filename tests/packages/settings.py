@@ -17,9 +17,11 @@ INSTALLED_APPS = [
     "django_cas_ng",
     "hijack",
     "impersonate",
+    "knox",
     "loginas",
     "mozilla_django_oidc",
     "oauth2_provider",
+    "rest_framework_simplejwt.token_blacklist",
 ]
 
 MIDDLEWARE = [
