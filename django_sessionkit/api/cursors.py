@@ -3,6 +3,7 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from urllib.parse import parse_qsl
 
+from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 
@@ -11,7 +12,7 @@ from django_sessionkit.paging import SIDES, asked_position
 
 class InvalidCursor(NotFound):
     default_code = "invalid_cursor"
-    default_detail = "There is no such page."
+    default_detail = _("There is no such page.")
 
 
 def asked_in(request: Request, sides: tuple[str, str] = SIDES) -> dict[str, str]:

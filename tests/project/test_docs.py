@@ -2,9 +2,11 @@
 and what there is to document is there, and nothing else."""
 
 import ast
+import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -30,12 +32,19 @@ from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import translation
+from rest_framework import exceptions
 
 import django_sessionkit
 from django_sessionkit import tasks, testing, urls
+from django_sessionkit.api import handling, sign_in_urls
+from django_sessionkit.api import urls as api_urls
+from django_sessionkit.api.authentication import CSRFFailed
+from django_sessionkit.api.cursors import InvalidCursor
+from django_sessionkit.api.serializers import SessionSerializer
 from django_sessionkit.checks import MESSAGES
 from django_sessionkit.conf import Settings, conf
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.proofs import REQUIRED
 from django_sessionkit.signals import sessions_ended
 from django_sessionkit.storage import Storage
 from django_sessionkit.visit import client as clients
@@ -86,6 +95,7 @@ KNOWN = {
     "pip install django-sessionkit": "tests/project/test_package.py",
     "pip install django-sessionkit[redis]": "make",
     "pip install django-sessionkit[geoip]": "make",
+    "pip install django-sessionkit[api]": "make",
     "python manage.py migrate": "project",
     "python manage.py check": "project",
     "python manage.py clearsessions": "project",
@@ -95,8 +105,14 @@ KNOWN = {
 }
 
 
+def requests_by_curl() -> list[str]:
+    lines = [line for block in BLOCKS if block.language == "sh" for line in block.text.split("\n")]
+    return [line for line in lines if line.startswith("curl ")]
+
+
 def test_every_command_in_the_documents_is_run():
-    assert set(commands()) == set(KNOWN)
+    by_curl = {" ".join(shlex.split(line)) for line in requests_by_curl()}  # see below
+    assert set(commands()) == {*KNOWN, *by_curl}
     assert commands()[:2] == ["make demo", "make test"]
 
 
@@ -134,6 +150,26 @@ def test_make_runs_what_the_documents_say():
         "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
     )
     assert "/bin/python3.12 -m venv" in make("test", "PYTHON=/bin/python3.12")
+
+
+def test_an_app_that_sends_what_the_docs_say(example_database: str, log: Path):
+    answers: list[Any] = []
+    with servers.serve_example(example_database, log) as url:
+        for line in requests_by_curl():
+            command = line.replace("http://127.0.0.1:8000", url)
+            key = answers[0]["key"] if answers else ""
+            done = subprocess.run(
+                ["bash", "-c", command],
+                env={**os.environ, "KEY": key},
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            answers.append(json.loads(done.stdout or "null"))
+    signed_in, listed, guess, ended, signed_out = answers
+    assert [each["transport"] for each in listed["results"]] == ["header"]
+    assert guess["code"] == "wrong_password"
+    assert (ended, signed_out) == ({"ended": 0}, None)
+    assert set(signed_in) == {"key", "device", "locked"}
 
 
 def test_ci_runs_make_test_all():
@@ -787,6 +823,34 @@ def test_every_url_is_documented():
     table = section("docs/templates.md", "URLs")
     rows = re.findall(r"^\| `(\w+)` \| (?:`([^`]+)` )?\|", table, re.MULTILINE)
     assert sorted(rows) == sorted((url.name or "", str(url.pattern)) for url in urls.urlpatterns)
+
+
+def test_every_endpoint_of_the_api_is_documented_with_its_methods():
+    rows = re.findall(
+        r"^\| `([A-Z]+)` \| `([^`]+)` \|", section("docs/api.md", "Endpoints"), re.MULTILINE
+    )
+    there = set()
+    for each in (*api_urls.urlpatterns, *sign_in_urls.urlpatterns):
+        view = getattr(each.callback, "view_class", None)
+        methods = {"get", "post", "patch", "delete"} & set(dir(view))
+        there |= {(method.upper(), str(each.pattern)) for method in methods}
+    assert sorted(rows) == sorted(there)
+
+
+def test_every_member_of_a_session_in_the_api_is_documented():
+    documented = first_column(section("docs/api.md", "Endpoints").partition("A session is")[2])
+    assert documented == list(SessionSerializer().fields)
+
+
+def test_every_problem_of_the_api_is_documented():
+    # Those of answers.py, which go with every view, and the exceptions of the API.
+    codes = {"conflict", "ended", "limit", "locked", "store_unavailable", REQUIRED}
+    found = [*vars(exceptions).values(), *vars(handling).values(), CSRFFailed, InvalidCursor]
+    errors = [each for each in found if isinstance(each, type)]
+    raised = [error for error in errors if issubclass(error, exceptions.APIException)]
+    left_out = {"error", "authentication_failed"}  # the base, and other ways to sign in
+    codes |= {error.default_code for error in raised} - left_out
+    assert set(first_column(section("docs/api.md", "Problems"))) == codes
 
 
 def test_every_template_is_documented():
