@@ -29,7 +29,7 @@ VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-EXTRAS := redis,celery,devices,geoip,postgres,speed,api
+EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt
 # The slowest first, so that none is left to run alone. Three at once keep two cores busy: tests wait
 # for servers that hang.
 LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb pytest-valkey pytest-memory

@@ -2,13 +2,14 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009, W013 and W021 ask a
-server, Redis or the database. They run with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009, W013, W021 and W023
+ask a server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from inspect import getmro
 from typing import Any
 
@@ -21,8 +22,11 @@ from django.utils.module_loading import import_string
 
 from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
+from django_sessionkit.key_material import ALGORITHMS
+from django_sessionkit.models import SigningKey
 from django_sessionkit.policy import HUNDRED_YEARS
 from django_sessionkit.signals import Notice
+from django_sessionkit.signing_keys import LONGEST_AGE
 from django_sessionkit.visit.redirects import sign_in_url
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
@@ -94,6 +98,18 @@ MESSAGES = {
     "E017": (
         "SESSIONKIT_NOTICES needs the pages that the links in mails lead to.",
         'Add path("account/sessions/", include("django_sessionkit.urls")) to ROOT_URLCONF.',
+    ),
+    "E018": (
+        "Tokens have no issuer: neither SESSIONKIT_TOKEN_ISSUER nor SESSIONKIT_SITE_URL is set.",
+        'Set SESSIONKIT_SITE_URL = "https://www.example.com", with the host of your site.',
+    ),
+    "E019": (
+        "SESSIONKIT_TOKEN_CLAIMS = {path!r} {wrong}.",
+        "Set it to the path of a function (user, session) that returns a dictionary.",
+    ),
+    "E020": (
+        "Tokens need PyJWT, which is not installed.",
+        'Install "django-sessionkit[jwt]".',
     ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
@@ -177,6 +193,10 @@ MESSAGES = {
         "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
         "Run migrate, or remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
     ),
+    "W023": (
+        "No key signs tokens, so there are none.",
+        "Run manage.py tokenkeys --make.",
+    ),
 }
 
 ENGINE = "django_sessionkit.backends.base.SessionStore"
@@ -241,6 +261,10 @@ def _is_extent(value: object) -> bool:
     return value in ("whole", "truncated", "none")
 
 
+def _is_algorithm(value: object) -> bool:
+    return value in ALGORITHMS
+
+
 def _is_age(value: object) -> bool:
     return value is None or (type(value) is int and value in range(HUNDRED_YEARS))
 
@@ -269,6 +293,11 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_ADOPT_FROM": ("a list of engines, as SESSION_ENGINE names one", _are_engines),
     "SESSIONKIT_NOTICES": (f"a list of some of {', '.join(NOTICES)}", _are_notices),
     "SESSIONKIT_SITE_URL": ('a URL such as "https://www.example.com"', _is_site_url),
+    "SESSIONKIT_TOKEN_AGE": range(1, LONGEST_AGE + 1),
+    "SESSIONKIT_TOKEN_ISSUER": ("a string", _is_text),
+    "SESSIONKIT_TOKEN_AUDIENCE": ("a string", _is_text),
+    "SESSIONKIT_TOKEN_CLAIMS": ("a string", _is_text),
+    "SESSIONKIT_TOKEN_ALGORITHM": ('"ES256", "EdDSA" or "HS256"', _is_algorithm),
 }
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
@@ -287,7 +316,8 @@ PREFIXES: dict[str, dict[str, Any]] = {
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     databases = kwargs.get("databases")
     found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
-    return [*found, *_adoption(databases), *_cookie(), *_urls(), *_notices()]
+    found += [*_adoption(databases), *_cookie(), *_urls(), *_notices()]
+    return [*found, *_tokens(databases)]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -420,8 +450,12 @@ def _policy() -> Iterator[checks.CheckMessage]:
 def _has_our_pages() -> bool:
     if not getattr(settings, "ROOT_URLCONF", None):
         return True  # a process of the site that has no pages at all
+    return _has_url("django_sessionkit:session_limit")
+
+
+def _has_url(name: str) -> bool:
     try:
-        reverse("django_sessionkit:session_limit")
+        reverse(name)
     except NoReverseMatch:
         return False
     return True
@@ -470,6 +504,39 @@ def _notices() -> Iterator[checks.CheckMessage]:
         # A worker without a URLconf could make no link, either.
         if not getattr(settings, "ROOT_URLCONF", None) or not _has_our_pages():
             yield _message("E017")
+
+
+def _tokens(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
+    path = conf.SESSIONKIT_TOKEN_CLAIMS
+    if path and _is_text(path):
+        try:
+            found = import_string(path)
+        except (ImportError, ValueError) as error:
+            yield _message("E019", path=path, wrong=f"cannot be imported: {error}")
+        else:
+            if not callable(found):
+                yield _message("E019", path=path, wrong="is not a function")
+    if not _has_tokens():
+        return
+    if not (conf.SESSIONKIT_TOKEN_ISSUER or conf.SESSIONKIT_SITE_URL):
+        yield _message("E018")
+    if find_spec("jwt") is None:
+        yield _message("E020")
+    # Before the first migrate, there is no table.
+    keys = SigningKey.objects.primary()
+    if keys.db in (databases or ()):
+        tables = connections[keys.db].introspection.table_names()
+        if SigningKey._meta.db_table in tables and not keys.verifying().exists():
+            yield _message("W023")
+
+
+def _has_tokens() -> bool:
+    """Tell whether the site says anything of tokens: by a setting, or by the URL of their keys."""
+    if conf.SESSIONKIT_TOKEN_ISSUER or conf.SESSIONKIT_TOKEN_AUDIENCE:
+        return True
+    return bool(getattr(settings, "ROOT_URLCONF", None)) and _has_url(
+        "django_sessionkit_tokens:jwks"
+    )
 
 
 def _deployed_engine() -> Iterator[checks.CheckMessage]:

@@ -95,6 +95,33 @@ class Settings:
         """Where the site is, such as "https://shop.example". Links in mails begin with it."""
         return getattr(settings, "SESSIONKIT_SITE_URL", "")
 
+    @cached_property
+    def SESSIONKIT_TOKEN_AGE(self) -> int:
+        """Seconds for which a token is valid. It is never valid for longer than its session."""
+        return getattr(settings, "SESSIONKIT_TOKEN_AGE", 300)
+
+    @cached_property
+    def SESSIONKIT_TOKEN_ISSUER(self) -> str:
+        """Who issues tokens: the claim "iss". With "", it is SESSIONKIT_SITE_URL."""
+        return getattr(settings, "SESSIONKIT_TOKEN_ISSUER", "")
+
+    @cached_property
+    def SESSIONKIT_TOKEN_AUDIENCE(self) -> str:
+        """Whom tokens are for: the claim "aud". With "", they are for the site that issues them."""
+        return getattr(settings, "SESSIONKIT_TOKEN_AUDIENCE", "")
+
+    @cached_property
+    def SESSIONKIT_TOKEN_CLAIMS(self) -> str:
+        """The dotted path of a function (user, session) that returns a dictionary with more claims
+        for a token. With "", there are none. See tokens.py."""
+        return getattr(settings, "SESSIONKIT_TOKEN_CLAIMS", "")
+
+    @cached_property
+    def SESSIONKIT_TOKEN_ALGORITHM(self) -> str:
+        """What the next key signs tokens by: "ES256", "EdDSA", or "HS256", whose key is a secret of
+        the site and of every service that verifies tokens."""
+        return getattr(settings, "SESSIONKIT_TOKEN_ALGORITHM", "ES256")
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} is read from Django's settings: set it there.")
 

@@ -17,3 +17,29 @@ class TooManySessions(UpdateError):  # noqa: N818 (as above)
 
     Raised by the operation that would have written the session. Its argument is the limit, an int.
     """
+
+
+class NoToken(Exception):  # noqa: N818 (as above)
+    """
+    A session gets no token. ``code`` says why: "not_signed_in", "locked" (also for one whose user
+    has to make room first), or "ended".
+
+    Raised by ``tokens.issue()``.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"This session gets no token: {code}.")
+        self.code = code
+
+
+class InvalidToken(Exception):  # noqa: N818 (as above)
+    """
+    A token is not valid. ``code`` says why, in one of the words that docs/tokens.md lists. It is
+    for logs: tell a stranger no more than that the token is invalid.
+
+    Raised by ``tokens.verify()``.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"This token is not valid: {code}.")
+        self.code = code

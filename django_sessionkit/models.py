@@ -1,5 +1,5 @@
 """
-The two tables, and the operations on them. ``UserSession.objects.revoke()`` ends sessions.
+The tables, and the operations on them. ``UserSession.objects.revoke()`` ends sessions.
 """
 
 import logging
@@ -463,3 +463,35 @@ class StoredSession(models.Model):
 
     def __str__(self) -> str:
         return f"stored session {self.pk}"
+
+
+class SigningKeyQuerySet(WalkableQuerySet["SigningKey"]):
+    def verifying(self) -> Self:
+        """Return the keys that verify tokens now."""
+        never, later = models.Q(verifies_until=None), models.Q(verifies_until__gt=timezone.now())
+        return self.filter(never | later)
+
+
+class SigningKey(models.Model):
+    """A key that signs tokens. See signing_keys.py, which makes, rotates and retires them."""
+
+    id = models.BigAutoField(primary_key=True)
+    # Counts the keys of the site. The one that signs is that with the highest number whose time has
+    # come. It is unique, so two who make the next key at once make one.
+    number = models.PositiveIntegerField(unique=True)
+    kid = models.CharField(max_length=16)
+    algorithm = models.CharField(max_length=10)
+    # Sealed: see key_material.py. Empty once the key was retired.
+    private = models.BinaryField()
+    created_at = models.DateTimeField()
+    signs_from = models.DateTimeField()
+    # None: there is no key after this one.
+    verifies_until = models.DateTimeField(null=True)
+
+    objects = SigningKeyQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"signing key {self.kid}"

@@ -22,11 +22,13 @@ from django.db import connection, connections
 from django.test import Client
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from django_sessionkit import signing_keys
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended
 from tests import conformance, people, policies, servers, store
 from tests.browsers import BROWSERS, PAGE, put
 from tests.pages import LIMIT
+from tests.tokens import AUDIENCE, ISSUER
 
 # Hypothesis keeps no examples from run to run, and a test may be slow on a busy machine. In CI, it
 # tries the same examples each time.
@@ -257,6 +259,20 @@ def clock() -> Iterator[store.Clock]:
     clock = store.Clock(store.NOON)
     yield clock
     clock.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_keys_kept() -> Iterator[None]:
+    """Forget the keys of tokens, as a process of its own would."""
+    yield
+    signing_keys.forget()
+
+
+@pytest.fixture
+def tokens(db: None, settings: Any) -> None:
+    """The site issues tokens: see tests/tokens.py, and name that in the mark ``site``."""
+    settings.SESSIONKIT_TOKEN_ISSUER, settings.SESSIONKIT_TOKEN_AUDIENCE = ISSUER, AUDIENCE
+    signing_keys.make()
 
 
 @pytest.fixture

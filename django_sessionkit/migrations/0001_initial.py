@@ -179,5 +179,19 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="SigningKey",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField(unique=True)),
+                ("kid", models.CharField(max_length=16)),
+                ("algorithm", models.CharField(max_length=10)),
+                ("private", models.BinaryField()),
+                ("created_at", models.DateTimeField()),
+                ("signs_from", models.DateTimeField()),
+                ("verifies_until", models.DateTimeField(null=True)),
+            ],
+            options={"default_permissions": ()},
+        ),
         migrations.RunPython(leave_room_for_touches, migrations.RunPython.noop),
     ]

@@ -17,9 +17,10 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import Client, override_settings
 
-from django_sessionkit import middleware
+from django_sessionkit import middleware, signing_keys
 from django_sessionkit.backends import db
 from django_sessionkit.checks import MESSAGES, VALUES, check_deployment, check_settings
+from django_sessionkit.models import SigningKey
 from django_sessionkit.policy import Policy
 from tests.moving import CACHE, COOKIES, DATABASE, FILES, RETURNING
 from tests.servers import PROJECT
@@ -72,6 +73,8 @@ NOTICES: dict[str, Any] = {
     "SESSIONKIT_NOTICES": ["new_device", "others_ended", "ended_by_staff", "old_key"],
     "SESSIONKIT_SITE_URL": "https://shop.example",
 }
+
+TOKENS: dict[str, Any] = {"SESSIONKIT_TOKEN_ISSUER": "https://shop.example"}
 
 APPS = ["django.contrib.messages", "django_sessionkit"]
 
@@ -169,6 +172,17 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_SITE_URL": "https://shop.example?"},
         {"SESSIONKIT_SITE_URL": "https://bank.example@shop.example"},
         {"SESSIONKIT_SITE_URL": "https://shop.example\n"},
+        {"SESSIONKIT_TOKEN_AGE": 0},
+        {"SESSIONKIT_TOKEN_AGE": 3601},
+        {"SESSIONKIT_TOKEN_AGE": 300.0},
+        {"SESSIONKIT_TOKEN_ISSUER": None},
+        {"SESSIONKIT_TOKEN_AUDIENCE": None},
+        {"SESSIONKIT_TOKEN_AUDIENCE": ["orders"], "SESSIONKIT_TOKEN_ISSUER": "https://a.example"},
+        {"SESSIONKIT_TOKEN_CLAIMS": None},
+        {"SESSIONKIT_TOKEN_CLAIMS": len},
+        {"SESSIONKIT_TOKEN_ALGORITHM": "RS256"},
+        {"SESSIONKIT_TOKEN_ALGORITHM": "none"},
+        {"SESSIONKIT_TOKEN_ALGORITHM": ["ES256"]},
     ],
     "E007": [
         {"SESSIONKIT_TUCH_INTERVAL": 60},
@@ -257,6 +271,18 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {**NOTICES, "ROOT_URLCONF": "django.contrib.auth.urls"},
         {**NOTICES, "ROOT_URLCONF": None},
     ],
+    "E018": [
+        {"SESSIONKIT_TOKEN_AUDIENCE": "orders"},
+        {"ROOT_URLCONF": "tests.tokens"},
+    ],
+    "E019": [
+        {"SESSIONKIT_TOKEN_CLAIMS": "nowhere"},
+        {"SESSIONKIT_TOKEN_CLAIMS": "nowhere.claims"},
+        {"SESSIONKIT_TOKEN_CLAIMS": ".claims"},
+        {"SESSIONKIT_TOKEN_CLAIMS": "tests.tokens.claims"},
+        {"SESSIONKIT_TOKEN_CLAIMS": "tests.tokens.ISSUER"},
+    ],
+    "E020": [],  # see below: PyJWT is installed here
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
         {
@@ -358,7 +384,7 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
 }
 
 # What only `check --database` asks for: see test_redis_checks.py.
-WRONG_WHEN_ASKED = ["W009", "W013", "W021"]
+WRONG_WHEN_ASKED = ["W009", "W013", "W021", "W023"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
@@ -438,6 +464,10 @@ RIGHT: list[dict[str, Any]] = [
     {**NOTICES, "SESSIONKIT_SITE_URL": "https://b\u00fccher.example"},
     {"SESSIONKIT_SITE_URL": "https://shop.example"},
     {"SESSIONKIT_NOTICES": []},
+    TOKENS,
+    {"ROOT_URLCONF": "tests.tokens", "SESSIONKIT_SITE_URL": "https://shop.example"},
+    {"SESSIONKIT_TOKEN_CLAIMS": "tests.tokens.encoded", "SESSIONKIT_TOKEN_AGE": 3600},
+    {"SESSIONKIT_TOKEN_ALGORITHM": "EdDSA"},
 ]
 
 
@@ -473,6 +503,35 @@ def test_mistake_of_a_deployed_site_is_found_and_no_other(name: str, case: dict[
 
 def test_every_id_has_a_mistake():
     assert [*WRONG, *WRONG_WHEN_DEPLOYED, *WRONG_WHEN_ASKED] == list(MESSAGES)
+
+
+def test_site_with_tokens_is_told_to_install_what_signs_them(monkeypatch: pytest.MonkeyPatch):
+    def find(name: str, *args: Any) -> Any:
+        assert name == "jwt"
+
+    monkeypatch.setattr("django_sessionkit.checks.find_spec", find)
+    assert check_settings() == []
+    with override_settings(**TOKENS):
+        assert_says(check_settings(), "E020")
+
+
+@pytest.mark.django_db
+def test_site_with_tokens_is_told_to_make_a_key(monkeypatch: pytest.MonkeyPatch):
+    def told(**settings: Any) -> list[str | None]:
+        with override_settings(**settings):
+            return [message.id for message in check_settings(databases=["default"])]
+
+    assert told() == []
+    with override_settings(**TOKENS):
+        assert check_settings() == []
+        assert check_settings(databases=["another"]) == []
+        assert_says(check_settings(databases=["default"]), "W023")
+    signing_keys.make()
+    assert told(**TOKENS) == []
+    SigningKey.objects.all().delete()
+    assert told(**TOKENS) == ["sessionkit.W023"]
+    monkeypatch.setattr(SigningKey._meta, "db_table", "not_there_before_migrate")
+    assert told(**TOKENS) == []
 
 
 @pytest.mark.parametrize("case", RIGHT)

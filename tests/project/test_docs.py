@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -46,7 +47,9 @@ from django_sessionkit.conf import Settings, conf
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.proofs import REQUIRED
 from django_sessionkit.signals import sessions_ended
+from django_sessionkit.signing_keys import JWKS_AGE, KEPT, LONGEST_AGE, WAIT
 from django_sessionkit.storage import Storage
+from django_sessionkit.tokens import CODES, OURS
 from django_sessionkit.visit import client as clients
 from tests import servers, store
 from tests.browsers import PAGE
@@ -96,12 +99,19 @@ KNOWN = {
     "pip install django-sessionkit[redis]": "make",
     "pip install django-sessionkit[geoip]": "make",
     "pip install django-sessionkit[api]": "make",
+    "pip install django-sessionkit[jwt]": "make",
     "python manage.py migrate": "project",
     "python manage.py check": "project",
     "python manage.py clearsessions": "project",
     "python manage.py adoptsessions": "tests/adoption",
     "python manage.py adoptsessions --dry-run": "tests/adoption",
     "python manage.py migrate django_sessionkit zero": "project",
+    "python manage.py tokenkeys": "tests/faces/test_tokenkeys.py",
+    "python manage.py tokenkeys --make": "tests/faces/test_tokenkeys.py",
+    "python manage.py tokenkeys --rotate": "tests/faces/test_tokenkeys.py",
+    # See test_service_of_the_docs_verifies_tokens(), below.
+    "python service.py": "here",
+    "curl --header Authorization: Bearer $TOKEN http://127.0.0.1:9000/": "here",
 }
 
 
@@ -699,6 +709,77 @@ def test_admin_of_the_docs_takes_users_of_another_model(tmp_path: Path):
     )
     (tmp_path / "project.py").write_text(OWN_USERS)
     run_python(tmp_path, "project.py", env={"PYTHONPATH": str(PROJECT)})
+
+
+# The tokens.
+
+
+@pytest.fixture
+def shop(live_server: Any, settings: Any, transactional_db: None, tmp_path: Path) -> str:
+    """The URL of a site that issues tokens as the docs say, over the wire."""
+    (settings_block,) = [block for block in SETTINGS if "TOKEN_ISSUER" in block.text]
+    (urls_block,) = [block for block in EXAMPLES if "token_urls" in block.text]
+    found = run_block(settings_block, tmp_path) | run_block(urls_block, tmp_path)
+    assert found["SESSIONKIT_TOKEN_ISSUER"] == "https://www.example.com"
+    own: Any = (*found["urlpatterns"], *site)
+    settings.SESSIONKIT_TOKEN_AUDIENCE = found["SESSIONKIT_TOKEN_AUDIENCE"]
+    settings.SESSIONKIT_TOKEN_ISSUER = settings.SESSIONKIT_SITE_URL = live_server.url
+    settings.ROOT_URLCONF = own
+    call_command("tokenkeys", make=True, stdout=StringIO())
+    url: str = live_server.url
+    return url
+
+
+def test_service_of_the_docs_verifies_tokens(shop: str, client: Client, tmp_path: Path):
+    (block,) = [block for block in EXAMPLES if "make_server" in block.text]
+    text = block.text.replace("https://www.example.com", shop)
+    service = run_block(block._replace(text=text), tmp_path)["service"]
+    good, bad = re.findall(r"```text\n(.*?)```", read_document("docs/tokens.md"), re.DOTALL)[-2:]
+
+    def ask(**environ: str) -> tuple[str, str]:
+        statuses: list[str] = []
+        body = service(environ, lambda status, headers: statuses.append(status))
+        return statuses[0], b"".join(body).decode()
+
+    token = client.get("/token/")
+    assert token.headers["Content-Type"] == "application/jwt"
+    assert "no-store" in token.headers["Cache-Control"]
+    user = client.session["_auth_user_id"]
+    bearer = {"HTTP_AUTHORIZATION": f"Bearer {token.text}"}
+    assert ask(**bearer) == ("200 OK", good.replace("1", user))
+    assert ask() == ask(HTTP_AUTHORIZATION="Bearer nonsense") == ("401 Unauthorized", bad)
+    with travel(timedelta(minutes=5, seconds=1)):
+        assert ask(**bearer) == ("401 Unauthorized", bad)
+    assert Client().get("/token/").status_code == 401
+
+
+def test_function_of_the_docs_adds_claims(alice: User, tmp_path: Path):
+    (block,) = [block for block in EXAMPLES if "def claims(" in block.text]
+    assert run_block(block, tmp_path)["claims"](alice, None) == {
+        "email": alice.email,
+        "amr": ["pwd"],
+    }
+
+
+def test_every_reason_of_a_token_is_documented():
+    package = Path(django_sessionkit.__file__).parent
+    code = (package / "tokens.py").read_text()
+    for name, heading in [("NoToken", "Which sessions get one"), ("InvalidToken", "In Django")]:
+        raised = set(re.findall(rf'{name}\("(\w+)"\)', code))
+        raised |= set(CODES.values()) if name == "InvalidToken" else set()
+        assert set(first_column(section("docs/tokens.md", heading))) == raised
+
+
+def test_every_claim_is_documented():
+    documented = first_column(section("docs/tokens.md", "What a token says"))
+    assert set(documented) == OURS - {"nbf"} | {"acr"}
+
+
+def test_times_of_keys_are_those_of_the_docs():
+    text = section("docs/tokens.md", "Keys")
+    assert WAIT == 7 * 60
+    assert "seven minutes later" in text
+    assert (JWKS_AGE, KEPT, LONGEST_AGE) == (300, 60, 3600)
 
 
 # What there is, and what is documented.

@@ -19,7 +19,7 @@ import importlib.util
 
 for optional in (
     *("redis", "django_redis", "celery", "ua_parser", "orjson", "pytest"),
-    *("rest_framework", "drf_spectacular"),
+    *("rest_framework", "drf_spectacular", "jwt", "ninja"),
 ):
     assert importlib.util.find_spec(optional) is None, optional
 
@@ -60,16 +60,22 @@ from django.test import Client
 from django.test.utils import setup_test_environment
 from django.urls import include, path
 
-urlpatterns = [path("account/sessions/", include("django_sessionkit.urls"))]
+urlpatterns = [
+    path("account/sessions/", include("django_sessionkit.urls")),
+    path("", include("django_sessionkit.token_urls")),
+]
 
 setup_test_environment()
+settings.SILENCED_SYSTEM_CHECKS += ["sessionkit.E018", "sessionkit.E020"]  # nor has it tokens
 call_command("check", fail_level="WARNING")
 call_command("migrate", verbosity=0)
+call_command("tokenkeys", make=True)
 client = Client(headers={"user-agent": "Mozilla/5.0"})
 client.force_login(User.objects.create_user("alice"))
 page = client.get("/account/sessions/")
 assert page.status_code == 200, page
 assert len(page.context["object_list"]) == 1, page.content
+assert len(client.get("/.well-known/jwks.json").json()["keys"]) == 1
 assert finders.find("django_sessionkit/sessions.css")
 """
 
