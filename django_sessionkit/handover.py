@@ -20,7 +20,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import TemplateView
 
-from django_sessionkit.accounts import has_password_of, is_disabled, user_of
+from django_sessionkit.accounts import has_password_of, is_disabled, user_in, user_of
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.visit.client import Parent
@@ -125,9 +125,13 @@ class HandOverView(TemplateView):
         return cast("str", session.person) if self.request.user.is_authenticated else None
 
     def is_theirs(self, opening: Opening) -> bool:
-        """Tell whether the user is signed in here already, and the session is not locked."""
+        """
+        Tell whether the user is signed in here already. A session that is locked is not theirs yet,
+        and one in which staff act as a user is not for their own account.
+        """
         session: Any = self.request.session
-        return not session.locked and self.person_here() == opening.hand_over.facts.user
+        user = opening.hand_over.facts.user
+        return not session.locked and user_in(session) == self.person_here() == user
 
     def go_on(self, opening: Opening) -> HttpResponse:
         """Use the code up, sign in if that is necessary, and lead to the page."""

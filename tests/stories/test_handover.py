@@ -24,7 +24,7 @@ from tests.browsers import BROWSERS, PAGE, given, put, read, sets_no_cookie, vie
 from tests.pages import LIST, Strict, token, words
 from tests.people import CHROME, FIREFOX, IPHONE, is_in, is_told, key_of, post_sign_in, row_of
 from tests.renewals import AFTER, DUE, GRACE
-from tests.store import SessionStore, later, payloads
+from tests.store import SessionStore, later, payloads, round_trips
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
@@ -254,6 +254,14 @@ def test_a_site_without_a_sign_in_page_leads_nowhere(web_view, db, settings):
     assert "<a" not in answer.text
 
 
+def test_a_code_that_somebody_else_uses_just_now(app, web_view, monkeypatch):
+    code, first, second = app.code(), web_view(), web_view()
+    left = interleaving.before(monkeypatch, SessionStore, "take", lambda: load(first, code))
+    assert is_gone(load(second, code))
+    assert not left
+    assert is_in(first)
+
+
 @pytest.mark.parametrize("code", ["a" * 32, "a", "é", "\0", "a" * 5000])
 def test_a_code_that_nobody_has_issued_opens_nothing(web_view, db, code):
     assert is_gone(load(web_view(), code))
@@ -362,6 +370,13 @@ def test_a_browser_gets_no_code(web_view, alice):
 def test_a_stranger_gets_no_code(db, drive):
     with pytest.raises(ValueError, match="Only the session of an app"):
         drive(SessionStore(), "issue_code", "")
+
+
+def test_what_a_code_costs(app):
+    session = again_of(app)
+    assert session.handle
+    with round_trips(2):  # whether the app is still signed in, and what the code leads to
+        issue(session)
 
 
 def test_the_session_alone_is_enough(app, web_view):
@@ -516,6 +531,18 @@ def test_staff_who_act_as_this_user_are_asked_first(app, web_view, alice, root):
     assert (child.support, child.parent) == (False, app_row(app).pk)
     assert child.authenticated_at == proved
     assert read(browser).json() == {}
+
+
+def test_staff_who_act_as_a_user_go_on_in_their_own_account(opened, web_view, alice, root):
+    app = opened()
+    app.sign_in(username="root")
+    browser = web_view()
+    post_sign_in(browser, "root")
+    browser.get("/act/")
+    assert is_in(browser)
+    hand_over(app, browser)
+    assert is_in(browser, "root")
+    assert row_of(browser).parent == app_row(app).pk
 
 
 def test_a_locked_session_of_another_user_is_asked_first(clock, app, of_bob, policy):
