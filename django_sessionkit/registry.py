@@ -37,7 +37,7 @@ from django_sessionkit.models import (
 from django_sessionkit.novelty import network_of, networks_of, what_is_new
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_started
-from django_sessionkit.visit.client import App, Client
+from django_sessionkit.visit.client import App, Client, Parent
 from django_sessionkit.visit.devices import APP_HINTS
 
 A_MINUTE = timedelta(minutes=1)
@@ -69,7 +69,7 @@ def enter(
     browser: uuid.UUID | None = None,
     instead_of: uuid.UUID | None = None,
     app: App | None = None,
-    parent: uuid.UUID | None = None,
+    parent: Parent | None = None,
 ) -> tuple[str, bool, str]:
     """
     Write the row of a sign-in, as far as the limit of ``policy`` allows. Return its handle as 32
@@ -78,14 +78,14 @@ def enter(
     its user has made some. ``support``: staff act as the user, and proved who they are at the
     moment ``authenticated_at``. ``instead_of``: the handle of a locked session that ends by this
     sign-in, and counts no more. ``app``: the client, if the key travels in headers. ``parent``: the
-    handle of the app's session that has opened this one.
+    app's session that has opened this one.
 
     Raises TooManySessions where the policy is to refuse, and StoreUnavailable.
     """
     user_id = UserSession._meta.get_field("user").target_field.to_python(user)
     started = as_datetime(at)
     rows = UserSession.objects.primary()
-    limited, pk = counts and policy.limit is not None, None
+    limited, pk, said = counts and policy.limit is not None, None, app or parent
     with transaction.atomic(rows.db) if limited else nullcontext():
         if limited:
             others = rows.exclude(pk=instead_of) if instead_of else rows
@@ -100,10 +100,10 @@ def enter(
             last_seen_at=started,
             ip=client.recorded_address if client else None,
             user_agent=client.user_agent if client else "",
-            client_hints=(app and app.hints) or (client.hints if client else ""),
+            client_hints=(said and said.hints) or (client.hints if client else ""),
             transport=Transport.HEADER if app else Transport.COOKIE,
-            parent=parent,
-            label=app.label if app else "",
+            parent=parent and parent.handle,
+            label=said.label if said else "",
             browser=browser,
             backend=backend,
             remembered=remembered,
@@ -116,7 +116,7 @@ def enter(
         row.networks = networks_of(row.ip)
         row.save(using=rows.db, force_insert=True)
         # Not before: SQLite refuses to write in a transaction that began to read too long ago.
-        if client and not support:
+        if client and not support and not parent:
             _compare(row, rows)
     return row.pk.hex, counts, row.novelty
 
@@ -270,11 +270,11 @@ def _hints_of(client: Client) -> Any:
     """
     Return what a row gets for client hints. A browser sends all of them only after our pages have
     asked for them, and forgets that: those that a row has stay, while the user agent does.
+    Those of an app always stay.
     """
-    if client.has_all_hints:
-        return client.hints
-    is_app = Q(client_hints__startswith=APP_HINTS)  # said once, at the sign-in
-    same = is_app | Q(user_agent=client.user_agent) & ~Q(client_hints="")
+    same = Q(client_hints__startswith=APP_HINTS)  # said once, at the sign-in
+    if not client.has_all_hints:
+        same |= Q(user_agent=client.user_agent) & ~Q(client_hints="")
     return Case(When(same, then=F("client_hints")), default=Value(client.hints))
 
 

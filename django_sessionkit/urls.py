@@ -1,6 +1,7 @@
 from django.urls import path
 
 from django_sessionkit.gates import ReauthenticateView, SessionLimitView
+from django_sessionkit.handover import HandOverView
 from django_sessionkit.reports import ReportView
 from django_sessionkit.status import session_status
 from django_sessionkit.views import (
@@ -21,6 +22,7 @@ urlpatterns = [
     path("<uuid:pk>/device/end/", SessionEndDeviceView.as_view(), name="session_end_device"),
     path("<uuid:pk>/end/", SessionEndView.as_view(), name="session_end"),
     path("report/<str:token>/", ReportView.as_view(), name="session_report"),
+    path("hand-over/<str:code>/", HandOverView.as_view(), name="session_hand_over"),
     path("reauthenticate/", ReauthenticateView.as_view(), name="reauthenticate"),
     path("status/", session_status, name="session_status"),
     path("limit/", SessionLimitView.as_view(), name="session_limit"),

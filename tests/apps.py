@@ -9,6 +9,7 @@ from django.test import AsyncClient, Client
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from django_sessionkit.handover import aissue, issue
 from django_sessionkit.headers import app_of, asign_in, device_name, sign_in
 from tests.urls import urlpatterns as site
 
@@ -42,8 +43,19 @@ async def asign_in_view(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"key": key, "device": device_name(request)})
 
 
+def hand_over_view(request: HttpRequest) -> HttpResponse:
+    """Gives an app a code for a web view."""
+    return JsonResponse({"code": issue(request, request.GET.get("next", ""))})
+
+
+async def ahand_over_view(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"code": await aissue(request, request.GET.get("next", ""))})
+
+
 urlpatterns = [
     *site,
+    path("app/hand-over/", hand_over_view),
+    path("app/ahand-over/", ahand_over_view),
     path("app/sign-in/", sign_in_view),
     path("app/asign-in/", asign_in_view),
 ]
@@ -73,6 +85,13 @@ class _Keeping:
         if answer.status_code == 200:
             self.key, self.device = answer.json()["key"], answer.json()["device"]
         return answer
+
+    def code(self, to: str = "/whoami/") -> str:
+        """Return a code for a web view that is to show this page."""
+        answer: Any = self.get(f"/app/{self.a}hand-over/", {"next": to})  # type: ignore[attr-defined]
+        assert answer.status_code == 200
+        code: str = answer.json()["code"]
+        return code
 
 
 class App(_Keeping, Client):

@@ -21,6 +21,7 @@ from django.utils import timezone
 from django_sessionkit import clock
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
+from django_sessionkit.backends.handing_over import HandingOver, HandOver
 from django_sessionkit.backends.returning import Returning
 from django_sessionkit.backends.saving import Saving
 from django_sessionkit.backends.sealing import as_key
@@ -41,7 +42,7 @@ EXPIRY = "_session_expiry"
 T = TypeVar("T")
 
 
-class SessionStore(Saving, Touching, Returning):
+class SessionStore(Saving, Touching, Returning, HandingOver):
     # What this kit adds.
 
     @property
@@ -167,6 +168,20 @@ class SessionStore(Saving, Touching, Returning):
     async def aunlock(self, full: bool = False) -> None:
         """See unlock()."""
         await shield(self._arun(self._unlock(full)))
+
+    # What hands a session of an app over to a web view: see handover.py.
+
+    def issue_code(self, to: str) -> str:
+        return self._run(self._issue_code(to))
+
+    async def aissue_code(self, to: str) -> str:
+        return await self._arun(self._issue_code(to))
+
+    def read_code(self, code: str) -> HandOver | None:
+        return self._run(self._read_code(code))
+
+    def take_code(self, hand_over: HandOver) -> bool:
+        return self._run(self._take_code(hand_over))
 
     # What the middleware asks.
 

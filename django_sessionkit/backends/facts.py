@@ -265,10 +265,13 @@ class Facts(NamedTuple):
     def handed_over(self, policy: Policy, client: Client | None, now: int) -> Self:
         """
         Return the facts of the session that this one, of an app, opens in a web view. That proves
-        nothing either. The web view has a key of its own, and may be another browser.
+        nothing either. The web view has a key of its own, and may be another browser. Its session
+        ends no later than this one.
         """
         facts = self.passed_on(cast("str", self.user), False, now).under(policy, client)
+        deadlines = [at for at in (self.deadline, facts.deadline) if at is not None]
         return facts.rebound(client)._replace(
+            deadline=min(deadlines, default=None),
             keyed_at=None if policy.renew_after is None else now,
             by_header=False,
             keeps_key=False,

@@ -1,5 +1,6 @@
 """A session is read: its dictionary, or what is left of that to whoever may not have it."""
 
+from collections.abc import Callable
 from typing import cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -97,10 +98,10 @@ class Loading(Checking):
         """Read the session, if nobody has yet. Raises StoreUnavailable."""
         self.get("")
 
-    def _new_key(self) -> SessionKey:
+    def _new_key(self, new: Callable[[], SessionKey] = new_session_key) -> SessionKey:
         """Return a new key, and one whose session can be stored now if there is any."""
         for _ in range(TRIES):
-            key = new_session_key()
+            key = new()
             if self.is_within_reach(key.digest):
                 break
         return key

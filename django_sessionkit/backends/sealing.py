@@ -112,7 +112,18 @@ class SessionKey(str):
 
     def __reduce__(self) -> tuple[type["SessionKey"], tuple[str]]:
         # A copy makes its own cipher: AESGCM cannot be copied or pickled.
-        return SessionKey, (str(self),)
+        return type(self), (str(self),)
+
+
+class HandOverCode(SessionKey):
+    """
+    A code that opens a session, once: see handing_over.py. It looks like a session key. As bytes it
+    begins with one that no text begins with, so no session key has its digest, or its cipher: a
+    code in a cookie leads nowhere, and neither does a session key in the place of a code.
+    """
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff" + super().encode(encoding, errors)
 
 
 def as_key(session_key: str | None) -> SessionKey | None:
@@ -130,6 +141,11 @@ def new_session_key() -> SessionKey:
     Django makes session keys fit for stores that ignore case.
     """
     return _as_key(os.urandom(32))
+
+
+def new_code() -> HandOverCode:
+    """Return a new code, as random as a session key."""
+    return HandOverCode(new_session_key())
 
 
 def new_salt() -> str:

@@ -158,7 +158,7 @@ class Writing(Merging):
             facts = Facts(user=user, actor=actor, by_header=app is not None, keeps_key=keeps_key)
             facts = facts.proved(policy, self.client, now)
         self._is_entered = actor is None
-        self._decides_later = self._decides_later and actor is None
+        self._decides_later = self._decides_later and actor is None and parent is None
         plan = activity.plan(facts, data.get("_session_expiry"))
         counts = actor is None and not self._decides_later and parent is None
         row = user, digest, now, plan.lifetime, self.client, policy, counts
@@ -168,7 +168,7 @@ class Writing(Merging):
         how = str(data.get(BACKEND_SESSION_KEY, ""))[:255], remembered
         try:
             proved = facts.authenticated_at, actor is not None
-            where = browser, lock and lock.handle, app, parent and parent.handle
+            where = browser, lock and lock.handle, app, parent
             entered = yield registry.enter, *row, *proved, *how, *where
         except TooManySessions as refusal:
             self._interrupted_by(OverLimit(refusal.args[0]))

@@ -113,7 +113,10 @@ class Parent(NamedTuple):
 
     handle: uuid.UUID
     facts: Any  # of that session: see backends/facts.py
-    browser: uuid.UUID | None  # the device of the app
+    # The device of the app, and what its row says of that: both sessions are on one device.
+    browser: uuid.UUID | None
+    hints: str
+    label: str
 
 
 def _said(text: str) -> str:

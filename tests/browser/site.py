@@ -1,6 +1,6 @@
 """
 A site with the kit's own looks, under a strict policy for content: a sign-in page, a page that only
-users see, and a form that asks for a recent proof of identity.
+users see, a form that asks for a recent proof of identity, and what an app asks.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from django.urls import include, path
 
 from django_sessionkit.decorators import recent_authentication_required
 from tests import store
+from tests.apps import hand_over_view, sign_in_view
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -77,4 +78,6 @@ urlpatterns = [
         name="password_change",
     ),
     path("account/sessions/", include("django_sessionkit.urls")),
+    path("app/sign-in/", sign_in_view),
+    path("app/hand-over/", hand_over_view),
 ]

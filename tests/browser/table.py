@@ -20,6 +20,7 @@ from playwright.sync_api import Page
 from django_sessionkit.links import report_link
 from django_sessionkit.models import UserSession
 from tests import people, store
+from tests.apps import App
 from tests.pages import LIST, OTHERS, press
 from tests.people import CHROME, FIREFOX, IPHONE
 
@@ -177,6 +178,20 @@ def report_too_late(visit: Visit) -> None:
     visit.page.goto(f"{LIST}report/over/")
 
 
+def hand_over(visit: Visit) -> None:
+    """Be led to the page to which an app has handed somebody else over."""
+    app = App()
+    app.sign_in()
+    url = f"{LIST}hand-over/{app.code()}/"
+    visit.page.goto("/login/")
+    visit.page.evaluate("url => { location.href = url }", url)
+    visit.page.wait_for_url(f"**{url}")
+
+
+def hand_over_too_late(visit: Visit) -> None:
+    visit.page.goto(f"{LIST}hand-over/over/")
+
+
 def prove(visit: Visit) -> None:
     visit.sign_in_elsewhere(IPHONE)
     visit.sign_in()
@@ -268,6 +283,8 @@ PAGES = {
     "locked": Row("reauthenticate", locked),
     "limit": Row("session_limit", limit),
     "limit-not-met": Row("session_limit", limit_not_met),
+    "hand-over": Row("session_hand_over", hand_over),
+    "hand-over-too-late": Row("session_hand_over", hand_over_too_late),
     # Without a URL of their own.
     "farewell": Row("", farewell),
     "overtaken": Row("", overtaken),

@@ -67,6 +67,13 @@ def test_a_user_signs_in_and_out(browse, alice):
     assert not UserSession.objects.exists()
 
 
+def test_no_code_opens_anything(browse, alice):
+    browser = browse()
+    assert browser.get("/account/sessions/hand-over/code/").status_code == 410
+    post_sign_in(browser)
+    assert browser.get("/account/sessions/hand-over/code/").status_code == 410
+
+
 def test_every_request_can_save_it(browse, settings):
     settings.SESSION_SAVE_EVERY_REQUEST = True
     browser = browse()

@@ -496,6 +496,33 @@ def test_views_of_the_docs_ask_for_a_recent_proof(tmp_path: Path, client: Client
                 assert {name: client.get(f"/{name}/").status_code for name in asks} == answers
 
 
+@pytest.mark.django_db
+def test_an_app_of_the_docs_opens_a_web_view(tmp_path: Path, alice: User):
+    names: dict[str, Any] = {}
+    for block in EXAMPLES:
+        if block.document == "docs/apps.md":
+            names |= run_block(block, tmp_path)
+    added = path("sign-in/", names["app_sign_in"]), path("open/", names["open_page"])
+    app, web_view = Client(enforce_csrf_checks=True), Client(headers=PAGE)
+    patterns: Any = (*site, *added)
+    with override_settings(ROOT_URLCONF=patterns):
+        said = {"username": "alice", "name": "Shop", "label": "Anna's telephone"}
+        assert app.post("/sign-in/", said).status_code == 403
+        answer = app.post("/sign-in/", {**said, "password": "secret"}).json()
+        assert app.get("/open/").status_code == 401
+        bearer = {"authorization": f"Bearer {answer['key']}"}
+        url = app.get("/open/", headers=bearer).json()["url"]
+        assert web_view.get(url).headers["Location"] == "/orders/"
+        page = web_view.get("/account/sessions/").text
+        assert page.count("<h2><bdi>Anna&#x27;s telephone</bdi>") == 1
+        assert "2 sign-ins" in page
+        assert "opened by an app" in page
+        UserSession.objects.filter(transport="header").revoke()
+        assert app.get("/whoami/", headers=bearer).headers["Session-Ended"] == "revoked"
+        farewell = web_view.get(web_view.get("/private/").headers["Location"]).text
+        assert "because the app that opened this page was signed out" in farewell
+
+
 SITE_PAGE = """
 <title>{% block title %}{% endblock %} - shop</title>{% block head %}{% endblock %}
 <h6>The shop</h6>{% block content %}{% endblock %}
