@@ -33,6 +33,11 @@ class ProofElsewhere(Refusal):
     default_code = "reauthentication_elsewhere"
 
 
+class NotAnApp(Refusal):
+    status_code = status.HTTP_403_FORBIDDEN
+    default_code = "not_an_app"
+
+
 class ChooseMore(Refusal):
     status_code = status.HTTP_409_CONFLICT
     default_code = "choose_more"

@@ -148,6 +148,14 @@ class LimitSerializer(SessionPageSerializer):
     needed = serializers.IntegerField(help_text="How many to choose on this page, at least.")
 
 
+class HandedOverSerializer(serializers.Serializer):
+    url = serializers.URLField(help_text="For the web view to load: never show or log it.")
+
+
+class TokenSerializer(serializers.Serializer):
+    token = serializers.CharField(help_text="A JWT: its claim exp says until when it is good.")
+
+
 # What it takes.
 
 
@@ -179,6 +187,10 @@ class SignInSerializer(serializers.Serializer):
     username = Text(min_length=1)
     password = Text(min_length=1, write_only=True)
     app = AppSerializer(required=False)
+
+
+class HandOverSerializer(serializers.Serializer):
+    next = Text(required=False, allow_blank=True, help_text="The path that the web view shows.")
 
 
 class ChoiceSerializer(serializers.Serializer):

@@ -1,6 +1,9 @@
+from importlib.util import find_spec
+
 from django.urls import path
 
 from django_sessionkit.api.gates import LimitView, ReauthenticateView
+from django_sessionkit.api.hand_over import HandOverView
 from django_sessionkit.api.views import (
     CurrentSessionView,
     EndOthersView,
@@ -8,6 +11,13 @@ from django_sessionkit.api.views import (
     SessionsView,
     SessionView,
 )
+
+# Tokens take PyJWT, which the extra ``api`` does without.
+with_tokens = []
+if find_spec("jwt"):
+    from django_sessionkit.api.token import TokenView
+
+    with_tokens = [path("v1/token/", TokenView.as_view(), name="token")]
 
 app_name = "django_sessionkit_api"
 # answers.py knows "reauthenticate" and "session_limit", which answer while a session is locked.
@@ -19,4 +29,6 @@ urlpatterns = [
     path("v1/sessions/<uuid:pk>/", SessionView.as_view(), name="session"),
     path("v1/reauthenticate/", ReauthenticateView.as_view(), name="reauthenticate"),
     path("v1/limit/", LimitView.as_view(), name="session_limit"),
+    path("v1/hand-over/", HandOverView.as_view(), name="hand_over"),
+    *with_tokens,
 ]

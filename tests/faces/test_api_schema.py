@@ -53,6 +53,8 @@ OPERATIONS = {
     "limit": False,
     "limit_choose": True,
     "sign_in": True,
+    "hand_over": True,
+    "token": False,
 }
 SCHEMES = ["sessionCookie", "sessionKey"]
 
