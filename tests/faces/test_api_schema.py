@@ -131,7 +131,7 @@ def test_what_the_document_forbids_is_refused(operations: Any, name: str, alice:
     cases = operations(name, []).as_strategy(generation_mode=GenerationMode.NEGATIVE)
 
     @hypothesis.given(case=cases)
-    @LIMITS
+    @hypothesis.settings(LIMITS, max_examples=40)
     def holds(case: Any) -> None:
         cache.clear()
         proof = proof_of("sessionCookie", alice)

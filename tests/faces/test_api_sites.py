@@ -90,7 +90,7 @@ answer = client.patch(where, '{"label": NaN}', content_type=kind)
 assert (answer.status_code, answer.json()["code"]) == (400, "parse_error"), answer
 answer = client.post("/v1/reauthenticate/", {"password": "secret"}, content_type=kind)
 assert answer.status_code == 204, answer
-assert client.get("/v1/sessions/", {"cursor": "json"}).json()["code"] == "invalid_cursor"
+assert client.get("/v1/sessions/", {"cursor": "xml"}).json()["code"] == "invalid_cursor"
 """
 
 

@@ -7,6 +7,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.messages import get_messages
+from django.core.cache import cache
 from django.http import HttpResponse
 from django.urls import path
 
@@ -18,6 +19,7 @@ from tests.packages.support import PACKAGES, SIGN_IN
 from tests.packages.urls import urlpatterns as site
 from tests.pages import LIST, PROVE, words
 from tests.people import end_url, handle, is_in, key_of, post_sign_in, row_of, who
+from tests.programs import call
 from tests.store import SessionStore, payloads
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
@@ -383,6 +385,20 @@ def test_whoever_signs_in_after_somebody_else_is_counted(axes, enter, alice, bob
 
 
 # Guessing.
+
+
+@pytest.mark.parametrize("where", ["reauthenticate/", "sign-in/"])
+def test_axes_protects_the_api_where_it_takes_a_password(enter, alice, settings, where):
+    settings.AXES_ENABLED, settings.AXES_FAILURE_LIMIT = True, 3
+    cache.clear()
+    browser = enter("alice", "secret")
+    name = {"username": "alice"} if where == "sign-in/" else {}
+    for status in (403, 403, 429):
+        answer = call(browser, "POST", where, {**name, "password": "wrong"})
+        assert answer.status_code == status
+    assert answer["Content-Type"] != "application/problem+json"  # it is the answer of axes
+    assert call(browser, "POST", where, {**name, "password": "secret"}).status_code == 429
+    assert is_in(browser)
 
 
 def test_axes_protects_our_page_for_the_password(enter, alice, settings, clock):
