@@ -56,8 +56,8 @@ def test_a_session_that_ends_in_this_moment_gets_no_token(
 
 
 def test_an_app_opens_a_web_view(app: App):
-    sent = {"authorization": f"Bearer {app.key}"}
-    answer = call(app, "POST", "hand-over/", {"next": "/whoami/"}, **sent)
+    authorization = f"Bearer {app.key}"
+    answer = call(app, "POST", "hand-over/", {"next": "/whoami/"}, authorization=authorization)
     assert answer.status_code == 200
     web_view = Client()
     opened = web_view.get(answer.json()["url"], follow=True)

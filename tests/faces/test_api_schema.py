@@ -95,6 +95,8 @@ def operations(document: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) ->
     # As Django's own test client does it: the connection is the test's.
     monkeypatch.setattr(connection, "close_if_unusable_or_obsolete", lambda: None)
     settings.ALLOWED_HOSTS = ["localhost", "testserver"]
+    settings.SESSIONKIT_SITE_URL = "https://shop.example"
+    call_command("tokenkeys", "--make", verbosity=0)
 
     def operation(name: str, security: list[Any]) -> Any:
         for path in document["paths"].values():
