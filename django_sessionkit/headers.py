@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth import alogin, login
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
@@ -69,9 +70,10 @@ def sign_in(
 
     The cookies of the request count for nothing, and the answer sets no cookie for the session.
 
-    Raises UpdateError or TooManySessions, for the middleware to answer, if the policy of the user
-    refuses the sign-in, and StoreUnavailable. With on_limit="ask", there is a key, and the session
-    is locked until its user has made room: ``request.session.waits_for_room`` is the limit then.
+    Raises ImproperlyConfigured without our middleware and engine, StoreUnavailable, and, for the
+    middleware to answer, UpdateError if the policy of the user refuses the sign-in. With
+    on_limit="ask", there is a key, and the session is locked until its user has made room:
+    ``request.session.waits_for_room`` is the limit then.
     """
     with _without_cookies(request, app):
         login(request, user, backend)
@@ -106,7 +108,12 @@ def device_name(request: HttpRequest) -> str:
 @contextmanager
 def _without_cookies(request: Any, app: App) -> Iterator[None]:
     """Give the request a session whose key travels in headers, to be signed in."""
-    visit: Visit = request.sessionkit
+    visit: Visit | None = getattr(request, "sessionkit", None)
+    if visit is None:
+        raise ImproperlyConfigured(
+            "A sign-in without cookies needs django_sessionkit.middleware.SessionMiddleware in"
+            " MIDDLEWARE, in the place of Django's, and an engine of this package."
+        )
     if visit.app is None:  # otherwise the session with that key is signed in again
         request.session = type(request.session)()
         request.session.join(visit)

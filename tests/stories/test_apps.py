@@ -2,8 +2,10 @@
 
 import pytest
 from django.contrib.auth.models import Group
+from django.core.exceptions import ImproperlyConfigured
 
 from django_sessionkit.backends.sealing import digest_of
+from django_sessionkit.headers import sign_in
 from django_sessionkit.models import EndReason, UserSession
 from tests import calls, store
 from tests.apps import APPS
@@ -275,6 +277,11 @@ def test_a_key_that_a_view_changes_is_in_the_answer(app, monkeypatch):
     assert app.key not in ("", old)
     monkeypatch.setattr("django.conf.settings.ROOT_URLCONF", "tests.apps")
     assert is_still_in(app)
+
+
+def test_a_sign_in_takes_the_middleware_of_this_kit(rf, alice):
+    with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
+        sign_in(rf.get("/"), alice)
 
 
 def test_a_store_that_is_down_signs_no_app_out(app, monkeypatch):
