@@ -126,12 +126,11 @@ class HandOverView(TemplateView):
 
     def is_theirs(self, opening: Opening) -> bool:
         """
-        Tell whether the user is signed in here already. A session that is locked is not theirs yet,
-        and one in which staff act as a user is not for their own account.
+        Tell whether the user is signed in here already. A session that is locked names no user, and
+        one in which staff act as a user names another.
         """
-        session: Any = self.request.session
         user = opening.hand_over.facts.user
-        return not session.locked and user_in(session) == self.person_here() == user
+        return bool(user_in(self.request.session) == self.person_here() == user)
 
     def go_on(self, opening: Opening) -> HttpResponse:
         """Use the code up, sign in if that is necessary, and lead to the page."""

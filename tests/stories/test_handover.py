@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth import login
 from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpResponse, JsonResponse
 from django.test import Client
@@ -181,7 +182,8 @@ def test_a_device_that_is_new_is_new_once(opened, web_view, alice, settings):
     settings.SESSIONKIT_DEVICE_COOKIE = None
     User.objects.update(date_joined=timezone.now() - timedelta(days=1))
     post_sign_in(web_view(**{"user-agent": FIREFOX}))
-    app = signed_in_app(opened)
+    app = opened(**{"user-agent": "okhttp/4.12.0"})
+    app.sign_in()
     browser = web_view(**{"user-agent": IPHONE})
     hand_over(app, browser)
     assert app_row(app).novelty == "device"
@@ -781,6 +783,28 @@ def test_the_limit_does_not_count_it(opened, web_view, alice, policy, of_bob, on
     assert app.get(view(app, "whoami")).content == b"alice"
     assert UserSession.objects.active().filter(user=alice, counts=True).count() == 1
     assert UserSession.objects.active().filter(user=alice).count() == 3
+
+
+def test_the_limit_does_not_count_it_either_if_a_receiver_makes_it(
+    opened, web_view, alice, policy, of_bob
+):
+    """As some packages do when somebody signs in: it is decided later then whether it counts."""
+
+    def create(request, **kwargs):
+        request.session.create()
+
+    policy(limit=1)
+    app = signed_in_app(opened)
+    code = app.code()
+    page = load(of_bob, code)
+    user_logged_in.connect(create)
+    try:
+        assert of_bob.post(url_of(code), token(page)).status_code == 302
+    finally:
+        user_logged_in.disconnect(create)
+    assert is_in(of_bob)
+    assert app.get(view(app, "whoami")).content == b"alice"
+    assert not row_of(of_bob).counts
 
 
 def test_its_key_changes_as_that_of_any_cookie(opened, web_view, alice, policy):
