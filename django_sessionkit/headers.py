@@ -129,4 +129,5 @@ def _without_cookies(request: Any, app: App) -> Iterator[None]:
 def _given(session: Any) -> str:
     """Return the key of the session, and know that its client has it."""
     session.note_key_given()
+    session.modified = False  # it is stored: the middleware need not save it once more
     return bearer.text_of(session)

@@ -65,6 +65,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         if not self.is_our_engine:
             return super().process_response(request, response)
+        if is_of_app(request):
+            bearer.drop_csrf_cookie(response)
         try:
             touch_others(request)
             if not isinstance(getattr(request, "session", None), self.SessionStore):
@@ -175,20 +177,21 @@ def touch_others(request: Any) -> None:
 def is_to_be_saved(request: HttpRequest, response: HttpResponse) -> bool:
     """
     Tell what Django's middleware tells: what a view that failed has done is not kept. Neither is
-    what a stranger to the site leaves in a session that nobody could find again: the key in their
-    header leads nowhere.
+    what a stranger to the site leaves, whose header leads nowhere: an app expects a key when it
+    signs in, not before.
     """
     session: Any = request.session
     wanted = session.modified or settings.SESSION_SAVE_EVERY_REQUEST
     if not wanted or session.is_empty() or response.status_code >= 500:
         return False
-    return not is_of_app(request) or SESSION_KEY in session
+    return not is_of_app(request) or session.session_key is not None or SESSION_KEY in session
 
 
 def give_key(request: HttpRequest, response: HttpResponse, saved: bool) -> None:
     """Give the visitor the key of the session, where it has changed: by the cookie, or a header."""
     session: Any = request.session
     if is_of_app(request):
+        bearer.drop_csrf_cookie(response)
         bearer.finish(request, session, response)
     else:
         cookies.finish(request, session, response, saved)

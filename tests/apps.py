@@ -1,89 +1,77 @@
 """Apps: clients that keep the session key themselves, and send it in a header."""
 
+from http.cookies import SimpleCookie
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.contrib.auth import aauthenticate, authenticate
-from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
-from django.urls import path
-from django.views.decorators.csrf import csrf_exempt
 
-from django_sessionkit.handover import aissue, issue
-from django_sessionkit.headers import app_of, asign_in, device_name, sign_in
-from tests.urls import urlpatterns as site
+from tests.browsers import BROWSERS
 
 SIGN_IN, ASIGN_IN = "/app/sign-in/", "/app/asign-in/"
 
 
-@csrf_exempt
-def sign_in_view(request: HttpRequest) -> HttpResponse:
-    """Signs in as a site does that has a sign-in of its own for apps."""
-    fields = request.POST.dict()
-    name, password = fields.pop("username"), fields.pop("password")
-    user = authenticate(request, username=name, password=password)
-    if user is None:
-        return JsonResponse({}, status=403)
-    renews = fields.pop("renews", "yes") == "yes"
-    app = app_of(takes_new_keys=renews, **fields)
-    key = sign_in(request, user, app=app)
-    return JsonResponse({"key": key, "device": device_name(request)})
+class Pocket(SimpleCookie):
+    """
+    Where an app keeps the session key: under the name of the cookie, so that a story is the same
+    for browsers and apps. An app sends no cookies, and keeps none.
+    """
+
+    def values(self) -> Any:
+        return ()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
-@csrf_exempt
-async def asign_in_view(request: HttpRequest) -> HttpResponse:
-    fields = request.POST.dict()
-    name, password = fields.pop("username"), fields.pop("password")
-    user = await aauthenticate(request, username=name, password=password)
-    if user is None:
-        return JsonResponse({}, status=403)
-    renews = fields.pop("renews", "yes") == "yes"
-    app = app_of(takes_new_keys=renews, **fields)
-    key = await asign_in(request, user, app=app)
-    return JsonResponse({"key": key, "device": device_name(request)})
+def check_for_cookies(answer: Any) -> None:
+    """Check that an answer to an app has no cookies, and is that of its header for every cache."""
+    assert not answer.cookies, answer.cookies
+    assert "Cookie" not in answer.headers.get("Vary", "")
 
 
-def hand_over_view(request: HttpRequest) -> HttpResponse:
-    """Gives an app a code for a web view."""
-    return JsonResponse({"code": issue(request, request.GET.get("next", ""))})
+class Keeping:
+    """
+    What an app does with the session key: it keeps the key, sends it, and takes the next one. It
+    checks of every answer that the key is nowhere else in it.
+    """
 
-
-async def ahand_over_view(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"code": await aissue(request, request.GET.get("next", ""))})
-
-
-urlpatterns = [
-    *site,
-    path("app/hand-over/", hand_over_view),
-    path("app/ahand-over/", ahand_over_view),
-    path("app/sign-in/", sign_in_view),
-    path("app/asign-in/", asign_in_view),
-]
-
-
-class _Keeping:
-    """What an app does with the session key: it keeps the key, sends it, and takes the next one."""
-
-    key: str = ""
+    cookies: Any  # a Pocket
     device: str = ""
     usual: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """The key as the app was given it, or ""."""
+        kept = self.cookies.get("sessionid")
+        return f"sk_{kept.value}" if kept is not None and kept.value else ""
+
+    @key.setter
+    def key(self, key: str) -> None:
+        self.cookies["sessionid"] = key.removeprefix("sk_")
 
     def sent(self, headers: Any) -> dict[str, str]:
         bearer = {"authorization": f"Bearer {self.key}"} if self.key else {}
         return {**self.usual, **bearer, **dict(headers)}
 
     def took(self, answer: Any) -> Any:
-        assert not answer.cookies, answer.cookies
-        assert "Cookie" not in answer.headers.get("Vary", "")
-        self.key = answer.headers.get("Session-Key", self.key)
+        if given := answer.headers.get("Session-Key"):
+            assert "no-store" in answer.headers["Cache-Control"]
+            self.key = given
+        if self.key:  # otherwise nobody can tell that it is an app
+            others = [value for name, value in answer.headers.items() if name != "Session-Key"]
+            assert self.cookies["sessionid"].value not in answer.text + repr(others)
+            check_for_cookies(answer)
         return answer
 
-    def sign_in(self, url: str = "", **fields: Any) -> Any:
+    def sign_in(self, **fields: Any) -> Any:
         """Sign in, as Alice if nobody else is named. Return the answer."""
         fields = {"username": "alice", "password": "secret", **fields}
-        answer: Any = self.post(url or self.sign_in_url, fields)  # type: ignore[attr-defined]
+        answer: Any = self.post(self.sign_in_url, fields)  # type: ignore[attr-defined]
         if answer.status_code == 200:
             self.key, self.device = answer.json()["key"], answer.json()["device"]
+            assert "no-store" in answer.headers["Cache-Control"]
+            check_for_cookies(answer)
         return answer
 
     def code(self, to: str = "/whoami/") -> str:
@@ -94,7 +82,7 @@ class _Keeping:
         return code
 
 
-class App(_Keeping, Client):
+class App(Keeping, Client):
     """An app that talks to the WSGI handler."""
 
     a = ""
@@ -102,7 +90,7 @@ class App(_Keeping, Client):
 
     def __init__(self, headers: dict[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(enforce_csrf_checks=True, **kwargs)
-        self.usual = headers or {}
+        self.cookies, self.usual = Pocket(), headers or {}
 
     def get(self, *args: Any, headers: Any = (), **kwargs: Any) -> Any:
         return self.took(super().get(*args, headers=self.sent(headers), **kwargs))
@@ -111,7 +99,7 @@ class App(_Keeping, Client):
         return self.took(super().post(*args, headers=self.sent(headers), **kwargs))
 
 
-class AsgiApp(_Keeping, AsyncClient):
+class AsgiApp(Keeping, AsyncClient):
     """An app that talks to the ASGI handler, with sync methods."""
 
     a = "a"
@@ -119,7 +107,7 @@ class AsgiApp(_Keeping, AsyncClient):
 
     def __init__(self, headers: dict[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(enforce_csrf_checks=True, **kwargs)
-        self.usual = headers or {}
+        self.cookies, self.usual = Pocket(), headers or {}
 
     def get(self, *args: Any, headers: Any = (), **kwargs: Any) -> Any:
         answer = async_to_sync(super().get)(*args, headers=self.sent(headers), **kwargs)
@@ -131,3 +119,8 @@ class AsgiApp(_Keeping, AsyncClient):
 
 
 APPS = {"wsgi": App, "asgi": AsgiApp}
+# By how their session key travels, the clients of stories that are told of all.
+CLIENTS: dict[str, dict[str, Any]] = {
+    "cookie": dict(BROWSERS),
+    "header": {f"app-{handler}": app for handler, app in APPS.items()},
+}

@@ -59,7 +59,8 @@ def deletes_the_cookie(response: Any) -> bool:
 
 
 def sets_no_cookie(response: Any) -> bool:
-    return "sessionid" not in response.cookies
+    """Tell whether an answer gives its visitor no session key: by no cookie, and by no header."""
+    return given(response) is None
 
 
 def cart(browser: Any) -> Any:
@@ -75,6 +76,11 @@ def browse_as(browser: Any, key: str) -> Any:
 
 
 def given(response: Any) -> str | None:
-    """Return the session key in the cookie of an answer, or None if it sets no cookie."""
-    key: str | None = getattr(response.cookies.get("sessionid"), "value", None)
-    return key
+    """
+    Return the session key in the cookie of an answer, or in the header that gives a key to an app.
+    Return None if there is neither.
+    """
+    cookie = response.cookies.get("sessionid")
+    if cookie is None and (key := response.headers.get("Session-Key")):
+        return str(key).removeprefix("sk_")
+    return None if cookie is None else str(cookie.value)

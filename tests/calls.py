@@ -6,6 +6,7 @@ from django.contrib.auth import SESSION_KEY
 from django.http import HttpResponse
 from django.urls import path
 
+from tests.browsers import sets_no_cookie
 from tests.pages import PROVE
 from tests.store import SessionStore
 from tests.urls import urlpatterns as site
@@ -92,8 +93,9 @@ def hand_made(user):
 
 
 def leads_to_the_lock(response, back=""):
-    """Tell whether an answer leads to the page that unlocks a session, and sets no cookie."""
-    return response.headers["Location"] == f"{PROVE}{back}" and "sessionid" not in response.cookies
+    """Tell whether an answer leads to the page that unlocks a session, and gives no key."""
+    to = response.json()["url"] if response.status_code == 401 else response.headers["Location"]
+    return to == f"{PROVE}{back}" and sets_no_cookie(response)
 
 
 def prove_and_go_on(browser):

@@ -26,7 +26,8 @@ from django_sessionkit import signing_keys
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended
 from tests import conformance, people, policies, servers, store
-from tests.browsers import BROWSERS, PAGE, put
+from tests.apps import CLIENTS, Keeping
+from tests.browsers import PAGE, put
 from tests.pages import LIMIT
 from tests.tokens import AUDIENCE, ISSUER
 
@@ -51,6 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "pgbouncer: needs one; CI has one")
     config.addinivalue_line("markers", "redis: about Redis, in the legs that are on it")
     config.addinivalue_line("markers", "site(module): what answers, in place of tests.urls")
+    config.addinivalue_line(
+        "markers", "transports(*names): told of browsers ('cookie'), of apps ('header')"
+    )
     config.addinivalue_line("markers", "standard(*requirements): shows them, see conformance.py")
     # Variables of the developer's shell for the kit or the demo must not reach the tests.
     for name in [name for name in os.environ if name.startswith(("SESSIONKIT_", "DATABASE_URL"))]:
@@ -116,6 +120,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if connection.vendor == "mysql" and metafunc.definition.get_closest_marker("isolation"):
         levels = ["read committed", "repeatable read"]
         metafunc.parametrize("isolation", levels, indirect=True, scope="module")
+    if "client_kind" in metafunc.fixturenames:
+        kinds = client_kinds(metafunc.definition)
+        metafunc.parametrize("client_kind", kinds.values(), ids=kinds, indirect=True)
+
+
+def client_kinds(story: pytest.Item) -> dict[str, Any]:
+    """
+    Return the clients that a story is told of: browsers, unless its mark says otherwise. Of apps it
+    is told on SQLite and on Redis, with the rows on SQLite: other legs show nothing more of them.
+    """
+    marker = story.get_closest_marker("transports")
+    told_of = set(marker.args) if marker else {"cookie"}
+    if connection.vendor != "sqlite" or store.IN_MEMORY:
+        told_of.discard("header")
+    return {
+        name: kind
+        for transport, kinds in CLIENTS.items()
+        if transport in told_of
+        for name, kind in kinds.items()
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,13 +176,18 @@ def own_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(settings, "ROOT_URLCONF", marker.args[0])
 
 
-@pytest.fixture(params=BROWSERS)
-def browse(request: pytest.FixtureRequest) -> Callable[..., Any]:
+@pytest.fixture
+def client_kind(request: pytest.FixtureRequest) -> Any:
+    """The class of the clients of a story, on either handler: see client_kinds()."""
+    return request.param
+
+
+@pytest.fixture
+def browse(client_kind: Any) -> Callable[..., Any]:
     """A function that opens a browser for pages, on either handler."""
 
     def browse(**headers: str) -> Any:
-        browser: Any = BROWSERS[request.param]
-        return browser(raise_request_exception=False, headers=PAGE | headers)
+        return client_kind(raise_request_exception=False, headers=PAGE | headers)
 
     return browse
 
@@ -212,6 +241,9 @@ def signed_in(browse: Callable[..., Any], alice: User) -> Callable[..., Any]:
         browser = browse(*args, **headers)
         # In "ask" of Policy.on_limit, one too many is led to the choice.
         answer = people.post_sign_in(browser)
+        if isinstance(browser, Keeping):
+            assert answer.status_code == 200
+            return browser
         assert answer.headers["Location"] in ("/", f"{LIMIT}?next=%2F")
         return browser
 

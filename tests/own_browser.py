@@ -1,4 +1,4 @@
-"""A browser that speaks HTTP, for stories with a server of their own."""
+"""A browser and an app that speak HTTP, for stories with a server of their own."""
 
 import re
 
@@ -57,3 +57,39 @@ class OwnBrowser(httpx.Client):
         links = re.findall(r'<a\b[^>]*?href="([^"]+)"[^>]*>(.*?)</a>', page.text, re.DOTALL)
         (url,) = [url for url, label in links if text in re.sub(r"<.*?>", "", label)]
         return self.get(url)
+
+
+class OwnApp(httpx.Client):
+    """An app of Alice. It remembers all session keys that it is given, and sends the last one."""
+
+    def __init__(self, site):
+        super().__init__(
+            base_url=site, event_hooks={"response": [self.look]}, timeout=servers.PATIENCE
+        )
+        self.keys: list[str] = []
+
+    def look(self, response):
+        """Check that an answer has a key in its own header, and nowhere else, and no cookie."""
+        response.read()
+        assert not response.cookies
+        assert "Cookie" not in response.headers.get("Vary", "")
+        if key := response.headers.get("Session-Key"):
+            assert "no-store" in response.headers["Cache-Control"]
+            self.carry(key)
+        seen = "\n".join(
+            [str(response.url), response.text]
+            + [value for name, value in response.headers.items() if name != "session-key"]
+        )
+        keys = [key.removeprefix("sk_") for key in self.keys]
+        assert not [key for key in keys if key in seen or digest_of(key) in seen]
+
+    def carry(self, key):
+        self.keys.append(key)
+        self.headers["Authorization"] = f"Bearer {key}"
+
+    def sign_in(self, **said):
+        answer = self.post(
+            "/app/sign-in/", data={"username": "alice", "password": PASSWORD, **said}
+        )
+        assert "no-store" in answer.headers["Cache-Control"]
+        self.carry(answer.json()["key"])

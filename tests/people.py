@@ -8,6 +8,7 @@ from django.test import Client
 
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import UserSession
+from tests.apps import Keeping
 from tests.browsers import PAGE, SCRIPT, view
 from tests.pages import press
 from tests.store import SessionStore
@@ -54,7 +55,12 @@ def sign_in(
 
 
 def post_sign_in(browser: Any, name: str = "alice", password: str = "secret", **extra: Any) -> Any:
-    """Send the form of the sign-in page, without opening the page first. Return the answer."""
+    """
+    Send the form of the sign-in page, without opening the page first, or sign in as an app does.
+    Return the answer.
+    """
+    if isinstance(browser, Keeping):
+        return browser.sign_in(username=name, password=password)
     return browser.post("/login/", {"username": name, "password": password}, **extra)
 
 
@@ -72,14 +78,15 @@ def same(device: Client) -> Client:
 def who(browser: Any) -> str:
     """
     Return the name of the user who is signed in, or "". If the browser is redirected to another
-    page than the one to sign in, return the path of that.
+    page than the one to sign in, or an app is told of one, return the path of that.
     """
     response = browser.get("/private/")
     if response.status_code == 302:
         path: str = response.headers["Location"].partition("?")[0]
         return path if path != "/login/" else ""
     if response.status_code == 401:  # a script
-        return ""
+        url: str = response.json().get("url", "") if isinstance(browser, Keeping) else ""
+        return url.partition("?")[0]
     assert response.status_code == 200
     name: str = response.content.decode()
     return name
@@ -111,8 +118,10 @@ def is_out(browser: Any, reason: str) -> bool:
 
 
 def is_told(browser: Any, text: bytes) -> bool:
-    """Tell whether the page that a browser is redirected to says this."""
+    """Tell whether the page that a browser is redirected to, or the answer to an app, says this."""
     response = browser.get("/private/")
+    if isinstance(browser, Keeping):
+        return response.status_code == 401 and text in response.content
     return response.status_code == 302 and text in browser.get(response.headers["Location"]).content
 
 

@@ -18,3 +18,8 @@ def of_everybody(user: Any, request: Any = None) -> Policy:
 def ends(user: Any, request: Any = None) -> Policy:
     """Return a policy that ends the sessions of users whose permissions change."""
     return Policy(on_privilege_change="end")
+
+
+def renews(user: Any, request: Any = None) -> Policy:
+    """Return a policy under which the session key changes every ten minutes."""
+    return Policy(renew_after=600, renew_grace=60)

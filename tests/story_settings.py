@@ -14,3 +14,6 @@ LOGGING = {
 
 # A prefix of its own in Redis, because the server may hold other data.
 SESSIONKIT_REDIS_PREFIX = os.environ.get("SESSIONKIT_REDIS_PREFIX", "sessionkit:")
+
+ROOT_URLCONF = "tests.story_urls"
+SESSIONKIT_POLICY = os.environ.get("SESSIONKIT_POLICY", "example_project.policy.policy")

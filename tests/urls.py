@@ -1,16 +1,20 @@
 """The kit's pages, Django's own, and views that use the session as a site does."""
 
 from django.contrib import admin
+from django.contrib.auth import aauthenticate, authenticate
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
+from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
 from django_sessionkit.decorators import background_request, recent_authentication_required
+from django_sessionkit.handover import aissue, issue
+from django_sessionkit.headers import app_of, asign_in, device_name, sign_in
 from django_sessionkit.mixins import RecentAuthenticationMixin
 from django_sessionkit.models import UserSession
 from tests import store
@@ -192,4 +196,53 @@ urlpatterns += [
     path("pay/never/", Pay.as_view(recent_max_age=0)),
     path("poll/", background_request(poll)),
     path("apoll/", background_request(apoll)),
+]
+
+
+# Where apps sign in: see tests/apps.py.
+
+
+@non_atomic_requests
+@csrf_exempt
+def sign_in_view(request: HttpRequest) -> HttpResponse:
+    """Signs in as a site does that has a sign-in of its own for apps."""
+    fields = request.POST.dict()
+    name, password = fields.pop("username"), fields.pop("password")
+    user = authenticate(request, username=name, password=password)
+    if user is None:
+        return JsonResponse({}, status=403)
+    renews = fields.pop("renews", "yes") == "yes"
+    app = app_of(takes_new_keys=renews, **fields)
+    key = sign_in(request, user, app=app)
+    return JsonResponse({"key": key, "device": device_name(request)})
+
+
+@non_atomic_requests
+@csrf_exempt
+async def asign_in_view(request: HttpRequest) -> HttpResponse:
+    fields = request.POST.dict()
+    name, password = fields.pop("username"), fields.pop("password")
+    user = await aauthenticate(request, username=name, password=password)
+    if user is None:
+        return JsonResponse({}, status=403)
+    renews = fields.pop("renews", "yes") == "yes"
+    app = app_of(takes_new_keys=renews, **fields)
+    key = await asign_in(request, user, app=app)
+    return JsonResponse({"key": key, "device": device_name(request)})
+
+
+def hand_over_view(request: HttpRequest) -> HttpResponse:
+    """Gives an app a code for a web view."""
+    return JsonResponse({"code": issue(request, request.GET.get("next", ""))})
+
+
+async def ahand_over_view(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"code": await aissue(request, request.GET.get("next", ""))})
+
+
+urlpatterns += [
+    path("app/hand-over/", hand_over_view),
+    path("app/ahand-over/", ahand_over_view),
+    path("app/sign-in/", sign_in_view),
+    path("app/asign-in/", asign_in_view),
 ]

@@ -218,7 +218,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
     def note_key_given(self) -> None:
         """Note that the visitor has the key that the session has now: no answer has to give it."""
         self._given_key = self._session_key
-        self.has_new_key = False
+        self.has_new_key, self.has_given_key = False, True
 
     @property
     def kept_key(self) -> str | None:

@@ -41,6 +41,7 @@ class Loading(Checking):
         self.slid = False  # the expiry has slid, so the cookie's should too
         self.has_new_key = False  # the session has another key than the cookie
         self._given_key = self._session_key
+        self.has_given_key = False  # the view's answer has the key in it
         self.is_new = False  # this request has made the session: no cookie has led to it
         self.is_rolled_back = False  # what this request has written of the session is gone
         self.is_beside = False  # the cookie has led to another one, which does not open here

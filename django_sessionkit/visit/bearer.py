@@ -10,6 +10,7 @@ token.
 import re
 from typing import Any, Protocol
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.debug import sensitive_variables
@@ -27,6 +28,8 @@ NEW_KEY = "Session-Key"
 
 class Session(Protocol):
     """What this module needs to know of a session, at the end of a request."""
+
+    has_given_key: bool
 
     @property
     def withholds_key(self) -> bool: ...
@@ -66,14 +69,28 @@ def finish(request: HttpRequest, session: Session, response: HttpResponse) -> No
     if session.accessed:
         patch_vary_headers(response, ("Authorization",))
     is_good = response.status_code < 500 and not session.is_empty()
-    if is_good and session.has_other_key and not session.withholds_key:
+    gives_key = is_good and session.has_other_key and not session.withholds_key
+    if gives_key:
         response.headers[NEW_KEY] = text_of(session)
+    if gives_key or session.has_given_key:
         cookies.keep_from_caches(request, response)
 
 
 def spare_csrf(request: Any) -> None:
     """
-    Have Django's CSRF middleware let this request pass, and set no cookie. Django's test client
-    says so by the same attribute.
+    Have Django's CSRF middleware let this request pass. Django's test client says so by the same
+    attribute.
     """
     request._dont_enforce_csrf_checks = True
+
+
+def drop_csrf_cookie(response: HttpResponse) -> None:
+    """
+    Take back the cookie that Django's CSRF middleware has set, because of a form in the answer or
+    of login(), and that the answer varies by cookies.
+    """
+    if response.cookies.pop(settings.CSRF_COOKIE_NAME, None) is not None:
+        names = [name.strip() for name in response.headers.get("Vary", "").split(",")]
+        del response.headers["Vary"]
+        if others := [name for name in names if name.lower() != "cookie"]:
+            patch_vary_headers(response, others)

@@ -14,7 +14,7 @@ from django.urls import include, path
 
 from django_sessionkit.decorators import recent_authentication_required
 from tests import store
-from tests.apps import hand_over_view, sign_in_view
+from tests.urls import hand_over_view, sign_in_view
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -26,7 +26,7 @@ from tests.pages import press
 from tests.people import handle, is_in, is_out, sign_in
 from tests.store import SessionStore, travel
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.transports("cookie", "header")]
 
 
 # Disabled.

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django_sessionkit.models import UserSession
 from django_sessionkit.purging import purge_rows
 from tests import people
-from tests.browsers import BROWSERS, PAGE, view
+from tests.browsers import PAGE, view
 from tests.interleaving import before_statement
 from tests.people import is_still_in, only_row, post_sign_in, row_of
 from tests.store import DAY
@@ -19,14 +19,14 @@ HOME, AT_HOME, ELSEWHERE = "192.0.2.7", "192.0.2.99", "198.51.100.7"
 HOME_6, AT_HOME_6 = "2001:db8:1:2::7", "2001:db8:1:99::1"
 
 
-@pytest.fixture(params=BROWSERS)
-def browse(request, settings):
+@pytest.fixture
+def browse(client_kind, settings):
     """Open a browser with an address: the site is behind a proxy."""
     settings.SESSIONKIT_TRUSTED_PROXIES = 1
 
     def browse(address=HOME):
         headers = PAGE | {"x-forwarded-for": address}
-        return BROWSERS[request.param](raise_request_exception=False, headers=headers)
+        return client_kind(raise_request_exception=False, headers=headers)
 
     return browse
 

@@ -10,11 +10,11 @@ from django_sessionkit.models import EndReason, UserSession
 from tests import calls, store
 from tests.apps import APPS
 from tests.browsers import PAGE, put, read, view
-from tests.people import is_still_in, only_row
+from tests.people import is_still_in, is_told, only_row, row_of
 from tests.renewals import AFTER, DUE, GRACE
 from tests.store import SessionStore, later
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.apps")]
+pytestmark = pytest.mark.django_db
 
 PHONE = {
     "name": "Shop",
@@ -117,6 +117,21 @@ def test_an_app_that_is_signed_out_elsewhere_is_told(app):
     assert answer.json()["reason"] == "revoked"
 
 
+@pytest.mark.parametrize("how", ["revoked", "signed out"])
+def test_what_an_app_has_opened_ends_with_it(app, opened, signed_in, how):
+    other, opened_by_app, another = opened(), signed_in(), signed_in()
+    other.sign_in()
+    UserSession.objects.filter(pk=row_of(opened_by_app).pk).update(parent=row_of(app).pk)
+    UserSession.objects.filter(pk=row_of(another).pk).update(parent=row_of(other).pk)
+    if how == "revoked":
+        UserSession.objects.filter(pk=row_of(app).pk).revoke()
+    else:
+        app.post("/logout/")
+    assert is_told(opened_by_app, b"because the app that opened this page was signed out")
+    assert is_still_in(another)
+    assert is_still_in(other)
+
+
 @pytest.mark.parametrize("rules", [{"idle": 600}, {"absolute": 600}])
 def test_the_policy_holds_for_apps(opened, alice, policy, rules):
     policy(**rules)
@@ -170,7 +185,7 @@ def test_privileges_that_change_leave_a_declined_key_and_ask_the_policy(opened, 
 def test_a_request_with_both_is_that_of_the_header(app, signed_in, bob):
     browser = signed_in()
     put(app, cart="teapot")
-    app.cookies["sessionid"] = browser.cookies["sessionid"].value
+    app.usual["cookie"] = f"sessionid={browser.cookies['sessionid'].value}"
     assert read(app).json() == {"cart": "teapot"}
     UserSession.objects.filter(transport="header").revoke()
     assert told(app) == EndReason.REVOKED
@@ -235,6 +250,32 @@ def test_a_form_of_an_app_needs_no_csrf_token(app):
     assert app.post("/pay/", {"amount": "5"}).status_code != 403
 
 
+@pytest.mark.parametrize("url", ["/login/", "/pay/"])
+def test_a_page_with_a_form_sets_an_app_no_cookie(app, url):
+    page = app.get(url)
+    assert "csrfmiddlewaretoken" in page.text
+    assert not page.cookies
+    assert page.headers["Vary"] == "Authorization"
+
+
+def test_a_sign_in_of_a_site_by_login_alone_sets_an_app_no_cookie(app):
+    old = app.key
+    answer = app.post("/login/", {"username": "alice", "password": "secret"})
+    assert (answer.status_code, dict(answer.cookies)) == (302, {})
+    assert app.key != old
+    assert is_still_in(app)
+
+
+@pytest.mark.site("tests.calls")
+def test_a_view_that_replaces_all_that_a_session_holds_does_so(app):
+    old = app.key
+    assert app.post("/overwrite/").content == b"done"
+    assert app.get(view(app, "whoami")).content == b"AnonymousUser"
+    assert only_row().end_reason == EndReason.LOGOUT
+    assert app.key != old
+    assert read(app).json() == {"cart": "kettle"}
+
+
 def test_nobody_who_is_over_the_limit_gets_in(app, opened, policy):
     policy(limit=1, on_limit="refuse")
     again = opened()
@@ -270,12 +311,11 @@ def test_an_app_may_accept_pages_and_is_told_like_a_program(app):
     assert answer.json()["reason"] == "revoked"
 
 
-def test_a_key_that_a_view_changes_is_in_the_answer(app, monkeypatch):
-    monkeypatch.setattr("django.conf.settings.ROOT_URLCONF", "tests.calls")
+@pytest.mark.site("tests.calls")
+def test_a_key_that_a_view_changes_is_in_the_answer(app):
     old = app.key
     calls.use(app, "reauthenticate")
     assert app.key not in ("", old)
-    monkeypatch.setattr("django.conf.settings.ROOT_URLCONF", "tests.apps")
     assert is_still_in(app)
 
 

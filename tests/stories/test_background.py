@@ -14,7 +14,11 @@ from tests.calls import urlpatterns as site_with_calls
 from tests.people import is_still_in, key_of, only_row, told
 from tests.store import DAY, SessionStore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 WAYS = ["decorator", "path", "script", "prefetch", "prerender", "by hand"]

@@ -10,7 +10,11 @@ from tests.pages import PROVE
 from tests.people import is_still_in, key_of, told
 from tests.store import DAY, HOUR, NOON, SessionStore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.calls")]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site("tests.calls"),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 @pytest.mark.standard("ASVS-7.3.2", "NIST-SB-8.4")
@@ -45,6 +49,7 @@ def test_a_clock_that_steps_back_after_an_activity_does_no_harm(
     assert not is_still_in(browser)
 
 
+@pytest.mark.transports("cookie")
 def test_a_clock_that_was_ahead_proves_nothing_for_longer(signed_in, policy, clock):
     policy(recent=600)
     browser = signed_in()
@@ -83,6 +88,7 @@ def test_an_hour_is_an_hour_when_the_clocks_change(
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("begin", ["2040-03-11T07:30:00+00:00", "2040-11-04T06:30:00+00:00"])
 @pytest.mark.standard("ASVS-7.5.3")
+@pytest.mark.transports("cookie")
 def test_a_proof_is_as_old_as_it_is_when_the_clocks_change(
     signed_in, policy, clock, settings, use_tz, begin
 ):

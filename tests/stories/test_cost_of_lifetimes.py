@@ -10,7 +10,7 @@ from tests.calls import BACKGROUND, hand_made
 from tests.people import key_of, post_sign_in, told
 from tests.store import HOUR, SessionStore, round_trips
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.transports("cookie", "header")]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,7 @@ def test_what_it_costs_to_prove_who_one_is(alice, policy, clock, drive):
 
 
 @pytest.mark.parametrize("rules", [{}, {"idle": 600, "absolute": HOUR, "lock": True}])
+@pytest.mark.transports("cookie")
 def test_a_sign_in_costs_the_same_whatever_the_policy(browse, alice, policy, rules):
     policy(**rules)
     browser = browse()

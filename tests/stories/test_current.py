@@ -9,7 +9,11 @@ from tests.people import is_in, key_of
 from tests.store import SessionStore
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 OTHERS: list[str] = []
 
@@ -52,6 +56,7 @@ def test_a_session_that_a_script_has_loaded_is_not_spared(signed_in, policy, dri
 
 
 @pytest.mark.parametrize("middleware", ["django_sessionkit", "django.contrib.sessions"])
+@pytest.mark.transports("cookie")
 def test_the_session_of_the_request_is_spared_whatever_else_the_view_loads(
     signed_in, policy, settings, middleware
 ):

@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.django_db,
     pytest.mark.site(__name__),
     pytest.mark.usefixtures("keys_change"),
+    pytest.mark.transports("cookie", "header"),
 ]
 
 

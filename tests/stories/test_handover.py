@@ -20,12 +20,12 @@ from django_sessionkit.headers import sign_in
 from django_sessionkit.models import EndReason, UserSession
 from tests import calls, interleaving, policies, store
 from tests.apps import APPS
-from tests.apps import urlpatterns as site
 from tests.browsers import BROWSERS, PAGE, given, put, read, sets_no_cookie, view
 from tests.pages import LIST, Strict, token, words
 from tests.people import CHROME, FIREFOX, IPHONE, is_in, is_told, key_of, post_sign_in, row_of
 from tests.renewals import AFTER, DUE, GRACE
 from tests.store import SessionStore, later, payloads, round_trips
+from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 

@@ -16,7 +16,6 @@ from tests.store import payloads
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.isolation,
-    pytest.mark.site("tests.apps"),
 ]
 
 CROWD = 20

@@ -16,7 +16,11 @@ from tests.calls import urlpatterns as site_with_calls
 from tests.people import is_still_in, key_of, only_row, post_sign_in, told
 from tests.store import DAY, HOUR, MINUTE, NOON, SessionStore, round_trips
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 TEN_YEARS = 10 * 365 * DAY
@@ -82,6 +86,7 @@ def test_what_is_written_before_activity_is_due_counts_like_what_is_read(signed_
 
 
 @pytest.mark.standard("ASVS-7.3.1")
+@pytest.mark.transports("cookie")
 def test_who_was_inactive_reads_that(signed_in, policy, clock):
     """And no purge has to run for it."""
     policy(idle=600)
@@ -95,6 +100,7 @@ def test_who_was_inactive_reads_that(signed_in, policy, clock):
     assert (only_row().end_reason, only_row().ended_at) == (EndReason.IDLE, datetime.now(UTC))
 
 
+@pytest.mark.transports("cookie")
 def test_a_script_is_told_so_too(signed_in, policy, clock):
     policy(idle=600)
     browser = signed_in()
@@ -192,6 +198,7 @@ def test_an_expiry_in_the_past_ends_it_there_and_then(signed_in, policy, expiry)
     assert only_row().end_reason == EndReason.EXPIRED
 
 
+@pytest.mark.transports("cookie")
 def test_who_has_not_signed_in_has_no_policy(browse, policy, clock, settings):
     policy(idle=600, absolute=900)
     browser = browse()
@@ -326,6 +333,7 @@ def test_a_new_policy_holds_from_the_next_proof_on(signed_in, policy, clock):
 
 
 @pytest.mark.standard("ASVS-7.3.2")
+@pytest.mark.transports("cookie")
 def test_who_was_there_for_too_long_reads_that(signed_in, policy, clock):
     policy(absolute=600)
     browser = signed_in()
@@ -350,6 +358,7 @@ def test_who_was_there_for_too_long_reads_that(signed_in, policy, clock):
     ],
 )
 @pytest.mark.standard("NIST-5.1.1")
+@pytest.mark.transports("cookie")
 def test_the_cookie_lasts_no_longer_than_its_session(signed_in, policy, clock, rules, age):
     policy(**rules)
     browser = signed_in()
@@ -359,6 +368,7 @@ def test_the_cookie_lasts_no_longer_than_its_session(signed_in, policy, clock, r
     assert cookie["expires"] == expires.strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
+@pytest.mark.transports("cookie")
 def test_the_cookie_does_not_slide_beyond_the_longest_time(signed_in, policy, clock):
     policy(idle=600, absolute=1000)
     browser = signed_in()

@@ -16,6 +16,7 @@ from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
+from tests.apps import Keeping
 from tests.browsers import SCRIPT
 from tests.calls import CALL, leads_to_the_lock, prove_and_go_on, use
 from tests.calls import urlpatterns as site_with_calls
@@ -25,7 +26,11 @@ from tests.people import CREDENTIALS, is_still_in, key_of, only_row, told
 from tests.policies import LOCK
 from tests.store import HOUR, SessionStore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 SEEN: list[Any] = []
@@ -82,10 +87,11 @@ def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
     response = locked.get(f"/{locked.a}look/")
     assert response.content == b"seen"
     assert "sessionid" not in response.cookies
-    assert "Cookie" in response.headers["Vary"]
+    header = "Authorization" if isinstance(locked, Keeping) else "Cookie"
+    assert header in response.headers["Vary"]
     response = locked.get(f"/{locked.a}private/?page=2")
     assert leads_to_the_lock(response, f"?next=%2F{locked.a}private%2F%3Fpage%3D2")
-    assert "Cookie" in response.headers["Vary"]
+    assert header in response.headers["Vary"]
     assert "no-store" in response.headers["Cache-Control"]
     ((name, cart, lock),) = SEEN
     assert (name, cart) == ("AnonymousUser", None)
@@ -94,6 +100,7 @@ def test_a_locked_session_keeps_what_it_holds_and_gives_nothing_away(locked):
     assert (store.payloads(), key_of(locked)) == (before, key)
 
 
+@pytest.mark.transports("cookie")
 def test_the_way_to_the_lock_is_no_longer_than_a_redirect_may_be(locked):
     page = "/forbidden/"
     long = f"{page}?q=" + "&" * 8000
@@ -233,6 +240,7 @@ def test_a_sign_in_that_fails_leaves_it_locked(locked):
 
 @pytest.mark.parametrize("how", ["/logout/", "flush"])
 @pytest.mark.standard("ASVS-7.4.1", "NIST-SB-8.2")
+@pytest.mark.transports("cookie")
 def test_to_sign_out_of_it_ends_it(locked, how):
     response = locked.post(how) if how == "/logout/" else use(locked, how)
     assert response.cookies["sessionid"]["max-age"] == 0
@@ -368,6 +376,7 @@ def test_to_save_it_without_a_request_is_no_activity_and_the_row_says_so(
 
 @pytest.mark.parametrize("url", ["/whoami/", "/read/", "/write/"])
 @pytest.mark.standard("NIST-2.2.3", "ASVS-16.5.3")
+@pytest.mark.transports("cookie")
 def test_behind_the_middleware_of_django_it_is_closed_and_nobody_opens_it(
     locked, settings, browse, url
 ):
@@ -388,6 +397,7 @@ def test_behind_the_middleware_of_django_it_is_closed_and_nobody_opens_it(
 
 
 @pytest.mark.standard("NIST-SB-10")
+@pytest.mark.transports("cookie")
 def test_forms_work_where_their_tokens_are_in_the_session(browse, alice, policy, clock, settings):
     settings.CSRF_USE_SESSIONS = True
     policy(**LOCK)

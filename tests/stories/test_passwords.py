@@ -31,7 +31,11 @@ from tests.people import handle, is_in, is_out, key_of, sign_in
 from tests.store import travel
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 BOTH = {"new_password1": "better", "new_password2": "better"}

@@ -10,7 +10,11 @@ from tests.calls import use
 from tests.people import is_still_in, key_of, told
 from tests.store import DAY, HOUR, SessionStore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.calls")]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site("tests.calls"),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 def put_back(browser, payload, touched_at):

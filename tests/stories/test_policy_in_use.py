@@ -16,7 +16,11 @@ from tests.calls import CALL, hand_made, leads_to_the_lock, prove_and_go_on, use
 from tests.people import is_still_in, key_of, only_row, post_sign_in, told
 from tests.store import DAY, HOUR, MINUTE, SessionStore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.calls")]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site("tests.calls"),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 TEN_YEARS = 10 * 365 * DAY
@@ -41,6 +45,7 @@ def asking(settings, policy):
     return ASKED
 
 
+@pytest.mark.transports("cookie")
 def test_the_policy_is_asked_when_somebody_proves_who_they_are(
     signed_in, asking, alice, clock, settings
 ):

@@ -22,7 +22,11 @@ from tests.policies import ends
 from tests.store import travel
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 PRIVILEGES = "You were signed out because what you may do here was changed."

@@ -56,7 +56,7 @@ from tests.urls import urlpatterns as site
 if TYPE_CHECKING:
     from django.test.client import _MonkeyPatchedWSGIResponse as Response
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.transports("cookie", "header")]
 
 SECRET = "secret"
 # What somebody types, and what is in a form that they have sent before. Far from the functions that

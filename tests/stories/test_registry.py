@@ -32,7 +32,7 @@ from tests.interleaving import before, elsewhere
 from tests.people import FIREFOX, key_of, post_sign_in
 from tests.store import SessionStore, again, round_trips, travel
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.transports("cookie", "header")]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from example_project.management.commands.demo import PASSWORD
 from example_project.products import PRODUCTS
 from tests import servers, store
 from tests.browsers import PAGE
-from tests.own_browser import OwnBrowser
+from tests.own_browser import OwnApp, OwnBrowser
 from tests.people import FIREFOX, IPHONE
 
 TEAPOT = PRODUCTS[0]
@@ -121,6 +121,54 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
         assert not [word for word in SECRETS.values() if word in left]
         assert f"cart:{TEAPOT.slug}" not in left
     assert TEAPOT.slug not in dump
+
+
+@pytest.mark.standard("ASVS-14.2.1", "ASVS-16.2.5", "WSTG-SESS-04")
+def test_an_app_is_renewed_and_revoked_and_leaves_no_key(example_database, log, env, settings):
+    others = keys_in_redis(settings)
+    env = {**env, "SESSIONKIT_POLICY": "tests.policies.renews"}
+    with (
+        servers.serve_example(example_database, log, env) as site,
+        OwnApp(site) as phone,
+        OwnBrowser(site, FIREFOX) as laptop,
+    ):
+        phone.sign_in(name="Shop", version="2.3", system="Android", model="Pixel 8")
+        assert phone.post("/write/", data=SECRETS).text == "written"
+        assert phone.get("/read/").json() == SECRETS
+
+        # The key changes by itself, and by a proof of identity. The old one is used in its grace.
+        phone.get("/later/700/")
+        first = phone.keys[-1]
+        assert phone.get("/read/").json() == SECRETS
+        assert phone.get("/read/", headers={"Authorization": f"Bearer {first}"}).json() == SECRETS
+        phone.post("/account/sessions/reauthenticate/", data={"password": PASSWORD})
+        assert len(set(phone.keys)) == 3
+        assert phone.get("/read/").json() == SECRETS
+        assert phone.get("/crash/").status_code == 500  # the page is a report of the error
+
+        laptop.sign_in("alice")
+        page = laptop.get("/account/sessions/")
+        laptop.submit(laptop.follow(page, "Sign out: Shop on Android"))
+        answer = phone.get("/account/")
+        assert (answer.status_code, answer.json()["reason"]) == (401, "revoked")
+
+        # Another sign-in, so that there is something to be found.
+        phone.sign_in(name="Shop")
+        assert phone.post("/write/", data=SECRETS).text == "written"
+
+    dump, said = dump_of(example_database), log.read_text(errors="replace")
+    digest = digest_of(phone.keys[-1].removeprefix("sk_"))
+    assert digest in dump
+    assert "GET /crash/" in said
+    assert "UPDATE" in said
+    if store.ON_REDIS:
+        keys = keys_in_redis(settings) - others
+        assert settings.SESSIONKIT_REDIS_PREFIX + digest in keys
+        dump += "\n".join(key + store.client().get(key).decode("latin-1") for key in keys)
+    assert len(set(phone.keys)) == 4
+    for left in (dump, said):
+        assert not [key for key in phone.keys if key.removeprefix("sk_") in left]
+        assert not [word for word in SECRETS.values() if word in left]
 
 
 TABLES = {

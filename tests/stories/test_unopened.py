@@ -17,12 +17,26 @@ from django.urls import path
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
-from tests.browsers import browse_as, cart, given, put, read, sets_no_cookie, view
+from tests.apps import Keeping
+from tests.browsers import (
+    browse_as,
+    cart,
+    deletes_the_cookie,
+    given,
+    put,
+    read,
+    sets_no_cookie,
+    view,
+)
 from tests.people import is_in, key_of, only_row, post_sign_in, told
 from tests.store import SessionStore, later, travel
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
 
@@ -148,6 +162,7 @@ def test_a_server_that_saves_every_session_replaces_none(shopper, closed, settin
 
 
 @pytest.mark.parametrize("save_every", [False, True])
+@pytest.mark.transports("cookie")
 def test_the_same_with_the_middleware_of_django(shopper, closed, settings, save_every):
     settings.SESSION_SAVE_EVERY_REQUEST = save_every
     settings.MIDDLEWARE = [
@@ -172,6 +187,7 @@ def test_a_purge_and_the_lists_leave_it_alone(shopper, closed, alice):
 
 
 @pytest.mark.parametrize("writing", ["write", "overwrite"])
+@pytest.mark.transports("cookie")
 def test_what_a_stranger_writes_goes_into_a_session_of_its_own(shopper, closed, writing):
     browser = shopper()
     copy = browse_as(browser, key_of(browser))
@@ -195,8 +211,8 @@ def test_signing_in_makes_another_session_and_ends_none(shopper, closed, ended):
     copy = browse_as(browser, key_of(browser))
     row = only_row()
     with closed():
-        response = post_sign_in(browser)
-        assert given(response) not in (None, key_of(copy))
+        post_sign_in(browser)
+        assert key_of(browser) != key_of(copy)
         assert is_in(browser)
         assert UserSession.objects.active().count() == 2
         assert is_untouched(row)
@@ -204,6 +220,7 @@ def test_signing_in_makes_another_session_and_ends_none(shopper, closed, ended):
     assert ended == []
 
 
+@pytest.mark.transports("cookie")
 def test_a_sign_in_that_the_limit_refuses_costs_nothing(shopper, closed, policy):
     policy(limit=1, on_limit="refuse")
     browser = shopper()
@@ -222,7 +239,7 @@ def test_whoever_signs_out_is_signed_out_everywhere(shopper, closed):
     with secret_key_of_the_other_server():
         response = browser.get(view(browser, "sign_out"))
     assert response.content == b"signed out"
-    assert response.cookies["sessionid"]["max-age"] == 0
+    assert isinstance(browser, Keeping) or deletes_the_cookie(response)
     assert only_row().end_reason == EndReason.LOGOUT
     assert not is_in(copy)
 
@@ -294,7 +311,7 @@ def test_nobody_notices_a_new_secret_key_that_comes_server_by_server(
 ):
     browser = browse()
     with override_settings(**some):
-        assert post_sign_in(browser).status_code == 302
+        assert post_sign_in(browser).status_code in (200, 302)
     for number in range(6):
         with override_settings(**(others if number % 2 else some)), later(100 * number):
             assert is_in(browser)

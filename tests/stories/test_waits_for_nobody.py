@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.isolation,
     pytest.mark.site("tests.calls"),
+    pytest.mark.transports("cookie", "header"),
 ]
 
 
@@ -67,6 +68,7 @@ def test_page_of_a_session_that_a_job_holds_does_not_wait_and_stays_due(
         assert only_row().last_seen_at == before + timedelta(seconds=101)
 
 
+@pytest.mark.transports("cookie")
 def test_page_of_a_visitor_whose_session_a_job_holds_does_not_wait(browse, clock, caplog):
     browser = browse()
     put(browser, cart="teapot")

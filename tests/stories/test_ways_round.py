@@ -21,7 +21,11 @@ from tests.people import CHROME, FIREFOX, IPHONE, is_in, sign_in
 from tests.store import travel
 from tests.urls import urlpatterns as site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.site(__name__),
+    pytest.mark.transports("cookie", "header"),
+]
 
 
 @csrf_exempt
