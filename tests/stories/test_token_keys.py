@@ -318,6 +318,7 @@ def test_key_in_another_row_is_none(laptop, changes):
     SigningKey.objects.update(**changes)
     signing_keys.forget()
     assert invalid(token) == "unknown_key"
+    assert signing_keys.keys() == []
 
 
 @keys_are_made

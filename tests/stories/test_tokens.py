@@ -331,6 +331,13 @@ def test_token_of_a_locked_session_is_valid_until_somebody_asks(signed_in, polic
     assert invalid(token, check_session=True) == "session_ended"
 
 
+def test_token_of_a_session_that_has_to_wait_is_valid_until_somebody_asks(signed_in):
+    token = token_of(signed_in())
+    UserSession.objects.update(waits=True)  # the limit of its user was lowered
+    assert verify(token)
+    assert invalid(token, check_session=True) == "session_ended"
+
+
 def test_token_of_a_disabled_user_is_valid_until_somebody_asks(signed_in, alice):
     token = token_of(signed_in())
     User.objects.update(is_active=False)
