@@ -67,15 +67,16 @@ def _url(browser: Any) -> str:
 def verified(token: str, jwks: dict[str, Any]) -> dict[str, Any]:
     """Return the claims of a token, as PyJWT and jwcrypto verify it."""
     key = jwt.PyJWKSet.from_dict(jwks)[jwt.get_unverified_header(token)["kid"]]
-    claims: dict[str, Any] = jwt.decode(token, key, audience=AUDIENCE, issuer=ISSUER)
+    algorithms = ["ES256", "EdDSA"]
+    claims = jwt.decode(token, key.key, algorithms, audience=AUDIENCE, issuer=ISSUER)
     checked = JWT(
         jwt=token,
         key=JWKSet.from_json(json.dumps(jwks)),
         check_claims={"iss": ISSUER, "aud": AUDIENCE, "exp": None},
-        algs=["ES256", "EdDSA"],
+        algs=algorithms,
     )
     assert json.loads(checked.claims) == claims
-    return claims
+    return dict(claims)
 
 
 # Parts of tokens.

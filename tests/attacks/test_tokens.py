@@ -10,8 +10,9 @@ import time
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from jwcrypto.jwk import JWK
@@ -19,6 +20,7 @@ from jwcrypto.jwt import JWT
 
 from django_sessionkit import signing_keys
 from django_sessionkit.exceptions import InvalidToken
+from django_sessionkit.key_material import public_jwk
 from django_sessionkit.models import SigningKey
 from django_sessionkit.tokens import LONGEST, authenticate, verify
 from tests.store import later
@@ -56,9 +58,8 @@ def signed(header, claims, key=None):
     """Return a token that is signed with the key of the site, or with one of the attacker's."""
     signer = key or signing_keys.signing_key().signs_with
     unsigned = f"{encoded(header)}.{encoded(claims)}"
-    signature = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256, ec.SECP256R1).sign(
-        unsigned.encode(), signer
-    )
+    pair = decode_dss_signature(signer.sign(unsigned.encode(), ec.ECDSA(hashes.SHA256())))
+    signature = b"".join(number.to_bytes(32) for number in pair)  # RFC 7518 §3.4
     return f"{unsigned}.{encoded(signature)}"
 
 
@@ -303,7 +304,7 @@ def test_header_that_leads_to_a_key_or_asks_for_something(token, name, monkeypat
     monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("somebody was asked"))
     header, claims = decoded(token)
     theirs = own_key()
-    public = jwt.algorithms.ECAlgorithm.to_jwk(theirs.public_key(), as_dict=True)
+    public = public_jwk(theirs, header["kid"], "ES256")
     value = {
         "jwk": public,
         "x5c": ["MIIB"],
