@@ -71,6 +71,7 @@ def test_token_that_the_tests_sign_is_valid(token):
 # §2.1: the algorithm.
 
 
+@pytest.mark.standard("ASVS-9.1.2", "WSTG-SESS-10")
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", None, 0, ["none"]])
 @pytest.mark.parametrize("end", ["", "e30"])
 def test_token_without_a_signature(token, alg, end):
@@ -79,10 +80,12 @@ def test_token_without_a_signature(token, alg, end):
     assert refused(forged) == "wrong_algorithm"
 
 
+@pytest.mark.standard("ASVS-9.1.1")
 def test_signature_that_was_taken_away(token):
     assert refused(token.rpartition(".")[0] + ".") == "wrong_signature"
 
 
+@pytest.mark.standard("ASVS-9.1.2", "WSTG-SESS-10")
 @pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512", "hs256"])
 def test_public_key_as_a_shared_secret(token, client, alg):
     header, claims = decoded(token)
@@ -158,6 +161,7 @@ def test_signature_of_zeros_or_none(token, signature):
     assert refused(f"{start}.{signature}") in ("wrong_signature", "malformed")
 
 
+@pytest.mark.standard("ASVS-9.1.1")
 @pytest.mark.parametrize("name", ["sub", "sid", "exp", "acr"])
 def test_claim_that_was_changed(token, name):
     _, claims = decoded(token)
@@ -222,6 +226,7 @@ def test_token_of_another_issuer(token, issuer):
     assert refused(signed(header, {**claims, "iss": issuer})) == expected
 
 
+@pytest.mark.standard("ASVS-9.2.3")
 @pytest.mark.parametrize(
     "audience", ["payments", AUDIENCE.upper(), "order", "", [AUDIENCE], [AUDIENCE, "payments"], 7]
 )
@@ -231,12 +236,14 @@ def test_token_for_somebody_else(token, audience):
     assert refused(signed(header, {**claims, "aud": audience})) in refusals
 
 
+@pytest.mark.standard("ASVS-9.2.2")
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "at+JWT", "logout+jwt", "dpop+jwt", "", None, 7])
 def test_token_of_another_kind(token, kind):
     header, claims = decoded(token)
     assert refused(signed({**header, "typ": kind}, claims)) == "wrong_type"
 
 
+@pytest.mark.standard("ASVS-9.2.4")
 @pytest.mark.parametrize("name", ["iss", "aud", "sub", "sid", "iat", "exp", "jti"])
 def test_token_that_lacks_something(token, name):
     header, claims = decoded(token)
@@ -256,6 +263,7 @@ def test_header_that_lacks_something(token, name):
 # When.
 
 
+@pytest.mark.standard("ASVS-9.2.1")
 def test_token_that_has_expired(token):
     with later(seconds=311):
         assert refused(token) == "expired"
@@ -269,6 +277,7 @@ def test_token_that_never_expires_and_is_from_elsewhere(token):
     assert refused(signed(header, {**claims, "exp": -(2**40)})) == "expired"
 
 
+@pytest.mark.standard("ASVS-9.2.1")
 @pytest.mark.parametrize("name", ["iat", "nbf"])
 def test_token_of_the_future(token, name):
     header, claims = decoded(token)
@@ -286,6 +295,7 @@ KEY_IDS = [
 ]
 
 
+@pytest.mark.standard("ASVS-9.1.3")
 @pytest.mark.parametrize("kid", KEY_IDS, ids=repr)
 def test_id_of_a_key_that_is_more_than_an_id(token, kid):
     header, claims = decoded(token)
@@ -299,6 +309,7 @@ def test_id_of_a_key_that_is_more_than_an_id(token, kid):
     assert SigningKey.objects.count() == 1
 
 
+@pytest.mark.standard("ASVS-9.1.3")
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c", "x5t", "crit", "b64", "zip", "url"])
 def test_header_that_leads_to_a_key_or_asks_for_something(token, name, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("somebody was asked"))

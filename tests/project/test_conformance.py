@@ -50,7 +50,7 @@ def test_what_is_missing_is_named():
     *bare, stale = conformance.faults({})
     claimed = [name for name, requirement in REQUIREMENTS.items() if requirement.whose != SITE]
     assert [fault.split()[0] for fault in bare] == claimed
-    assert all(fault.endswith("on SQLite, PostgreSQL, MariaDB, Redis, Valkey.") for fault in bare)
+    assert all(fault.endswith("on SQLite, PostgreSQL, MariaDB, Redis.") for fault in bare)
     assert stale.endswith("type: make conformance CONFORMANCE_ARGS=--write")
     assert "-m tests.conformance --write" in make("conformance", "CONFORMANCE_ARGS=--write")
 
@@ -65,18 +65,17 @@ def test_page_on_security_names_what_is_the_sites():
 
 def test_one_store_is_not_all_stores():
     shown = {"ASVS-7.4.1": {"tests/test_x.py::test_y": {"SQLite", "PostgreSQL"}}}
-    assert (
-        "ASVS-7.4.1 (the kit's): no test shows it on MariaDB, Redis, Valkey."
-        in conformance.faults(shown)
+    assert "ASVS-7.4.1 (the kit's): no test shows it on MariaDB, Redis." in conformance.faults(
+        shown
     )
     assert re.search(
-        r"^\| \[ASVS-7.4.1\].* \| 1 \| 1 \|( - \|){3}$", conformance.document(shown), re.MULTILINE
+        r"^\| \[ASVS-7.4.1\].* \| 1 \| 1 \|( - \|){2}$", conformance.document(shown), re.MULTILINE
     )
     # What the store makes no difference to is shown on SQLite.
     once = {"ASVS-7.4.1": {"tests/test_x.py::test_y": {"SQLite"}}}
     assert not [fault for fault in conformance.faults(once) if "ASVS-7.4.1 " in fault]
     assert re.search(
-        r"^\| \[ASVS-7.4.1\].* \| 1 \|( once \|){4}$", conformance.document(once), re.MULTILINE
+        r"^\| \[ASVS-7.4.1\].* \| 1 \|( once \|){3}$", conformance.document(once), re.MULTILINE
     )
 
 
