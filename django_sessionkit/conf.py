@@ -118,8 +118,8 @@ class Settings:
 
     @cached_property
     def SESSIONKIT_TOKEN_ALGORITHM(self) -> str:
-        """What the next key signs tokens by: "ES256", "EdDSA", or "HS256", whose key is a secret of
-        the site and of every service that verifies tokens."""
+        """What the next key signs tokens by: "ES256", "EdDSA", or "HS256", whose only key never
+        leaves the site: nobody else can verify its tokens."""
         return getattr(settings, "SESSIONKIT_TOKEN_ALGORITHM", "ES256")
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -41,15 +41,20 @@ def issue(request: HttpRequest | SessionBase, next: str = "") -> str:  # noqa: A
     user; UpdateError if the session has ended or is locked, for the middleware to answer; and
     StoreUnavailable.
     """
-    session: Any = getattr(request, "session", request)
-    return str(session.issue_code(next))
+    return str(_with_codes(request).issue_code(next))
 
 
 @sensitive_variables()
 async def aissue(request: HttpRequest | SessionBase, next: str = "") -> str:  # noqa: A002
     """The async form of issue()."""
-    session: Any = getattr(request, "session", request)
-    return str(await session.aissue_code(next))
+    return str(await _with_codes(request).aissue_code(next))
+
+
+def _with_codes(request: HttpRequest | SessionBase) -> Any:
+    session = getattr(request, "session", request)
+    if not hasattr(session, "issue_code"):
+        raise ValueError("The sessions of another engine have no codes.")
+    return session
 
 
 class Opening(NamedTuple):

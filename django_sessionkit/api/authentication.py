@@ -7,6 +7,7 @@ from rest_framework.authentication import SessionAuthentication as DjangoSession
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
+from django_sessionkit.accounts import is_disabled
 from django_sessionkit.problems import CHALLENGE
 
 
@@ -23,9 +24,10 @@ class SessionAuthentication(DjangoSession):
 
     def authenticate(self, request: Request) -> tuple[Any, None] | None:
         django_request = request._request
-        user = getattr(django_request, "user", None)
-        is_known = user is not None and user.is_authenticated and user.is_active
-        if is_known or getattr(django_request.session, "locked", None):
+        # A request of APIRequestFactory has neither.
+        user, session = (getattr(django_request, name, None) for name in ("user", "session"))
+        is_known = user is not None and user.is_authenticated and not is_disabled(user)
+        if is_known or getattr(session, "locked", None):
             self.enforce_csrf(request)
         return (user, None) if is_known else None
 

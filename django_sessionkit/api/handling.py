@@ -48,6 +48,10 @@ class NothingToChoose(Refusal):
     default_code = "nothing_to_choose"
 
 
+class NoTokens(exceptions.NotFound):
+    default_code = "no_tokens"
+
+
 class Ended(Refusal, exceptions.NotAuthenticated):
     default_code = "ended"
 

@@ -10,7 +10,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django.utils import timezone
+from rest_framework.test import APIRequestFactory
 
+from django_sessionkit.api.views import SessionsView
 from django_sessionkit.models import EndReason, UserSession
 from tests.browsers import SCRIPT
 from tests.faces.test_paging import give_devices
@@ -322,6 +324,20 @@ def test_whose_session_has_ended_is_told_why(
 def test_a_user_who_was_disabled_is_a_stranger(alice: User, laptop: Client):
     User.objects.filter(pk=alice.pk).update(is_active=False)
     assert call(laptop, "GET", "sessions/").status_code == 401
+
+
+def test_a_user_who_was_disabled_and_whom_the_site_lets_in_is_let_in(
+    alice: User, laptop: Client, settings: Any
+):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.AllowAllUsersModelBackend"]
+    laptop.force_login(alice)
+    User.objects.filter(pk=alice.pk).update(is_active=False)
+    assert call(laptop, "GET", "sessions/").status_code == 200
+
+
+def test_a_request_that_no_middleware_has_seen_is_that_of_a_stranger():
+    request = APIRequestFactory().get("/")
+    assert SessionsView.as_view()(request).status_code == 401
 
 
 def test_a_store_that_does_not_answer_is_a_problem_that_passes(

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.urls import path
+from ninja import NinjaAPI
+from ninja.security import django_auth
 
 from django_sessionkit.models import EndReason, UserSession
 from tests.browsers import BROWSERS
@@ -13,11 +16,28 @@ from tests.people import is_in, sign_in
 from tests.policies import IDLE
 from tests.programs import call, problem
 from tests.store import HOUR, MINUTE, later
+from tests.urls import urlpatterns as site
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
 
 CREDENTIALS = {"username": "alice", "password": "secret"}
 PHONE = {"name": "Shop", "version": "2.3.1", "system": "Android", "model": "Pixel 8"}
+
+
+ninja = NinjaAPI(auth=django_auth, urls_namespace="test_api_apps")
+
+
+@ninja.get("who")
+def who(request: Any) -> str:
+    return str(request.user)
+
+
+@ninja.post("who")
+def who_writes(request: Any) -> str:
+    return str(request.user)
+
+
+urlpatterns = [*site, path("ninja/", ninja.urls)]
 
 
 @pytest.fixture(autouse=True)
@@ -171,3 +191,14 @@ def test_a_browser_keeps_its_own_session(alice: User, bob: User):
     laptop = sign_in(bob)
     assert enter(laptop).status_code == 200
     assert is_in(laptop, bob)
+
+
+def test_django_ninja_knows_an_app_by_its_own_class_for_sessions(
+    client: Any, use: Callable[..., Any], alice: User
+):
+    key = enter(client).json()["key"]
+    assert use(key, "GET", "/ninja/who").json() == "alice"
+    assert use(key, "POST", "/ninja/who").json() == "alice"
+    UserSession.objects.revoke()
+    answer = use(key, "POST", "/ninja/who")
+    assert (answer.status_code, answer.headers["Session-Ended"]) == (401, "revoked")

@@ -55,6 +55,14 @@ def test_a_session_that_ends_in_this_moment_gets_no_token(
     problem(call(laptop, "POST", "token/"), 401, "not_authenticated")
 
 
+@pytest.mark.parametrize("site", ["", "https://shop.example"])
+def test_a_site_without_an_issuer_or_a_key_gives_no_tokens(
+    laptop: Client, settings: Any, site: str
+):
+    settings.SESSIONKIT_SITE_URL = site
+    problem(call(laptop, "POST", "token/"), 404, "no_tokens")
+
+
 def test_an_app_opens_a_web_view(app: App):
     authorization = f"Bearer {app.key}"
     answer = call(app, "POST", "hand-over/", {"next": "/whoami/"}, authorization=authorization)

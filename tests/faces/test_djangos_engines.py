@@ -10,6 +10,7 @@ from django.urls import path
 from django_sessionkit.models import UserSession
 from tests.browsers import cart, deletes_the_cookie, given, put, read, sets_no_cookie, view
 from tests.people import is_in, key_of, post_sign_in
+from tests.programs import call, problem
 from tests.urls import urlpatterns as site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once, pytest.mark.site(__name__)]
@@ -72,6 +73,12 @@ def test_no_code_opens_anything(browse, alice):
     assert browser.get("/account/sessions/hand-over/code/").status_code == 410
     post_sign_in(browser)
     assert browser.get("/account/sessions/hand-over/code/").status_code == 410
+
+
+def test_nobody_gets_a_code(browse, alice):
+    browser = browse()
+    post_sign_in(browser)
+    problem(call(browser, "POST", "hand-over/", {}), 403, "not_an_app")
 
 
 def test_every_request_can_save_it(browse, settings):
