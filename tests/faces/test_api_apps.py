@@ -144,13 +144,27 @@ def test_who_guesses_has_to_wait(client: Any, alice: User, bob: User):
         for _ in range(5):
             enter(client, username=name, password="guess")
     problem(enter(client), 429, "throttled")
+    problem(enter(client, username="\uff21lice "), 429, "throttled")
     assert enter(client, username="bob").status_code == 200
+
+
+@pytest.mark.parametrize("typed", ["anaïs", "anai\u0308s", " anaïs ", "\uff41naïs"])
+def test_a_name_is_read_as_by_the_sign_in_form(client: Any, alice: User, typed: str):
+    User.objects.create_user("anaïs", password="secret")
+    assert enter(client, username=typed).status_code == 200
+
+
+def test_a_long_name_is_no_name_of_a_user(client: Any, alice: User):
+    problem(enter(client, username="\ufb01" * 5000), 403, "wrong_password")
 
 
 @pytest.mark.parametrize(
     ("sent", "pointer"),
     [
         ({"username": ""}, "#/username"),
+        ({"username": 5}, "#/username"),
+        ({"username": "alice\0"}, "#/username"),
+        ({"username": "\ud800"}, "#/username"),
         ({"password": 5}, "#/password"),
         ({"app": "Shop"}, "#/app"),
         ({"app": {"name": 5}}, "#/app/name"),
