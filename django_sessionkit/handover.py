@@ -23,7 +23,7 @@ from django.views.generic import TemplateView
 from django_sessionkit.accounts import has_password_of, is_disabled, user_in, user_of
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
-from django_sessionkit.visit.client import Parent
+from django_sessionkit.visit.client import Parent, is_of_app
 from django_sessionkit.visit.redirects import local_url, sign_in_url
 
 
@@ -105,6 +105,8 @@ class HandOverView(TemplateView):
         """Return what a code opens, if its app is still signed in, and its user may be."""
         session: Any = self.request.session
         if not hasattr(self.request, "sessionkit"):  # another engine, or another middleware
+            return None
+        if is_of_app(self.request):  # the new session is that of a browser, in a cookie
             return None
         hand_over = session.read_code(code)
         app = hand_over and signed_in(hand_over.facts.row).select_related("user").first()
