@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 
 
 class Hidden(str):
-    """A text that a form has sent. Error reports show variables by repr(), which hides it."""
+    """A text that is a secret. Error reports show variables by repr(), which hides it."""
 
     def __repr__(self) -> str:
         return "Hidden('…')"

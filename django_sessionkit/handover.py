@@ -42,14 +42,16 @@ def issue(request: HttpRequest | SessionBase, next: str = "") -> str:  # noqa: A
     StoreUnavailable.
     """
     session: Any = getattr(request, "session", request)
-    return str(session.issue_code(next))
+    code: str = session.issue_code(next)
+    return code  # as it is: error reports do not show it
 
 
 @sensitive_variables()
 async def aissue(request: HttpRequest | SessionBase, next: str = "") -> str:  # noqa: A002
     """The async form of issue()."""
     session: Any = getattr(request, "session", request)
-    return str(await session.aissue_code(next))
+    code: str = await session.aissue_code(next)
+    return code
 
 
 class Opening(NamedTuple):
