@@ -28,12 +28,15 @@ class PasswordThrottle(BaseThrottle):
 
     @abstractmethod
     def key(self, request: Request) -> str:
-        """Return who or what is counted."""
+        """Return who or what is counted, or "" where nobody knows: that would be everybody."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
+        key = self.key(request)
+        if not key:
+            return True
         window, self._passed = divmod(time.time(), self.period)
         # JSON may have halves of surrogate pairs, which no serializer has refused yet.
-        digest = sha256(self.key(request).encode(errors="surrogatepass")).hexdigest()
+        digest = sha256(key.encode(errors="surrogatepass")).hexdigest()
         name = f"sessionkit:{type(self).__name__}:{digest}:{int(window)}"
         cache.add(name, 0, self.period)
         try:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.test import Client
 
+from django_sessionkit.api.throttling import PerAddress
 from django_sessionkit.models import EndReason, UserSession
 from tests.browsers import BROWSERS
 from tests.people import is_in, sign_in
@@ -185,3 +187,16 @@ def test_a_browser_keeps_its_own_session(alice: User, bob: User):
     laptop = sign_in(bob)
     assert enter(laptop).status_code == 200
     assert is_in(laptop, bob)
+
+
+def test_who_comes_from_nowhere_keeps_nobody_out(
+    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(PerAddress, "limit", 1)
+    behind_a_socket = Client(REMOTE_ADDR="")  # of a proxy that the site does not count
+    for _ in range(2):
+        enter(behind_a_socket, username="nobody", password="guess")
+    assert enter(behind_a_socket, username="bob").status_code == 200
+    elsewhere = Client(REMOTE_ADDR="192.0.2.1")
+    assert enter(elsewhere).status_code == 200
+    problem(enter(elsewhere), 429, "throttled")
