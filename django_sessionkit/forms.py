@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from typing import Any
-from unicodedata import category
+from unicodedata import category, normalize
 
 from django import forms
 from django.contrib.auth import authenticate
@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 
 
 class Hidden(str):
-    """A text that a form has sent. Error reports show variables by repr(), which hides it."""
+    """A text that is a secret. Error reports show variables by repr(), which hides it."""
 
     def __repr__(self) -> str:
         return "Hidden('…')"
@@ -45,6 +45,15 @@ class PasswordForm(forms.Form):
             )
         self.user = found  # with its new hash, if authenticate() has upgraded that
         return password
+
+
+# Characters. Names of users are shorter, and to bring a long text into one form takes time.
+LONGEST_USERNAME = 1000
+
+
+def as_username(text: str) -> str:
+    """Return the name of a user as Django's sign-in form reads it, and as it stores that."""
+    return normalize("NFKC", text.strip()) if len(text) <= LONGEST_USERNAME else text
 
 
 # Of the characters that cannot be seen, those that Persian and some emoji are written with.

@@ -23,7 +23,7 @@ from django.views.generic import TemplateView
 from django_sessionkit.accounts import has_password_of, is_disabled, user_in, user_of
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
-from django_sessionkit.visit.client import Parent
+from django_sessionkit.visit.client import Parent, is_of_app
 from django_sessionkit.visit.redirects import local_url, sign_in_url
 
 
@@ -41,13 +41,15 @@ def issue(request: HttpRequest | SessionBase, next: str = "") -> str:  # noqa: A
     user; UpdateError if the session has ended or is locked, for the middleware to answer; and
     StoreUnavailable.
     """
-    return str(_with_codes(request).issue_code(next))
+    code: str = _with_codes(request).issue_code(next)
+    return code  # as it is: error reports do not show it
 
 
 @sensitive_variables()
 async def aissue(request: HttpRequest | SessionBase, next: str = "") -> str:  # noqa: A002
     """The async form of issue()."""
-    return str(await _with_codes(request).aissue_code(next))
+    code: str = await _with_codes(request).aissue_code(next)
+    return code
 
 
 def _with_codes(request: HttpRequest | SessionBase) -> Any:
@@ -110,6 +112,8 @@ class HandOverView(TemplateView):
         """Return what a code opens, if its app is still signed in, and its user may be."""
         session: Any = self.request.session
         if not hasattr(self.request, "sessionkit"):  # another engine, or another middleware
+            return None
+        if is_of_app(self.request):  # the new session is that of a browser, in a cookie
             return None
         hand_over = session.read_code(code)
         app = hand_over and signed_in(hand_over.facts.row).select_related("user").first()

@@ -18,7 +18,7 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from django_sessionkit.conf import conf
-from django_sessionkit.forms import LabelForm
+from django_sessionkit.forms import Hidden, LabelForm
 from django_sessionkit.visit import bearer, browsers
 from django_sessionkit.visit.client import UNKNOWN_APP, App, Visit
 
@@ -130,4 +130,4 @@ def _given(session: Any) -> str:
     """Return the key of the session, and know that its client has it."""
     session.note_key_given()
     session.modified = False  # it is stored: the middleware need not save it once more
-    return bearer.text_of(session)
+    return Hidden(bearer.text_of(session))  # views keep it in a variable: error reports show those

@@ -108,6 +108,16 @@ def _opened(row: SigningKey) -> Key | None:
     return Key(row.kid, row.algorithm, pair, key_material.verifies_with(pair), start, until)
 
 
+def opens(row: SigningKey) -> bool:
+    """Tell whether a key can be used: it was sealed with a SECRET_KEY that the site still has."""
+    return key_material.unseal(bytes(row.private), row.kid, row.algorithm) is not None
+
+
+def _usable(rows: SigningKeyQuerySet) -> list[SigningKey]:
+    """Return the keys that verify now, the newest first, without those that do not open."""
+    return [row for row in rows.verifying().order_by("-number") if opens(row)]
+
+
 def forget() -> None:
     """Forget the keys that this process keeps."""
     _kept.clear()
@@ -154,13 +164,14 @@ def _changed(change: Change) -> SigningKey | None:
 
 
 def _make(rows: SigningKeyQuerySet, now: datetime) -> SigningKey | None:
-    return None if rows.verifying().exists() else _add(_new(rows, now))
+    return None if _usable(rows) else _add(_new(rows, now))
 
 
 def _rotate(rows: SigningKeyQuerySet, now: datetime) -> SigningKey | None:
-    if not rows.verifying().exists():
+    usable = _usable(rows)
+    if not usable:
         return _make(rows, now)
-    if rows.verifying().filter(signs_from__gt=now).exists():
+    if usable[0].signs_from > now:
         return None
     signs_from = now + timedelta(seconds=WAIT)
     last_token = signs_from + timedelta(seconds=LONGEST_AGE + LEEWAY)
@@ -179,7 +190,7 @@ def _retire(kid: str, rows: SigningKeyQuerySet, now: datetime) -> SigningKey | N
         if not rows.verifying().filter(kid=kid).update(verifies_until=now, private=b""):
             return None
         # A key that was rotated out does not come back: it verifies until its last token ends.
-        left = rows.filter(verifies_until=None).order_by("-number").first()
+        left = next((row for row in _usable(rows) if row.verifies_until is None), None)
         if left is None:
             return _add(_new(rows, now))
         if left.signs_from > now:

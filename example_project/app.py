@@ -89,8 +89,10 @@ class App:
         page = self.send("GET", "v1/limit/", {}).json()
         say(f"You may be signed in {page['limit']} times. Which one is to end?")
         show(page["results"])
-        number = int(read("Number"))
-        self.send("POST", "v1/limit/", {"sessions": [page["results"][number - 1]["id"]]})
+        chosen = {str(number): each["id"] for number, each in enumerate(page["results"], 1)}
+        while (number := read("Number")) not in chosen:
+            say(f"There is no number {number}.")
+        self.send("POST", "v1/limit/", {"sessions": [chosen[number]]})
 
     # The commands.
 

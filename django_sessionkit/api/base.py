@@ -3,6 +3,7 @@ What the views of the API have in common. They say themselves what REST framewor
 the settings of the site: these are for the site's own views.
 """
 
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from drf_spectacular.openapi import AutoSchema
+from rest_framework.exceptions import ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission, IsAuthenticated
@@ -34,6 +36,17 @@ class HasSession(BasePermission):
 
 class Parser(JSONParser):
     strict = True
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        """
+        Return the JSON of a request. It is UTF-8 (RFC 8259 §8.1), whatever the request says, and
+        no longer than DATA_UPLOAD_MAX_MEMORY_SIZE: REST framework would read all that comes.
+        """
+        try:
+            body = BytesIO(parser_context["request"].body)
+            return super().parse(body, media_type, {**parser_context, "encoding": "utf-8"})
+        except RecursionError:
+            raise ParseError from None
 
 
 class Renderer(JSONRenderer):

@@ -1,6 +1,7 @@
 """An app gets a URL that its web view loads, to be signed in there: see handover.py."""
 
-from django.urls import reverse
+from django.http import Http404
+from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.request import Request
@@ -12,22 +13,29 @@ from django_sessionkit.api.handling import NotAnApp
 from django_sessionkit.api.schema import BODY, operation
 from django_sessionkit.handover import issue
 
+NAME = "django_sessionkit:session_hand_over"
+
 
 class HandOverView(SessionKitView):
     @operation(
         "hand_over",
         {200: serializers.HandedOverSerializer},
         BODY,
+        {404: "The site has no page that the web view could load."},
         {403: "The session is not that of an app, or the CSRF token is missing or wrong."},
         request=serializers.HandOverSerializer,
         description="Get the URL that signs a web view in. It works once, for 60 seconds.",
     )
     @sensitive_variables()
     def post(self, request: Request) -> Response:
+        try:
+            reverse(NAME, args=["-"])
+        except NoReverseMatch:  # a site without our pages
+            raise Http404 from None
         sent = self.sent(serializers.HandOverSerializer)
         try:
             code = issue(request._request, sent.get("next", ""))
         except ValueError:
             raise NotAnApp(gettext("Only the session of an app can open a web view.")) from None
-        url = reverse("django_sessionkit:session_hand_over", args=[code])
+        url = reverse(NAME, args=[code])
         return Response({"url": request.build_absolute_uri(url)})

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions, status
@@ -64,6 +64,8 @@ def handle(error: Exception, context: dict[str, Any]) -> HttpResponseBase | None
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
+    elif isinstance(error, RequestDataTooBig):
+        error = exceptions.ParseError()
     if not isinstance(error, exceptions.APIException):
         return None
     headers = {}

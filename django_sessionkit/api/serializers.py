@@ -8,7 +8,7 @@ from django.core.validators import ProhibitNullCharactersValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from django_sessionkit.forms import readable
+from django_sessionkit.forms import as_username, readable
 from django_sessionkit.models import Transport, UserSession
 from django_sessionkit.own_sessions import is_new
 from django_sessionkit.visit.methods import method_of
@@ -36,6 +36,13 @@ class Text(serializers.CharField):
 
     def to_internal_value(self, data: Any) -> str:
         return data if isinstance(data, str) else self.fail("invalid")
+
+
+class Username(serializers.CharField):
+    """What the user types as their name, read as by Django's form. NUL is in none."""
+
+    def to_internal_value(self, data: Any) -> str:
+        return as_username(data) if isinstance(data, str) else self.fail("invalid")
 
 
 class Handle(serializers.UUIDField):
@@ -184,7 +191,7 @@ class AppSerializer(serializers.Serializer):
 
 
 class SignInSerializer(serializers.Serializer):
-    username = Text(min_length=1)
+    username = Username(min_length=1)
     password = Text(min_length=1, write_only=True)
     app = AppSerializer(required=False)
 

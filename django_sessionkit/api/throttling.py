@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from django_sessionkit.conf import conf
+from django_sessionkit.forms import as_username
 from django_sessionkit.visit.client import client_of
 
 
@@ -27,11 +28,15 @@ class PasswordThrottle(BaseThrottle):
 
     @abstractmethod
     def key(self, request: Request) -> str:
-        """Return who or what is counted."""
+        """Return who or what is counted, or "" where nobody knows: that would be everybody."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
+        key = self.key(request)
+        if not key:
+            return True
         window, self._passed = divmod(time.time(), self.period)
-        digest = sha256(self.key(request).encode()).hexdigest()
+        # JSON may have halves of surrogate pairs, which no serializer has refused yet.
+        digest = sha256(key.encode(errors="surrogatepass")).hexdigest()
         name = f"sessionkit:{type(self).__name__}:{digest}:{int(window)}"
         cache.add(name, 0, self.period)
         try:
@@ -60,7 +65,9 @@ class PerUsername(PasswordThrottle):
 
     def key(self, request: Request) -> str:
         sent = request.data
-        return str(sent.get("username", "")).casefold() if isinstance(sent, dict) else ""
+        return (
+            as_username(str(sent.get("username", ""))).casefold() if isinstance(sent, dict) else ""
+        )
 
 
 class PerAddress(PasswordThrottle):

@@ -20,8 +20,9 @@ from django_sessionkit.visit import cookies
 # What stands before the session key, so that scanners of source code and logs find a key that has
 # got there.
 PREFIX = "sk_"
-# The header of a request (RFC 6750 §2.1). Every other bearer is somebody else's.
-AUTHORIZATION = re.compile(rf"bearer +{PREFIX}([a-z0-9]{{32}})", re.ASCII | re.IGNORECASE)
+# The header of a request (RFC 6750 §2.1). Every other bearer is somebody else's. The case of the
+# scheme does not matter (RFC 9110 §11.1), that of the key does.
+AUTHORIZATION = re.compile(rf"(?i:bearer) +{PREFIX}([a-z0-9]{{32}})", re.ASCII)
 # The header of an answer that gives a new key.
 NEW_KEY = "Session-Key"
 

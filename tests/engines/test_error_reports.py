@@ -9,6 +9,8 @@ from django.test import RequestFactory
 from django.views.debug import SafeExceptionReporterFilter
 
 from django_sessionkit.backends import sealing
+from django_sessionkit.handover import issue
+from django_sessionkit.headers import sign_in
 from django_sessionkit.middleware import SessionMiddleware
 from django_sessionkit.visit import cookies
 from tests.store import SessionStore, again
@@ -52,6 +54,22 @@ def test_an_error_report_of_a_broken_cipher_does_not_show_the_session_key(stored
     with pytest.raises(RuntimeError) as caught:
         SessionStore(key).load()
     assert keys_shown(caught.value, key) == []
+
+
+def test_an_error_report_of_a_view_does_not_show_what_an_app_gets(alice):
+    def give(request):
+        key = sign_in(request, alice, "django.contrib.auth.backends.ModelBackend")
+        code = issue(request)
+        assert len(f"{key} {code}") == 68
+        raise RuntimeError("out of order")
+
+    with pytest.raises(RuntimeError) as caught:
+        SessionMiddleware(give)(RequestFactory().post("/"))
+    *_, (frame, _line) = traceback.walk_tb(caught.value.__traceback__)
+    variables = SafeExceptionReporterFilter().get_traceback_frame_variables(None, frame)
+    shown = {name: pformat(value) for name, value in variables}
+    assert shown["key"] == "Hidden('…')"
+    assert shown["code"] == "SessionKey('…')"
 
 
 @pytest.mark.parametrize("step", ["warning", "patch_vary_headers", "_pairs"])

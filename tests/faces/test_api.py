@@ -387,10 +387,22 @@ def test_a_client_that_takes_no_json(laptop: Client):
         ("application/x-www-form-urlencoded", "label=x", 415, "unsupported_media_type"),
         ("application/json", "{", 400, "parse_error"),
         ("application/json", '{"label": NaN}', 400, "parse_error"),
+        ("application/json", "[" * 100_000, 400, "parse_error"),
+        ("application/json", '{"label": "' + "x" * 3_000_000 + '"}', 400, "parse_error"),
     ],
+    ids=["text", "form", "half", "nan", "deep", "long"],
 )
 def test_a_body_that_is_no_json(laptop: Client, kind: str, body: str, status: int, code: str):
     headers = SCRIPT | {"x-csrftoken": laptop.cookies["csrftoken"].value}
     where = f"{API}sessions/{handle(laptop)}/"
     answer = laptop.patch(where, body, content_type=kind, headers=headers)
     problem(answer, status, code)
+
+
+def test_json_is_utf_8_whatever_the_request_says(laptop: Client):
+    headers = SCRIPT | {"x-csrftoken": laptop.cookies["csrftoken"].value}
+    where, body = f"{API}sessions/{handle(laptop)}/", '{"label": "Büro"}'.encode()
+    for charset in ("utf-8", "latin-1", "utf-16", "zlib"):
+        kind = f"application/json; charset={charset}"
+        answer = laptop.generic("PATCH", where, body, content_type=kind, headers=headers)
+        assert answer.json()["name"] == "Büro"

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.test import Client
 from django.urls import path
 from ninja import NinjaAPI
 from ninja.security import django_auth
 
+from django_sessionkit.api.throttling import PerAddress
 from django_sessionkit.models import EndReason, UserSession
 from tests.browsers import BROWSERS
 from tests.people import is_in, sign_in
@@ -164,13 +166,27 @@ def test_who_guesses_has_to_wait(client: Any, alice: User, bob: User):
         for _ in range(5):
             enter(client, username=name, password="guess")
     problem(enter(client), 429, "throttled")
+    problem(enter(client, username="\uff21lice "), 429, "throttled")
     assert enter(client, username="bob").status_code == 200
+
+
+@pytest.mark.parametrize("typed", ["anaïs", "anai\u0308s", " anaïs ", "\uff41naïs"])
+def test_a_name_is_read_as_by_the_sign_in_form(client: Any, alice: User, typed: str):
+    User.objects.create_user("anaïs", password="secret")
+    assert enter(client, username=typed).status_code == 200
+
+
+def test_a_long_name_is_no_name_of_a_user(client: Any, alice: User):
+    problem(enter(client, username="\ufb01" * 5000), 403, "wrong_password")
 
 
 @pytest.mark.parametrize(
     ("sent", "pointer"),
     [
         ({"username": ""}, "#/username"),
+        ({"username": 5}, "#/username"),
+        ({"username": "alice\0"}, "#/username"),
+        ({"username": "\ud800"}, "#/username"),
         ({"password": 5}, "#/password"),
         ({"app": "Shop"}, "#/app"),
         ({"app": {"name": 5}}, "#/app/name"),
@@ -202,3 +218,16 @@ def test_django_ninja_knows_an_app_by_its_own_class_for_sessions(
     UserSession.objects.revoke()
     answer = use(key, "POST", "/ninja/who")
     assert (answer.status_code, answer.headers["Session-Ended"]) == (401, "revoked")
+
+
+def test_who_comes_from_nowhere_keeps_nobody_out(
+    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(PerAddress, "limit", 1)
+    behind_a_socket = Client(REMOTE_ADDR="")  # of a proxy that the site does not count
+    for _ in range(2):
+        enter(behind_a_socket, username="nobody", password="guess")
+    assert enter(behind_a_socket, username="bob").status_code == 200
+    elsewhere = Client(REMOTE_ADDR="192.0.2.1")
+    assert enter(elsewhere).status_code == 200
+    problem(enter(elsewhere), 429, "throttled")

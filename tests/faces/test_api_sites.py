@@ -90,6 +90,8 @@ answer = client.patch(where, '{"label": NaN}', content_type=kind)
 assert (answer.status_code, answer.json()["code"]) == (400, "parse_error"), answer
 answer = client.post("/v1/reauthenticate/", {"password": "secret"}, content_type=kind)
 assert answer.status_code == 204, answer
+# The site has no page that a web view could load.
+assert client.post("/v1/hand-over/", {}, content_type=kind).json()["code"] == "not_found"
 assert client.get("/v1/sessions/", {"cursor": "xml"}).json()["code"] == "invalid_cursor"
 """
 

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_sessionkit.models import SigningKey
-from django_sessionkit.signing_keys import LEEWAY, LONGEST_AGE, WAIT
+from django_sessionkit.signing_keys import LEEWAY, LONGEST_AGE, WAIT, signing_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
@@ -66,6 +66,36 @@ def test_stolen_key_is_retired_and_another_signs(clock):
     assert states(run("--retire", kid)) == ["verified until 2040-03-01 18:00:00 UTC", "signs"]
     with pytest.raises(CommandError, match=f"No key '{kid}' verifies tokens."):
         run("--retire", kid)
+
+
+LOST = "does not open with this SECRET_KEY, nor with SECRET_KEY_FALLBACKS"
+
+
+def test_key_that_does_not_open_any_more_is_in_nobodys_way(settings, clock):
+    kid = run("--make").split()[0]
+    settings.SECRET_KEY = "another one"
+    said = run()
+    assert states(said) == [LOST]
+    assert said.endswith(NONE)
+    assert states(run("--make")) == [LOST, "signs"]
+    assert states(run("--rotate"))[1:] == [
+        "signs, and verifies until 2040-03-01 19:07:10 UTC",
+        "signs from 2040-03-01 18:07:00 UTC",
+    ]
+    assert signing_key().kid != kid
+
+
+def test_next_key_takes_the_place_of_one_that_does_not_open(settings):
+    run("--make")
+    settings.SECRET_KEY = "another one"
+    assert states(run("--rotate")) == [LOST, "signs"]
+
+
+def test_key_that_does_not_open_does_not_follow_a_stolen_one(settings, clock):
+    run("--make")
+    settings.SECRET_KEY = "another one"
+    kid = run("--make").split()[-3]
+    assert states(run("--retire", kid)) == [LOST, "verified until 2040-03-01 18:00:00 UTC", "signs"]
 
 
 @pytest.mark.parametrize("kid", ["nonsense", ""])

@@ -200,6 +200,8 @@ MALFORMED = [
     "Bearer sk_" + "a" * 33,
     "Bearer sk_" + "a" * 32 + ", Bearer sk_" + "b" * 32,
     "Bearer sk_" + "A" * 31 + "é",
+    "Bearer sk_" + "A" * 32,
+    "Bearer SK_" + "a" * 32,
     "Basic sk_" + "a" * 32,
     "Bearer sk_live_" + "a" * 32,
     "Bearer " + "a" * 32,

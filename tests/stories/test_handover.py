@@ -306,6 +306,17 @@ def test_a_code_is_no_session_key(app, opened, web_view):
     assert load(web_view(), code).status_code == 302  # nobody has used it up
 
 
+@pytest.mark.parametrize("whose", ["own", "made up"])
+def test_what_has_a_session_key_in_a_header_is_no_web_view(app, web_view, whose):
+    url = url_of(app.code())
+    key = app.key if whose == "own" else f"sk_{'a' * 32}"
+    answer = web_view().get(url, headers={"authorization": f"Bearer {key}"})
+    assert is_gone(answer)
+    assert "Session-Key" not in answer
+    assert UserSession.objects.count() == 1
+    assert web_view().get(url).status_code == 302  # the code is as good as it was
+
+
 def test_a_session_key_is_no_code(app, web_view):
     browser = web_view()
     hand_over(app, browser)

@@ -9,6 +9,8 @@ from django_sessionkit.clock import as_milliseconds
 from django_sessionkit.models import SigningKey
 from django_sessionkit.signing_keys import HOW_TO_MAKE_ONE
 
+LOST = "does not open with this SECRET_KEY, nor with SECRET_KEY_FALLBACKS"
+
 
 class Command(BaseCommand):
     help = (
@@ -41,11 +43,13 @@ class Command(BaseCommand):
             raise CommandError(f"No key {retire!r} verifies tokens.")
         keys = list(SigningKey.objects.primary().order_by("number"))
         now = timezone.now()
-        current = [key for key in keys if key.signs_from <= now and _verifies(key, now)]
+        usable = [key for key in keys if _verifies(key, now) and signing_keys.opens(key)]
+        current = [key for key in usable if key.signs_from <= now]
         for key in keys:
-            state = _state(key, now, signs=key in current[-1:])
+            is_lost = _verifies(key, now) and key not in usable
+            state = LOST if is_lost else _state(key, now, signs=key in current[-1:])
             self.stdout.write(f"{key.kid}  {key.algorithm:5}  {state}")
-        if not keys:
+        if not usable:
             self.stdout.write(HOW_TO_MAKE_ONE)
 
 
