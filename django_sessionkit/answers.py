@@ -228,7 +228,7 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
         with suppress(AttributeError):  # a site has another beginning
             cast("Any", request).sessionkit.browser = None  # nobody has signed in with it
         cookies.spare(request)
-        patch_vary_headers(response, ("Cookie",))
+        cookies.vary_by_visitor(request, response)
         return response
     if session.is_known or isinstance(session.interruption, Unopened):
         # A parallel request, a sign-in in another tab say, has given the session a new key, and its

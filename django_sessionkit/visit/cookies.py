@@ -133,10 +133,15 @@ def keep_from_caches(request: HttpRequest, response: HttpResponse) -> None:
     Keep an answer that is for this visitor alone, as one with a session key is, out of every cache
     on the way, whatever the view has told one (ASVS 14.3.2).
     """
-    patch_vary_headers(response, ("Authorization" if is_of_app(request) else "Cookie",))
+    vary_by_visitor(request, response)
     patch_cache_control(response, no_store=True, private=True)
     for header in OF_CACHES:
         del response.headers[header]
+
+
+def vary_by_visitor(request: HttpRequest, response: HttpResponse) -> None:
+    """Say by which header of a request a cache can tell whose answer this is."""
+    patch_vary_headers(response, ("Authorization" if is_of_app(request) else "Cookie",))
 
 
 def give(session: Session, response: HttpResponse, saved: bool) -> None:

@@ -1,21 +1,26 @@
 """Apps sign in, use their session, and are told when it has ended: without a cookie."""
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.http import HttpResponse, JsonResponse
+from django.urls import path
 
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.headers import sign_in
 from django_sessionkit.models import EndReason, UserSession
 from tests import calls, store
-from tests.apps import APPS
+from tests.apps import APPS, check_for_cookies
 from tests.browsers import PAGE, put, read, view
 from tests.people import is_still_in, is_told, only_row, row_of
 from tests.renewals import AFTER, DUE, GRACE
-from tests.store import SessionStore, later
+from tests.store import SessionStore, later, round_trips
+from tests.urls import urlpatterns as site
 
 pytestmark = pytest.mark.django_db
 
+BACKEND = "django.contrib.auth.backends.ModelBackend"
 PHONE = {
     "name": "Shop",
     "version": "2.3.1",
@@ -165,19 +170,22 @@ def test_an_app_can_decline_other_keys_for_good(opened, alice, policy, settings)
     app.sign_in(renews="no")
     for times in range(1, 4):
         with later(times * DUE):
-            answer = app.get(view(app, "whoami"))
-            assert answer.content == b"alice"
+            with round_trips(4):  # as for every request that is activity
+                answer = read(app)
             assert "Session-Key" not in answer.headers
+            assert is_still_in(app)
 
 
 def test_privileges_that_change_leave_a_declined_key_and_ask_the_policy(opened, alice, policy):
     policy()
     app = opened()
     app.sign_in(renews="no")
+    old = app.key
     alice.groups.add(Group.objects.create(name="buyers"))
     policy(absolute=6000)
     with later(120):
         assert is_still_in(app)
+    assert app.key == old
     assert not only_row().renew
     assert SessionStore(key_of(app)).policy.absolute == 6000
 
@@ -190,6 +198,18 @@ def test_a_request_with_both_is_that_of_the_header(app, signed_in, bob):
     UserSession.objects.filter(transport="header").revoke()
     assert told(app) == EndReason.REVOKED
     assert is_still_in(browser)
+
+
+def test_the_session_of_a_cookie_stays_what_it_is_when_an_app_signs_in(signed_in, bob, opened):
+    browser, app = signed_in(), opened()
+    put(browser, cart="teapot")
+    answer = browser.post("/app/sign-in/", {"username": "bob", "password": "secret"})
+    assert not answer.cookies
+    app.key = answer.json()["key"]
+    assert app.get(view(app, "whoami")).content == b"bob"
+    assert read(app).json() == {}
+    assert is_still_in(browser)
+    assert read(browser).json() == {"cart": "teapot"}
 
 
 MALFORMED = [
@@ -306,9 +326,10 @@ def test_who_signs_in_again_with_the_key_has_one_session(app):
     assert UserSession.objects.count() == 1
 
 
-def test_an_app_may_accept_pages_and_is_told_like_a_program(app):
+@pytest.mark.parametrize("headers", [PAGE, {"sec-fetch-mode": "cors"}])
+def test_an_app_may_accept_pages_and_is_told_like_a_program(app, headers):
     UserSession.objects.revoke()
-    answer = app.get(view(app, "private"), headers=PAGE)
+    answer = app.get(view(app, "private"), headers=headers)
     assert answer.status_code == 401
     assert answer.json()["reason"] == "revoked"
 
@@ -324,6 +345,44 @@ def test_a_key_that_a_view_changes_is_in_the_answer(app):
 def test_a_sign_in_takes_the_middleware_of_this_kit(rf, alice):
     with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
         sign_in(rf.get("/"), alice)
+
+
+def reauthenticate_and_fail(request):
+    request.session.reauthenticate()
+    return HttpResponse("out of order", status=500)
+
+
+def sign_in_in_vain(request):
+    with transaction.atomic():
+        key = sign_in(request, User.objects.get(), BACKEND)
+        request.session["cart"] = "teapot"
+        transaction.set_rollback(True)
+    return JsonResponse({"key": key})
+
+
+urlpatterns = [
+    *site,
+    path("reauthenticate_and_fail/", reauthenticate_and_fail),
+    path("sign_in_in_vain/", sign_in_in_vain),
+]
+
+
+@pytest.mark.site(__name__)
+def test_a_key_whose_sign_in_was_rolled_back_opens_nothing(opened, alice):
+    app = opened()
+    answer = app.get("/sign_in_in_vain/")
+    check_for_cookies(answer)
+    app.key = answer.json()["key"]
+    assert app.get(view(app, "whoami")).content == b"AnonymousUser"
+    assert not UserSession.objects.exists()
+
+
+@pytest.mark.site(__name__)
+def test_an_answer_that_failed_gives_no_key(app):
+    """What its view has done is not kept, as with the cookie."""
+    answer = app.get("/reauthenticate_and_fail/")
+    assert answer.status_code == 500
+    assert "Session-Key" not in answer.headers
 
 
 def test_a_store_that_is_down_signs_no_app_out(app, monkeypatch):
