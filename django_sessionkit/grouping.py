@@ -7,10 +7,9 @@ one device. A session of staff who act as the user is a device by itself.
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from django.db.models import Case, Count, F, Max, Q, RowRange, UUIDField, When, Window
-from django.db.models.functions import FirstValue, RowNumber
+from django.db import connections
+from django.db.models import Case, F, Q, UUIDField, When
 
 from django_sessionkit.models import UserSession, UserSessionQuerySet
 from django_sessionkit.visit.client import Client
@@ -18,9 +17,12 @@ from django_sessionkit.visit.devices import device_of
 
 # As many sign-ins of one device are shown in the list. A page of the device's own has all of them.
 SHOWN = 10
+# So many sign-ins of a user are looked at to show or count devices: the newest. Whoever has more is
+# a program, which signs in again and again.
+NEWEST = 500
 
-# What rows of one device have in common, in SQL. Without a known browser, rows that differ in the
-# version of the browser or in the address are put together afterwards, by merged().
+# What rows of one device have in common, as far as SQL knows. Those without a browser are also put
+# together if they differ in the version of the browser, or in the address within a network.
 UNKNOWN = Q(browser=None, support=False)
 PARTS = {
     "known_browser": Case(
@@ -53,56 +55,35 @@ class SignedInDevice:
         return self.count - len(self.sessions)
 
 
-def by_device(rows: UserSessionQuerySet) -> Any:
+def newest_first(rows: UserSessionQuerySet) -> UserSessionQuerySet:
     """
-    Return a queryset of these rows, which are annotated with ``is_current``, with what the device
-    of each has:
-
-    rank: the place of the row among those of its device, from 1
-    head, seen: the handle and the last activity of the row in the first place
-    sign_ins, counting: how many rows the device has, and how many count towards Policy.limit
-    is_here: 1 for the device with the current session, or else 0
+    Return these rows, which have not ended and are of one user, in the order of their sign-ins. It
+    is the order of an index, backwards: a database that wants some reads no others.
     """
-    # One window for all, whatever a function makes of its order, and without parameters, or SQLite
-    # takes it for as many windows as it is used: the database sorts once.
-    order: dict[str, Any] = {"partition_by": list(PARTS), "order_by": ["-last_seen_at", "-pk"]}
-    device = {**order, "frame": RowRange()}
-    here = Case(When(is_current=True, then=1), default=0)
-    return rows.annotate(**PARTS).annotate(
-        rank=Window(RowNumber(), **order),  # MariaDB takes no frame here
-        head=Window(FirstValue("pk"), **device),
-        seen=Window(FirstValue("last_seen_at"), **device),
-        sign_ins=Window(Count("pk"), **device),
-        counting=Window(Count("pk", filter=Q(counts=True)), **device),
-        is_here=Window(Max(here), **device),
-    )
+    # That ended_at is null everywhere, PostgreSQL does not see. MariaDB sees it, and then does not
+    # see that the index has this order too.
+    is_mysql = connections[rows.db].vendor == "mysql"
+    return rows.order_by("-pk") if is_mysql else rows.order_by("-ended_at", "-pk")
 
 
-def merged(rows: Iterable[Any]) -> list[SignedInDevice]:
-    """Return the devices of these rows, which by_device() has annotated, in the order of the
-    rows."""
-    devices: dict[object, SignedInDevice] = {}
-    heads = set()
+def by_device(rows: Iterable[UserSession]) -> list[list[UserSession]]:
+    """Return the rows of each device, of one user, in the order of the rows."""
+    devices: dict[object, list[UserSession]] = {}
     for row in rows:
-        device = devices.setdefault(row.known_browser or _looks(row), SignedInDevice([], 0))
-        device.sessions.append(row)
-        if row.head not in heads:
-            heads.add(row.head)
-            device.count += row.sign_ins
-    for device in devices.values():
-        device.sessions.sort(key=lambda row: not row.is_current)  # type: ignore[attr-defined]
+        browser = row.pk if row.support else row.browser
+        devices.setdefault(browser or _looks(row.user_agent, row.ip), []).append(row)
     return list(devices.values())
 
 
-def count_devices(rows: UserSessionQuerySet) -> int:
-    """Return how many devices these rows, of one user, are of. One round trip."""
-    parts = rows.order_by().annotate(**PARTS).values_list(*PARTS).distinct()
-    return len(
-        {
-            browser or _looks(UserSession(user_agent=user_agent, ip=ip))
-            for browser, user_agent, ip in parts.iterator()
-        }
-    )
+def count_devices(rows: UserSessionQuerySet, at_most: int | None = None) -> int:
+    """
+    Return how many devices these rows, of one user, are of. Of rows that have not ended, it can be
+    the newest alone, so many ``at_most``. One round trip.
+    """
+    chosen = newest_first(rows)[:at_most] if at_most else rows.order_by().distinct()
+    parts = chosen.annotate(**PARTS).values_list(*PARTS)
+    looks = {browser or _looks(user_agent, ip) for browser, user_agent, ip in parts.iterator()}
+    return len(looks)
 
 
 def of_device(rows: UserSessionQuerySet, session: UserSession) -> UserSessionQuerySet:
@@ -111,13 +92,13 @@ def of_device(rows: UserSessionQuerySet, session: UserSession) -> UserSessionQue
         return rows.filter(pk=session.pk)
     if session.browser:
         return rows.filter(browser=session.browser, support=False)
-    rows, looks = rows.filter(UNKNOWN), _looks(session)
+    rows, looks = rows.filter(UNKNOWN), _looks(session.user_agent, session.ip)
     agents, addresses = set(), set()
     # Whoever has one of these user agents and one of these addresses looks like the session: what a
     # row looks like comes from the one and from the other.
     known = rows.order_by().values_list("user_agent", "ip").distinct()
     for user_agent, ip in known.iterator():
-        if _looks(UserSession(user_agent=user_agent, ip=ip)) == looks:
+        if _looks(user_agent, ip) == looks:
             agents.add(user_agent)
             addresses.add(ip)
     at = Q(ip__in=addresses - {None}) | (Q(ip=None) if None in addresses else Q(pk__in=()))
@@ -135,8 +116,7 @@ def with_its_browser(rows: UserSessionQuerySet, session: UserSession) -> set[uui
     return {session.pk, *rows.filter(later, browser=session.browser).values_list("pk", flat=True)}
 
 
-def _looks(session: UserSession) -> tuple[str, str, str]:
+def _looks(user_agent: str, ip: str | None) -> tuple[str, str, str]:
     """Return the browser, the system and the network of a session whose browser is not known."""
-    device = device_of(session.user_agent)
-    network = Client(session.ip, session.user_agent).network
-    return device.browser, device.system, network
+    device = device_of(user_agent)
+    return device.browser, device.system, Client(ip, user_agent).network

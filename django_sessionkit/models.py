@@ -325,6 +325,7 @@ class UserSession(models.Model):
         on_delete=models.CASCADE,
         related_name="sessionkit_sessions",
         db_constraint=False,
+        db_index=False,  # the index below begins with it
     )
     digest = models.CharField(max_length=64, editable=False)
     # Of a session that was adopted, the user has signed in at some time before this.
@@ -392,6 +393,11 @@ class UserSession(models.Model):
         ordering = ["-id"]  # newest first: the id begins with the time
         default_permissions = ["view"]
         permissions = [("end_usersession", _("Can end the sessions of other users"))]
+        indexes = [
+            # The sign-ins of a user that have not ended, and those that have, are in it by time. So
+            # a page reads what it shows, however many there are.
+            models.Index(fields=["user", "ended_at", "id"], name="sessionkit_usersession_user"),
+        ]
         constraints = [
             # Not unique=True: on PostgreSQL, that adds a second index, for LIKE.
             models.UniqueConstraint(fields=["digest"], name="sessionkit_usersession_digest"),

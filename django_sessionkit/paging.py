@@ -12,18 +12,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 from django.conf import settings
-from django.db.models import Count, Q, Sum
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.http import urlencode
 
 from django_sessionkit.conf import conf
-from django_sessionkit.grouping import SHOWN, SignedInDevice, by_device, merged
+from django_sessionkit.grouping import NEWEST, SHOWN, SignedInDevice, by_device, newest_first
 from django_sessionkit.models import UserSession, UserSessionQuerySet, still_stored
 
 # Sessions, or devices, on a page.
 SIZE = 25
-LAST_ACTIVE_FIRST = ("-last_seen_at", "-pk")
-IDLEST_FIRST = ("last_seen_at", "pk")
 # A device that was not used for so long is worth a question.
 INACTIVE = timedelta(days=90)
 # Sessions that ended within this time are shown, as far as SESSIONKIT_RETENTION keeps them.
@@ -36,7 +34,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SIDES = ("before", "after")
 ENDED_SIDES = ("ended_before", "ended_after")
 
-# What a page is made of: a session, or the sessions of a device.
+# What a page is made of: a session, or the sessions of a device, the last active first.
 Entry = list[Any]
 
 
@@ -64,16 +62,16 @@ class Position(NamedTuple):
     def __str__(self) -> str:
         return f"{self.microseconds}-{self.handle.hex}"
 
-    def rows(self, side: str, moment: str = "last_seen_at", handle: str = "pk") -> Q:
-        """
-        Return the condition for the rows "before" or "after" this position, by the columns that
-        have the moment and the handle.
-        """
+    def rows(self, side: str) -> Q:
+        """Return the condition for the rows that have ended "before" or "after" this position in
+        the list."""
         at = EPOCH + timedelta(microseconds=self.microseconds)
         at = at if settings.USE_TZ else timezone.make_naive(at)
         way = "gt" if side == "before" else "lt"
-        same = Q(**{moment: at, f"{handle}__{way}": self.handle})
-        return Q(**{f"{moment}__{way}": at}) | same
+        same = Q(ended_at=at) & Q(**{f"pk__{way}": self.handle})
+        # The first condition follows from the second one, and has no OR: so a database begins at
+        # this position of the index, and not at an end.
+        return Q(**{f"ended_at__{way}e": at}) & (Q(**{f"ended_at__{way}": at}) | same)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +88,9 @@ class Page:
     previous: str = ""
     here: str = ""
     next: str = ""
-    # On all pages. The list of a single page is exact. More are counted in the registry alone, with
-    # what the store has lost since the last purge.
+    # How many sign-ins the list is made of, where the user has more than NEWEST; or 0.
+    newest: int = 0
+    # On all pages of the list.
     other_count: int = 0  # all but the current session, or the current device
     counted: int = 0  # the sessions that count towards Policy.limit
     inactive_count: int = 0  # the devices that were not used for INACTIVE
@@ -158,10 +157,6 @@ class _Turned:
     def rows(self) -> list[UserSession]:
         return [row for entry in self.entries for row in entry]
 
-    @property
-    def is_whole(self) -> bool:
-        return not self.ways["previous"] and not self.ways["next"]
-
 
 def _turn(
     asked: Mapping[str, str],
@@ -172,7 +167,7 @@ def _turn(
     """
     Return the page that the parameters of a URL ask for. ``fetch`` returns the entries on a side of
     a position, one more than a page has if there are so many, the nearest first; or the first ones.
-    One round trip, or two for somebody who turns back to the first page.
+    It is called once, or twice for somebody who turns back to the first page.
     """
     side, position = asked_position(asked, sides) or ("", None)
     found: list[Entry] = []
@@ -200,113 +195,116 @@ def _turn(
     return _Turned(entries=shown, ways=ways)
 
 
+def _newest(sessions: UserSessionQuerySet, current: uuid.UUID | None) -> tuple[list[Any], int]:
+    """
+    Return those of these sessions that have not ended, the last active first: the NEWEST sign-ins
+    of them, and the ``current`` one in any case. Also return NEWEST if there are more, or else 0.
+
+    Two round trips, or three where the current session is an older one.
+    """
+    rows = sessions.filter(ended_at=None)
+    found: list[Any] = list(newest_first(rows)[: NEWEST + 1])
+    newest = NEWEST if len(found) > NEWEST else 0
+    if newest:
+        del found[NEWEST:]
+        if current and not _is_here(found):
+            # Not by is_current: MariaDB would go through the whole table for it.
+            found += rows.filter(pk=current)
+    return sorted(still_stored(found), key=Position.of, reverse=True), newest
+
+
+def _is_here(entry: Entry) -> bool:
+    """Tell whether it is the current session, or has it."""
+    return any(row.is_current for row in entry)
+
+
+def _of(entries: list[Entry]) -> Callable[[str, Position | None], list[Entry]]:
+    """Return the ``fetch`` of _turn() for these entries, the last active first. The current one
+    comes before the others, and only on the first page."""
+    here = [entry for entry in entries if _is_here(entry)]
+    others = [entry for entry in entries if not _is_here(entry)]
+
+    def fetch(side: str, position: Position | None) -> list[Entry]:
+        if position is None:
+            return here + others
+        if side == "before":
+            return [each for each in others[::-1] if Position.of(each[0]) > position]
+        return [each for each in others if Position.of(each[0]) < position]
+
+    return fetch
+
+
 def page_of(
-    sessions: UserSessionQuerySet,
-    current: uuid.UUID | None,
-    asked: Mapping[str, str],
-    idlest_first: bool = False,
+    sessions: UserSessionQuerySet, current: uuid.UUID | None, asked: Mapping[str, str]
 ) -> Page:
     """
     Return the page of these sessions that the parameters of a URL ask for. The sessions are
     annotated with ``is_current``. The one with the handle ``current`` comes first, and only on the
-    first page. The others come by their last activity, by default the last active first.
+    first page. The others come by their last activity, the last active first.
 
-    Two round trips, however many sessions there are. Where they take several pages, a third counts
-    them, and a fourth gets the first page for somebody who turns back to it.
+    Two round trips. Of more sessions than NEWEST, only the newest are on the pages, and another
+    round trip or two count all of them, and get the current one.
 
     Raises StoreUnavailable.
     """
-    rows, is_current = sessions.filter(ended_at=None), Q(pk=current)
-
-    def fetch(side: str, position: Position | None) -> list[Entry]:
-        down = (side != "before") != idlest_first
-        order = LAST_ACTIVE_FIRST if down else IDLEST_FIRST
-        if position is None:
-            found = rows.order_by("-is_current", *order)  # type: ignore[misc]  # annotated
-        else:
-            others = rows.exclude(is_current).filter(position.rows("after" if down else "before"))
-            found = others.order_by(*order)
-        return [[row] for row in found[: SIZE + 1]]
-
-    turned = _turn(asked, fetch, Position.of)
-    alive = still_stored(turned.rows)
-    if not turned.is_whole:
-        counted = rows.active().aggregate(
-            other_count=Count("pk", filter=~is_current),
-            counted=Count("pk", filter=Q(counts=True)),
-        )
-    else:
-        counted = {
-            "other_count": sum(row.pk != current for row in alive),
-            "counted": sum(row.counts for row in alive),
-        }
-    return Page(sessions=alive, **turned.ways, **counted)
+    rows, newest = _newest(sessions, current)
+    turned = _turn(asked, _of([[row] for row in rows]), Position.of)
+    count = sessions.filter(ended_at=None).count() if newest else len(rows)
+    return Page(
+        sessions=turned.rows,
+        newest=newest,
+        other_count=count - any(row.pk == current for row in rows),
+        counted=sum(row.counts for row in rows),
+        **turned.ways,
+    )
 
 
-def inactive(sessions: UserSessionQuerySet) -> Any:
+def inactive(sessions: UserSessionQuerySet) -> UserSessionQuerySet:
     """
-    Return a queryset of the sessions of the devices that were not used for INACTIVE. The sessions
-    are annotated with ``is_current``.
+    Return the sessions of the devices that were not used for INACTIVE, however many there are. The
+    sessions are annotated with ``is_current``.
     """
-    return by_device(sessions.filter(ended_at=None)).filter(_is_inactive())
+    rows = sessions.filter(ended_at=None).order_by("-last_seen_at")
+    devices: Any = by_device(rows.only("browser", "support", "user_agent", "ip", "last_seen_at"))
+    return sessions.filter(pk__in=[row.pk for each in devices if _is_idle(each) for row in each])
 
 
-def _is_inactive() -> Q:
-    return Q(is_here=0, seen__lt=timezone.now() - INACTIVE)
+def _is_idle(entry: Entry) -> bool:
+    return not _is_here(entry) and entry[0].last_seen_at < timezone.now() - INACTIVE
 
 
-def devices_of(sessions: UserSessionQuerySet, asked: Mapping[str, str]) -> Page:
+def devices_of(
+    sessions: UserSessionQuerySet, current: uuid.UUID | None, asked: Mapping[str, str]
+) -> Page:
     """
     Return the page of the devices with these sessions, as page_of() does of sessions: the current
     device comes first. With the parameter "inactive", it is a page of the inactive devices.
 
-    As many round trips as page_of() takes. Of a device, SHOWN sessions at most are read.
+    Two round trips. Of more sessions than NEWEST, only the newest make up the devices and the
+    counts, and another round trip gets the current one if it is not among them.
 
     Raises StoreUnavailable.
     """
-    rows = by_device(sessions.filter(ended_at=None))
-    listed = rows.filter(_is_inactive()) if "inactive" in kept_in(asked) else rows
+    rows, newest = _newest(sessions, current)
+    entries = by_device(rows)
+    idle = [entry for entry in entries if _is_idle(entry)]
+    turned = _turn(asked, _of(idle if "inactive" in kept_in(asked) else entries), Position.of)
+    devices = [_shown(entry) for entry in turned.entries]
+    return Page(
+        sessions=[row for device in devices for row in device.sessions],
+        devices=devices,
+        newest=newest,
+        other_count=sum(not _is_here(entry) for entry in entries),
+        counted=sum(row.counts for row in rows),
+        inactive_count=len(idle),
+        **turned.ways,
+    )
 
-    def fetch(side: str, position: Position | None) -> list[Entry]:
-        found = listed.filter(Q(rank__lte=SHOWN) | Q(is_current=True))
-        if position is None:
-            found = found.order_by("-is_here", "-seen", "-head", "rank")
-        else:
-            found = found.filter(Q(is_here=0), position.rows(side, "seen", "head"))
-            order = ("-seen", "-head") if side == "after" else ("seen", "head")
-            found = found.order_by(*order, "rank")
-        entries: dict[uuid.UUID, Entry] = {}
-        row: Any
-        # As many devices as a page has, and one more; and the current session, in any case.
-        for row in found[: (SIZE + 1) * SHOWN + 1]:
-            entries.setdefault(row.head, []).append(row)
-        return list(entries.values())[: SIZE + 1]
 
-    turned = _turn(asked, fetch, lambda row: Position.at(row.seen, row.head))
-    alive = still_stored(turned.rows)
-    devices = merged(turned.rows)
-    stored = {row.pk for row in alive}
-    for device in devices:
-        left = [row for row in device.sessions if row.pk in stored]
-        device.count -= len(device.sessions) - len(left)
-        device.sessions = left
-    devices = [device for device in devices if device.sessions]
-    if not turned.is_whole or listed is not rows or any(each.more for each in devices):
-        heads = by_device(sessions.active()).filter(rank=1)
-        counted = heads.aggregate(
-            other_count=Count("pk", filter=Q(is_here=0)),
-            counted=Sum("counting", default=0),
-            inactive_count=Count("pk", filter=_is_inactive()),
-        )
-    else:
-        since = timezone.now() - INACTIVE
-        others = [device for device in devices if not device.is_current]
-        counted = {
-            "other_count": len(others),
-            "counted": sum(row.counts for row in alive),
-            "inactive_count": sum(each.session.last_seen_at < since for each in others),
-        }
-    return Page(sessions=alive, devices=devices, **turned.ways, **counted)
+def _shown(entry: Entry) -> SignedInDevice:
+    shown: Entry = [row for rank, row in enumerate(entry) if rank < SHOWN or row.is_current]
+    shown.sort(key=lambda row: not row.is_current)
+    return SignedInDevice(shown, len(entry))
 
 
 def ended_of(sessions: UserSessionQuerySet, asked: Mapping[str, str]) -> Page:
@@ -317,7 +315,7 @@ def ended_of(sessions: UserSessionQuerySet, asked: Mapping[str, str]) -> Page:
     rows = sessions.filter(ended_at__gt=timezone.now() - HISTORY)
 
     def fetch(side: str, position: Position | None) -> list[Entry]:
-        found = rows if position is None else rows.filter(position.rows(side, "ended_at"))
+        found = rows if position is None else rows.filter(position.rows(side))
         order = ("ended_at", "pk") if side == "before" else ("-ended_at", "-pk")
         return [[row] for row in found.order_by(*order)[: SIZE + 1]]
 

@@ -180,7 +180,7 @@ class SessionListView(OwnSessionsMixin, ListView):  # type: ignore[type-arg]
             self.page = page_of(of_device(sessions, self.device), self.handle, asked)
             for_its_user([self.device])
         else:
-            self.page = devices_of(sessions, asked)
+            self.page = devices_of(sessions, self.handle, asked)
         return for_its_user(self.page.sessions)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class SessionEndInactiveView(
     page: Page
 
     def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
-        self.page = devices_of(self.own_sessions(), {"inactive": "1"})
+        self.page = devices_of(self.own_sessions(), self.handle, {"inactive": "1"})
         return for_its_user(self.page.sessions)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -335,8 +335,7 @@ class SessionEndInactiveView(
         )
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        rows = UserSession.objects.filter(pk__in=inactive(self.own_sessions()).values("pk"))
-        ended = self.end(rows)
+        ended = self.end(inactive(self.own_sessions()))
         done = gettext("The devices that were not used for 90 days were signed out.")
         self.say(ended, done, gettext("There was no such device any more."))
         return redirect("django_sessionkit:session_list")
@@ -427,7 +426,7 @@ class SessionEndOthersView(
     def get_queryset(self) -> list[UserSession]:  # type: ignore[override]
         # With the current session, for other sign-ins of its browser are no other device. The first
         # page tells enough: all of them end.
-        self.page = devices_of(self.own_sessions(), {})
+        self.page = devices_of(self.own_sessions(), self.handle, {})
         return for_its_user([row for row in self.page.sessions if row.pk != self.handle])
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:

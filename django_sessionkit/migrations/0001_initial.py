@@ -159,6 +159,7 @@ class Migration(migrations.Migration):
                     "user",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="sessionkit_sessions",
                         to=settings.AUTH_USER_MODEL,
@@ -172,6 +173,11 @@ class Migration(migrations.Migration):
                 "ordering": ["-id"],
                 "permissions": [("end_usersession", "Can end the sessions of other users")],
                 "default_permissions": ["view"],
+                "indexes": [
+                    models.Index(
+                        fields=["user", "ended_at", "id"], name="sessionkit_usersession_user"
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("digest",), name="sessionkit_usersession_digest"

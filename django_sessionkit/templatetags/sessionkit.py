@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import get_language
 
-from django_sessionkit.grouping import count_devices
+from django_sessionkit.grouping import NEWEST, count_devices
 from django_sessionkit.models import UserSession, UserSessionQuerySet
 from django_sessionkit.status import status_of
 
@@ -39,10 +39,14 @@ def current_session(context: Context) -> UserSession | None:
 def device_count(context: Context) -> int:
     """
     Return how many devices are signed in to the reader's account, this one included, or 0 for a
-    visitor. Sessions in one browser are one device.
+    visitor. Sessions in one browser are one device. Of a reader with more sessions than NEWEST,
+    only the devices of the newest are counted.
     """
-    found = _once(context, lambda own: count_devices(_of_the_same_user(own).active()), "count")
-    return found or 0
+
+    def count(own: uuid.UUID) -> int:
+        return count_devices(_of_the_same_user(own).active(), at_most=NEWEST)
+
+    return _once(context, count, "count") or 0
 
 
 @register.simple_tag(takes_context=True)
@@ -113,7 +117,8 @@ def _own(handle: uuid.UUID) -> UserSessionQuerySet:
 
 def _of_the_same_user(handle: uuid.UUID) -> UserSessionQuerySet:
     rows = UserSession.objects.primary()
-    return rows.filter(user__in=Subquery(_own(handle).values("user")))
+    # Not user__in: the rows come in the order of an index by one user, not by several.
+    return rows.filter(user=Subquery(_own(handle).values("user")))
 
 
 def _new(handle: uuid.UUID) -> UserSession | None:

@@ -5,19 +5,23 @@ import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import Client, override_settings
+from django.template import Context
+from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
+from django_sessionkit import paging
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.paging import SIZE, Position, asked_position
+from django_sessionkit.templatetags import sessionkit
 from tests import store
 from tests.pages import LIMIT, LIST, OTHERS, Strict, fields_of, press, said, words
 from tests.people import IPHONE, handle, is_in, sign_in
@@ -190,14 +194,93 @@ def test_signing_out_all_others_ends_those_of_all_pages(laptop: Client, alice: U
     assert is_in(laptop, alice)
 
 
+# Of very many sign-ins, a program's as a rule, the newest are listed.
+
+ONLY = "Only the 30 newest sign-ins are listed."
+
+
+@pytest.fixture
+def newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "NEWEST", 30)
+    monkeypatch.setattr(sessionkit, "NEWEST", 30)
+
+
+@pytest.mark.standard("ASVS-7.5.2")
+def test_of_very_many_sign_ins_the_newest_are_listed_and_all_end(
+    laptop: Client, alice: User, others: list[uuid.UUID], newest: None
+):
+    last = others[31:]  # who signed in last was not active last
+    assert all_pages(laptop, LIST) == [[handle(laptop), *last[:24]], last[24:]]
+    for page in (laptop.get(LIST), turn(laptop, laptop.get(LIST))):
+        assert ONLY in words(page)
+        assert "Sign out all other devices" in words(page)
+        assert "all other devices (" not in words(page)
+    asked = laptop.get(OTHERS)
+    assert shown(asked) == last[:24]
+    assert ONLY in words(asked)
+    assert "other devices (" not in words(asked)
+    assert "other devices?" not in words(asked)
+    assert said(press(laptop, OTHERS))[0].startswith("60 other devices were signed out.")
+    assert not UserSession.objects.active().exclude(pk=handle(laptop)).exists()
+    assert is_in(laptop, alice)
+    assert ONLY not in words(laptop.get(LIST))
+
+
+def test_the_device_in_use_is_listed_however_many_have_signed_in_since(alice: User, newest: None):
+    laptop = sign_in(alice)
+    others = give_devices(alice, 29)
+    assert shown(laptop.get(LIST)) == [handle(laptop), *others[:24]]
+    assert ONLY not in words(laptop.get(LIST))
+    give_devices(alice, 31)
+    page = laptop.get(LIST)
+    assert shown(page)[0] == handle(laptop)
+    assert not set(shown(page)) & set(others)
+    assert page.context["other_count"] == 30
+    assert ONLY in words(page)
+
+
+def test_when_the_store_has_lost_the_newest_the_older_ones_can_still_go(
+    laptop: Client, alice: User, others: list[uuid.UUID], newest: None
+):
+    lost = UserSession.objects.filter(pk__in=others[31:])
+    store.SessionStore.remove([row.digest for row in lost])
+    page = laptop.get(LIST)
+    assert shown(page) == [handle(laptop)]
+    assert "Sign out all other devices" in words(page)
+    assert "Sign out all other devices" in words(laptop.get(OTHERS))
+    press(laptop, OTHERS)
+    assert not UserSession.objects.active().exclude(pk=handle(laptop)).exists()
+
+
+def test_a_device_with_very_many_sign_ins_ends_as_a_whole(
+    laptop: Client, alice: User, others: list[uuid.UUID], newest: None
+):
+    UserSession.objects.filter(pk__in=others[:40]).update(browser=uuid.uuid4())
+    url = f"{LIST}?device={others[0].hex}"
+    pages = all_pages(laptop, url)
+    assert [pk for page in pages for pk in page] == others[10:40]
+    assert ONLY in words(laptop.get(url))
+    end = f"{LIST}{others[0]}/device/end/"
+    assert "40 sign-ins end at once." in words(laptop.get(end))
+    press(laptop, end)
+    assert {row.pk for row in UserSession.objects.ended()} == set(others[:40])
+
+
+def test_of_very_many_sign_ins_the_newest_are_counted_on_pages_of_the_site(
+    laptop: Client, others: list[uuid.UUID], newest: None
+):
+    request = RequestFactory().get("/")
+    request.session = SimpleNamespace(handle=handle(laptop))  # type: ignore[assignment]
+    with CaptureQueriesContext(connection) as queries:
+        assert sessionkit.device_count(Context({"request": request})) == 30
+    assert "LIMIT 30" in queries[0]["sql"]
+
+
 # What it costs.
 
 
 def test_a_page_takes_as_many_round_trips_however_many_devices(laptop: Client, alice: User):
-    """
-    Two for a list, as always, and one to count what is on the other pages. The first page also has
-    what has ended, for one more.
-    """
+    """Two for a list, as always. The first page also has what has ended, for one more."""
     trips: dict[int, set[int]] = {}
     for count in (0, 100):
         give_devices(alice, count)
@@ -207,8 +290,9 @@ def test_a_page_takes_as_many_round_trips_however_many_devices(laptop: Client, a
         for number, url in enumerate([LIST, second, third, f"{third}".replace("after", "before")]):
             trips.setdefault(number, set()).add(count_of(laptop, url))
     request = count_of(laptop, "/whoami/")
-    assert trips == {0: {request + 4}, 1: {request + 3}, 2: {request + 3}, 3: {request + 3}}
-    assert count_of(laptop, f"{second}".replace("after", "before")) == request + 5
+    assert trips == {0: {request + 3}, 1: {request + 2}, 2: {request + 2}, 3: {request + 2}}
+    # The first page again, but not by its own URL.
+    assert count_of(laptop, f"{second}".replace("after", "before")) == request + 3
 
 
 def count_of(device: Client, url: Any) -> int:
@@ -225,9 +309,10 @@ def test_the_answer_does_not_grow_with_the_number(laptop: Client, alice: User):
     assert abs(len(laptop.get(LIST).text) - few) < 100
 
 
-def test_only_what_the_page_shows_is_looked_up_in_the_store(
+def test_no_more_than_the_newest_are_looked_up_in_the_store(
     laptop: Client, others: Any, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(paging, "NEWEST", 30)
     looked: list[int] = []
     peek = SessionStore.peek
 
@@ -237,7 +322,7 @@ def test_only_what_the_page_shows_is_looked_up_in_the_store(
 
     monkeypatch.setattr(SessionStore, "peek", count)
     all_pages(laptop, LIST)
-    assert looked == [25, 25, 11]
+    assert looked == [30, 30]
 
 
 # What is not as it should be.
@@ -294,14 +379,12 @@ def test_a_position_shows_nobody_elses_devices(laptop: Client, others: Any, bob:
     assert str(others[24]) not in stranger.get(url).text
 
 
-def test_a_page_whose_devices_the_store_has_lost_leads_on(laptop: Client, others: Any):
-    lost = UserSession.objects.filter(pk__in=others[24:49])
+def test_devices_that_the_store_has_lost_are_on_no_page(laptop: Client, others: Any):
+    lost = UserSession.objects.filter(pk__in=others[20:45])
     store.SessionStore.remove([row.digest for row in lost])
-    page = turn(laptop, laptop.get(LIST))
-    assert shown(page) == []
-    assert "The devices on this page have signed out meanwhile." in words(page)
-    assert shown(turn(laptop, page)) == others[49:]
-    assert shown(turn(laptop, page, "prev"))[0] == handle(laptop)
+    left = [*others[:20], *others[45:]]
+    assert all_pages(laptop, LIST) == [[handle(laptop), *left[:24]], left[24:]]
+    assert "Sign out all other devices (35)" in words(laptop.get(LIST))
 
 
 def test_a_position_is_as_exact_as_the_database():
@@ -309,7 +392,10 @@ def test_a_position_is_as_exact_as_the_database():
     row = UserSession(last_seen_at=at)
     position = Position.of(row)
     assert asked_position({"after": str(position)}) == ("after", position)
-    assert f"'last_seen_at', {at!r}" in str(position.rows("after"))
+    assert f"'ended_at', {at!r}" in str(position.rows("after"))
+    # A database begins there: no page costs more than the one before it.
+    assert f"('ended_at__lte', {at!r})" in str(position.rows("after"))
+    assert f"('ended_at__gte', {at!r})" in str(position.rows("before"))
 
 
 @override_settings(USE_TZ=False)
@@ -318,7 +404,7 @@ def test_a_position_is_in_local_time_where_the_database_is():
         row = UserSession(last_seen_at=datetime(2026, 11, 28, 9, 30, 0, 123456))  # noqa: DTZ001
         position = Position.of(row)
         assert position.microseconds == 1795879800123456
-        assert f"'last_seen_at', {row.last_seen_at!r}" in str(position.rows("before"))
+        assert f"'ended_at', {row.last_seen_at!r}" in str(position.rows("before"))
 
 
 # For readers.
@@ -415,11 +501,26 @@ def test_all_of_a_long_list_can_go_at_once(waiting: Any, others: Any, alice: Use
     assert UserSession.objects.filter(end_reason=EndReason.LIMIT, ended_by=alice).count() == 60
 
 
+def test_of_very_many_as_many_are_to_go_as_are_too_many(waiting: Any, others: Any, newest: None):
+    tablet = waiting(40)
+    page = tablet.get(LIMIT)
+    assert "choose at least 21 devices to sign out" in words(page)
+    assert ONLY in words(page)
+    assert "Sign out all other devices (60)" in words(page)
+    assert shown(page) == others[30:55]
+    assert "Please choose more." in words(choose(tablet, page, *others[30:50]))
+    page = tablet.get(LIMIT)
+    assert "choose the device to sign out" in words(page)
+    assert choose(tablet, page, others[50]).status_code == 302
+    assert is_in(tablet)
+
+
 def test_what_the_store_has_lost_need_not_be_chosen(waiting: Any, others: Any):
     tablet = waiting(2)
     lost = UserSession.objects.filter(pk__in=others[2:])
     store.SessionStore.remove([row.digest for row in lost])
     page = tablet.get(LIMIT)
-    assert shown(page) == others[:2]
+    assert "To go on here, choose the device to sign out." in words(page)
+    assert shown(page) == [others[1], others[0]]
     assert choose(tablet, page, others[0]).status_code == 302
     assert is_in(tablet)
