@@ -118,7 +118,7 @@ def _own(handle: uuid.UUID) -> UserSessionQuerySet:
 def _of_the_same_user(handle: uuid.UUID) -> UserSessionQuerySet:
     rows = UserSession.objects.primary()
     # Not user__in: the rows come in the order of an index by one user, not by several.
-    return rows.filter(user=Subquery(_own(handle).values("user")))
+    return rows.filter(user=Subquery(_own(handle).values("user")[:1]))
 
 
 def _new(handle: uuid.UUID) -> UserSession | None:
