@@ -24,7 +24,7 @@ run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2]), parts)
 
 def test_every_operation_is_measured():
     command = [sys.executable, "-W", "error::DeprecationWarning:benchmarks", "-c", EVERYTHING]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
     contests = [*benchmarks.OPERATIONS, *benchmarks.REQUESTS, *benchmarks.REGISTRY]

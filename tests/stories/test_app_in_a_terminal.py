@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from contextlib import contextmanager
+from threading import Timer
 
 from example_project.management.commands.demo import PASSWORD
 from tests import servers
@@ -42,9 +43,13 @@ def app(site):
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
+        # Whoever waits for a line that never comes is told so.
+        watch = Timer(3 * servers.PATIENCE, process.kill)
+        watch.start()
         try:
             yield Terminal(process)
         finally:
+            watch.cancel()
             process.stdin.close()
             process.kill()
 

@@ -15,6 +15,7 @@ from django_sessionkit.exceptions import InvalidToken
 from django_sessionkit.models import SigningKey
 from django_sessionkit.signing_keys import JWKS_AGE, KEPT, LEEWAY, LONGEST_AGE, WAIT
 from django_sessionkit.tokens import issue, verify
+from tests import servers
 from tests.people import key_of
 from tests.store import SessionStore
 from tests.tokens import JWKS, decoded, token_of, verified
@@ -240,7 +241,7 @@ def test_two_who_make_the_first_key_at_once_make_one(monkeypatch):
 
 def at_once(monkeypatch, change):
     """Have two change the keys, each when the other has looked already. One finds nothing to do."""
-    barrier, original, made = threading.Barrier(2, timeout=10), signing_keys._new, []
+    barrier, original, made = threading.Barrier(2, timeout=servers.PATIENCE), signing_keys._new, []
 
     def together(rows, signs_from):
         new = original(rows, signs_from)
