@@ -770,7 +770,7 @@ def test_service_of_the_docs_verifies_tokens(shop: str, client: Client, tmp_path
         return statuses[0], b"".join(body).decode()
 
     token = client.get("/token/")
-    assert token.headers["Content-Type"] == "application/jwt"
+    assert token.headers["Content-Type"] == "text/plain"
     assert "no-store" in token.headers["Cache-Control"]
     user = client.session["_auth_user_id"]
     bearer = {"HTTP_AUTHORIZATION": f"Bearer {token.text}"}
