@@ -99,10 +99,10 @@ class Loading(Checking):
         """Read the session, if nobody has yet. Raises StoreUnavailable."""
         self.get("")
 
-    def _new_key(self, new: Callable[[], SessionKey] = new_session_key) -> SessionKey:
+    def _new_key(self, new: Callable[[], SessionKey] | None = None) -> SessionKey:
         """Return a new key, and one whose session can be stored now if there is any."""
         for _ in range(TRIES):
-            key = new()
+            key = (new or new_session_key)()
             if self.is_within_reach(key.digest):
                 break
         return key
