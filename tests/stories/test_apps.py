@@ -10,6 +10,7 @@ from django.urls import path
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.headers import sign_in
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.visit import bearer
 from tests import calls, store
 from tests.apps import APPS, check_for_cookies
 from tests.browsers import PAGE, put, read, view
@@ -392,3 +393,10 @@ def test_a_store_that_is_down_signs_no_app_out(app, monkeypatch):
         assert answer.status_code == 503
         assert "Session-Key" not in answer.headers
     assert is_still_in(app)
+
+
+def test_what_else_an_answer_varies_by_stays_without_its_csrf_cookie():
+    answer = HttpResponse(headers={"Vary": "Accept-Language, Cookie"})
+    answer.set_cookie("csrftoken", "token")
+    bearer.drop_csrf_cookie(answer)
+    assert (answer.headers["Vary"], len(answer.cookies)) == ("Accept-Language", 0)

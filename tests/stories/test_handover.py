@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from django_sessionkit.backends import handing_over
 from django_sessionkit.backends.sealing import HandOverCode, digest_of
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.handover import issue
 from django_sessionkit.headers import sign_in
 from django_sessionkit.models import EndReason, UserSession
@@ -849,3 +850,19 @@ def test_a_store_that_is_down_is_not_a_code_that_has_gone(app, web_view, monkeyp
         store.take_down(patch, "read")
         assert load(browser, code).status_code == 503
     assert load(browser, code).status_code == 302
+
+
+def test_a_store_that_is_down_keeps_neither_the_app_nor_its_web_view(app, web_view, store_down):
+    hand_over(app, web_view())
+    with pytest.raises(StoreUnavailable):
+        UserSession.objects.filter(transport="header").revoke()
+    assert {row.end_reason for row in UserSession.objects.all()} == {"revoked", "parent"}
+
+
+def test_an_app_whose_row_is_gone_has_no_web_view_to_end(app, web_view):
+    hand_over(app, web_view())
+    session = SessionStore(app.key.removeprefix("sk_"))
+    session.get("")
+    UserSession.objects.filter(transport="header").delete()
+    session.delete()
+    assert not SessionStore().exists(app.key.removeprefix("sk_"))
