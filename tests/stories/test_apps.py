@@ -10,7 +10,9 @@ from django.urls import path
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.headers import sign_in
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.policy import Policy
 from django_sessionkit.visit import bearer
+from django_sessionkit.visit.client import is_of_app
 from tests import calls, store
 from tests.apps import APPS, check_for_cookies
 from tests.browsers import PAGE, put, read, view
@@ -400,3 +402,20 @@ def test_what_else_an_answer_varies_by_stays_without_its_csrf_cookie():
     answer.set_cookie("csrftoken", "token")
     bearer.drop_csrf_cookie(answer)
     assert (answer.headers["Vary"], len(answer.cookies)) == ("Accept-Language", 0)
+
+
+def by_transport(user, request=None):
+    """A policy for apps, and another one."""
+    return Policy(renew_after=AFTER) if is_of_app(request) else Policy(idle=600)
+
+
+def test_apps_can_be_under_a_policy_of_their_own(opened, signed_in, settings):
+    settings.SESSIONKIT_POLICY = f"{__name__}.by_transport"
+    signed_in()
+    app = opened()
+    app.sign_in()
+    policies = {row.transport: row.idle_at is not None for row in UserSession.objects.all()}
+    assert policies == {"cookie": True, "header": False}
+    with later(DUE):
+        assert is_still_in(app)
+    assert SessionStore(key_of(app)).policy == Policy(renew_after=AFTER)
