@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import FormView, TemplateView
 
@@ -28,7 +28,7 @@ from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.models import EndReason
 from django_sessionkit.paging import Page
 from django_sessionkit.proofs import account_to_prove, note_proof, proof_url, row_of_locked
-from django_sessionkit.room import Choice
+from django_sessionkit.room import Choice, asked_for
 from django_sessionkit.visit.redirects import (
     local_url,
     path_of,
@@ -178,10 +178,8 @@ class SessionLimitView(BackMixin, TemplateView):
             ending = self.choice.alive(handles_in(request.POST.getlist("session")))
             needed = self.choice.needed(page)
             if len(ending) < needed:
-                error = ngettext(
-                    "Choose at least one device.", "Choose at least %(count)d devices.", needed
-                ) % {"count": needed}
-                return self.render_to_response({**context, "chosen": ending, "error": error})
+                context |= {"chosen": ending, "error": asked_for(needed)}
+                return self.render_to_response(context)
         self.choice.end(ending)
         try:
             self.session.unlock()

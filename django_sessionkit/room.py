@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from typing import cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.utils.translation import ngettext
 
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.paging import Page, page_of, with_activity
+
+
+def asked_for(needed: int) -> str:
+    """Return what a user is told who has chosen fewer sessions than have to end."""
+    text = ngettext("Choose at least one device.", "Choose at least %(count)d devices.", needed)
+    return text % {"count": needed}
 
 
 @dataclass(frozen=True)

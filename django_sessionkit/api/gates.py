@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http.response import HttpResponseBase
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
@@ -37,7 +37,7 @@ from django_sessionkit.proofs import (
     proof_url,
     row_of_locked,
 )
-from django_sessionkit.room import Choice
+from django_sessionkit.room import Choice, asked_for
 from django_sessionkit.visit.interruptions import Lock
 
 
@@ -129,10 +129,7 @@ class LimitView(SessionKitView):
         ending = None if sent.get("all") else choice.alive(sent.get("sessions", []))
         needed = choice.needed(choice.page(asked_in(request)))
         if ending is not None and len(ending) < needed:
-            detail = ngettext(
-                "Choose at least one device.", "Choose at least %(count)d devices.", needed
-            )
-            raise ChooseMore(detail % {"count": needed}, needed=needed)
+            raise ChooseMore(asked_for(needed), needed=needed)
         choice.end(ending)
         try:
             request._request.session.unlock()
