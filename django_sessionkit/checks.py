@@ -436,15 +436,19 @@ def _settings() -> Iterator[checks.CheckMessage]:
 
 def _policy() -> Iterator[checks.CheckMessage]:
     policy = conf.SESSIONKIT_POLICY
+    if wrong := _wrong_with(policy):
+        yield _message("E013", policy=policy, wrong=wrong)
+    elif policy not in NEVER_LOCK and not _has_our_pages():
+        yield _message("W020", policy=policy)
+
+
+def _wrong_with(path: str) -> str:
+    """Return what is wrong with the dotted path of a function, or ""."""
     try:
-        found = import_string(policy)
+        found = import_string(path)
     except (ImportError, ValueError) as error:
-        yield _message("E013", policy=policy, wrong=f"cannot be imported: {error}")
-    else:
-        if not callable(found):
-            yield _message("E013", policy=policy, wrong="is not a function")
-        elif policy not in NEVER_LOCK and not _has_our_pages():
-            yield _message("W020", policy=policy)
+        return f"cannot be imported: {error}"
+    return "" if callable(found) else "is not a function"
 
 
 def _has_our_pages() -> bool:
@@ -508,14 +512,8 @@ def _notices() -> Iterator[checks.CheckMessage]:
 
 def _tokens(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
     path = conf.SESSIONKIT_TOKEN_CLAIMS
-    if path and _is_text(path):
-        try:
-            found = import_string(path)
-        except (ImportError, ValueError) as error:
-            yield _message("E019", path=path, wrong=f"cannot be imported: {error}")
-        else:
-            if not callable(found):
-                yield _message("E019", path=path, wrong="is not a function")
+    if path and _is_text(path) and (wrong := _wrong_with(path)):
+        yield _message("E019", path=path, wrong=wrong)
     if not _has_tokens():
         return
     if not (conf.SESSIONKIT_TOKEN_ISSUER or conf.SESSIONKIT_SITE_URL):
