@@ -137,17 +137,19 @@ def test_a_form_is_kept_while_its_sender_enters_the_password(laptop: Page, clock
 def test_signing_out_here_by_the_keyboard_alone(open_device: Callable[..., Page], alice: User):
     laptop = open_device()
     laptop.goto("/login/")
+    # A page is loaded before Chromium moves the focus to its field.
+    expect(laptop.locator("[name=username]")).to_be_focused()
     type_in(laptop, "alice", "Tab", "secret", "Enter")
     expect(laptop.get_by_role("heading", level=1)).to_have_text("Hello alice")
     type_in(laptop, "Tab", "Enter")
-    expect(laptop).to_have_url(re.compile(f"{LIST}$"))
+    laptop.wait_for_url(re.compile(f"{LIST}$"))
     ends = way_to_end(laptop, CHROME_ON_LINUX)
     for _ in range(20):
         laptop.keyboard.press("Tab")
         if ends.evaluate("element => element === document.activeElement"):
             break
     type_in(laptop, "Enter")
-    expect(laptop).to_have_url(re.compile("/end/"))
+    laptop.wait_for_url(re.compile("/end/"))
     type_in(laptop, "Tab", "Enter")
     expect(laptop).to_have_url(re.compile("/login/"))
     assert not UserSession.objects.active().exists()
