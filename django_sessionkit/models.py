@@ -95,6 +95,16 @@ class Transport(models.TextChoices):
     HEADER = "header", _("Header")
 
 
+class DeviceType(models.TextChoices):
+    """What Device.kind in visit/devices.py says. Staff read the labels in the admin."""
+
+    DESKTOP = "desktop", _("Computer")
+    MOBILE = "mobile", _("Phone")
+    TABLET = "tablet", _("Tablet")
+    BOT = "bot", _("Program")
+    OTHER = "other", _("Other")
+
+
 class Novelty(models.TextChoices):
     """What was new at a sign-in. "" means that nothing was."""
 
@@ -138,11 +148,13 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         reason: str = EndReason.REVOKED,
         by: AbstractBaseUser | None = None,
         ended_from: uuid.UUID | None = None,
+        note: str = "",
     ) -> int:
         """
         End these sessions at once, and return how many of them were active (ASVS 7.4.1, 7.4.5,
         7.5.2). ``reason`` is one of EndReason. ``by`` is the user who ends the sessions, and
-        ``ended_from`` the handle of the session in which they do so, or None. With the session of
+        ``ended_from`` the handle of the session in which they do so, or None. ``note`` is what
+        staff say to their colleagues about the reason, 255 characters at most. With the session of
         an app end those that the app has opened in web views.
 
         This method first marks the rows, then removes the sessions from the store. If a removal is
@@ -165,7 +177,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         for start in range(0, len(found), ranges.ROWS):
             batch = found[start : start + ranges.ROWS]
             alive = [pk for pk, at, *_ in batch if at > now]
-            revoked = everything._mark(alive, reason, by, ended_from=ended_from)
+            revoked = everything._mark(alive, reason, by, ended_from=ended_from, note=note)
             expired = everything._mark(
                 [pk for pk, at, idle_at, *_ in batch if at <= now and at != idle_at],
                 EndReason.EXPIRED,
@@ -187,7 +199,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
                     remove_from_stores(digests)
             except StoreUnavailable as error:
                 unavailable = error
-            announce(revoked, reason, by)
+            announce(revoked, reason, by, note)
             announce(expired, EndReason.EXPIRED, None)
             announce(idle, EndReason.IDLE, None)
             apps = {
@@ -195,7 +207,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             }
             if apps:
                 try:
-                    children_of(apps, everything).revoke(EndReason.PARENT, by, ended_from)
+                    children_of(apps, everything).revoke(EndReason.PARENT, by, ended_from, note)
                 except StoreUnavailable as error:
                     unavailable = error
         if unavailable:
@@ -207,9 +219,10 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         reason: str = EndReason.REVOKED,
         by: AbstractBaseUser | None = None,
         ended_from: uuid.UUID | None = None,
+        note: str = "",
     ) -> int:
         """The async form of revoke()."""
-        return await sync_to_async(self.revoke)(reason, by, ended_from)
+        return await sync_to_async(self.revoke)(reason, by, ended_from, note)
 
     def report(self) -> int:
         """
@@ -229,6 +242,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         by: AbstractBaseUser | None = None,
         at: models.F | None = None,
         ended_from: uuid.UUID | None = None,
+        note: str = "",
     ) -> list[uuid.UUID]:
         """
         Mark the rows with these handles ended, if they are still in this QuerySet and not ended.
@@ -238,7 +252,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
             return []
         when = at or timezone.now()
         marked = self.filter(pk__in=handles, ended_at=None).update(
-            ended_at=when, end_reason=reason, ended_by=by, ended_from=ended_from
+            ended_at=when, end_reason=reason, ended_by=by, ended_from=ended_from, end_note=note
         )
         if marked == len(handles):
             return handles
@@ -301,10 +315,12 @@ def mark_ended(
     announce(rows._mark(handles, reason, at=at), reason, None)
 
 
-def announce(handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None) -> None:
+def announce(
+    handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None, note: str = ""
+) -> None:
     # send_robust(): a receiver that fails must not keep the next batch alive. Django logs it.
     if handles:
-        sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by)
+        sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by, note=note)
 
 
 class UserSession(models.Model):
@@ -340,6 +356,8 @@ class UserSession(models.Model):
     user_agent = models.CharField(_("user agent"), max_length=512)
     # What the browser says beside its user agent, as visit/devices.py reads it: see there.
     client_hints = models.CharField(_("client hints"), max_length=512)
+    # What kind of device it is, as far as the sign-in has told. "": not known.
+    device_type = models.CharField(_("device type"), max_length=10, choices=DeviceType)
     # Names the browser across sign-ins, by SESSIONKIT_DEVICE_COOKIE. None: not known.
     browser = models.UUIDField(_("browser"), null=True, editable=False)
     # The networks that the session was used from, as novelty.py has them: each with a comma after
@@ -380,6 +398,8 @@ class UserSession(models.Model):
         null=True,
         db_constraint=False,
     )
+    # What staff have told their colleagues about the end. Users do not see this.
+    end_note = models.CharField(_("note"), max_length=255)
     # The handle of the session in which somebody has ended this one.
     ended_from = models.UUIDField(_("ended from"), null=True, editable=False)
     # When the user said that they do not recognise this session.
@@ -392,11 +412,20 @@ class UserSession(models.Model):
         verbose_name_plural = _("sessions")
         ordering = ["-id"]  # newest first: the id begins with the time
         default_permissions = ["view"]
-        permissions = [("end_usersession", _("Can end the sessions of other users"))]
+        permissions = [
+            ("end_usersession", _("Can end the sessions of other users")),
+            ("end_every_usersession", _("Can end the sessions of everybody at once")),
+            ("view_address_usersession", _("Can see whole addresses of sessions")),
+        ]
         indexes = [
             # The sign-ins of a user that have not ended, and those that have, are in it by time. So
             # a page reads what it shows, however many there are.
             models.Index(fields=["user", "ended_at", "id"], name="sessionkit_usersession_user"),
+            # What staff look for: the sessions from an address, and what has ended when, by reason.
+            models.Index(fields=["ip", "id"], name="sessionkit_usersession_ip"),
+            models.Index(
+                fields=["end_reason", "ended_at", "id"], name="sessionkit_usersession_ended"
+            ),
         ]
         constraints = [
             # Not unique=True: on PostgreSQL, that adds a second index, for LIKE.
@@ -469,6 +498,66 @@ class StoredSession(models.Model):
 
     def __str__(self) -> str:
         return f"stored session {self.pk}"
+
+
+class Ending(models.Model):
+    """
+    Sessions that staff end together: those of a filter, in the background, or by the switch those
+    of everybody, of all staff or of one user, which takes effect at once. The row says who ends
+    which sessions and why, and how far the work is. endings.py does the work.
+    """
+
+    class Scope(models.TextChoices):
+        FILTER = "filter", _("Sessions of a filter")
+        EVERYBODY = "everybody", _("All sessions of everybody")
+        STAFF = "staff", _("All sessions of staff")
+        USER = "user", _("All sessions of a user")
+
+    id = models.BigAutoField(primary_key=True)
+    scope = models.CharField(_("scope"), max_length=10, choices=Scope)
+    # Of FILTER: what Selection.as_text() returns, as JSON.
+    filters = models.TextField(_("filter"))
+    # Of STAFF and USER: the primary keys of the users as a list of texts, as JSON.
+    users = models.TextField(editable=False)
+    # Of the switch: sessions whose user has proved who they are since go on.
+    before = models.DateTimeField(_("before"), null=True)
+    # The handle of the session in which staff have begun this, and whether that one goes on.
+    ended_from = models.UUIDField(_("ended from"), null=True, editable=False)
+    spares_own = models.BooleanField(_("leaves out the session of who ends"), default=True)
+    # Staff end a superuser's sessions only if they are one.
+    spares_superusers = models.BooleanField(_("leaves out superusers"), default=True)
+    note = models.CharField(_("reason"), max_length=255)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("by"),
+        on_delete=models.SET_NULL,
+        related_name="+",
+        null=True,
+        db_constraint=False,
+    )
+    created_at = models.DateTimeField(_("begun"))
+    # The rows with handles up to this one are done: a worker that was killed, or the next one, goes
+    # on from here. None: from the beginning.
+    done_to = models.UUIDField(null=True, editable=False)
+    # Rows with handles beyond this one are newer than the ending.
+    last = models.UUIDField(editable=False)
+    # How many rows there are to look at, about, how many were looked at, and how many of their
+    # sessions this has ended.
+    total = models.BigIntegerField(_("sessions to look at"), null=True)
+    looked_at = models.BigIntegerField(_("sessions looked at"), default=0)
+    ended = models.BigIntegerField(_("sessions ended"), default=0)
+    # Until when a worker has this to itself. A worker that is alive moves it on.
+    claimed_until = models.DateTimeField(null=True, editable=False)
+    finished_at = models.DateTimeField(_("finished"), null=True)
+
+    class Meta:
+        verbose_name = _("ending")
+        verbose_name_plural = _("endings")
+        ordering = ["-id"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.get_scope_display()} ({self.pk})"
 
 
 class SigningKeyQuerySet(WalkableQuerySet["SigningKey"]):

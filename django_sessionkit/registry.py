@@ -38,7 +38,7 @@ from django_sessionkit.novelty import network_of, networks_of, what_is_new
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_started
 from django_sessionkit.visit.client import App, Client, Parent
-from django_sessionkit.visit.devices import APP_HINTS
+from django_sessionkit.visit.devices import APP_HINTS, device_of
 
 A_MINUTE = timedelta(minutes=1)
 # So many rows of a user are compared with a sign-in: those of the same browser, then those that
@@ -91,6 +91,7 @@ def enter(
             others = rows.exclude(pk=instead_of) if instead_of else rows
             pk = make_room(others, user_id, policy)
             counts = pk is not None
+        hints = (said and said.hints) or (client.hints if client else "")
         row = UserSession(
             id=pk or models.uuid7(),
             user_id=user_id,
@@ -100,7 +101,8 @@ def enter(
             last_seen_at=started,
             ip=client.recorded_address if client else None,
             user_agent=client.user_agent if client else "",
-            client_hints=(said and said.hints) or (client.hints if client else ""),
+            client_hints=hints,
+            device_type=device_of(client.user_agent, hints).kind if client else "",
             transport=Transport.HEADER if app else Transport.COOKIE,
             parent=parent and parent.handle,
             label=said.label if said else "",

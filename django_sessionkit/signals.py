@@ -20,6 +20,7 @@ class Notice(StrEnum):
 #   handles  list[uuid.UUID], the UserSession ids
 #   reason   str, one of EndReason
 #   by       the user who ended the sessions, as given to revoke(), or None
+#   note     str, what staff have said about the reason, or ""
 sessions_ended = Signal()
 
 # Sent when somebody has signed in, once the row of the session is committed and the session is

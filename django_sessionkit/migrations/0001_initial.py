@@ -27,6 +27,84 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="SigningKey",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField(unique=True)),
+                ("kid", models.CharField(max_length=16)),
+                ("algorithm", models.CharField(max_length=10)),
+                ("private", models.BinaryField()),
+                ("created_at", models.DateTimeField()),
+                ("signs_from", models.DateTimeField()),
+                ("verifies_until", models.DateTimeField(null=True)),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="Ending",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[
+                            ("filter", "Sessions of a filter"),
+                            ("everybody", "All sessions of everybody"),
+                            ("staff", "All sessions of staff"),
+                            ("user", "All sessions of a user"),
+                        ],
+                        max_length=10,
+                        verbose_name="scope",
+                    ),
+                ),
+                ("filters", models.TextField(verbose_name="filter")),
+                ("users", models.TextField(editable=False)),
+                ("before", models.DateTimeField(null=True, verbose_name="before")),
+                (
+                    "ended_from",
+                    models.UUIDField(editable=False, null=True, verbose_name="ended from"),
+                ),
+                (
+                    "spares_own",
+                    models.BooleanField(
+                        default=True, verbose_name="leaves out the session of who ends"
+                    ),
+                ),
+                (
+                    "spares_superusers",
+                    models.BooleanField(default=True, verbose_name="leaves out superusers"),
+                ),
+                ("note", models.CharField(max_length=255, verbose_name="reason")),
+                ("created_at", models.DateTimeField(verbose_name="begun")),
+                ("done_to", models.UUIDField(editable=False, null=True)),
+                ("last", models.UUIDField(editable=False)),
+                ("total", models.BigIntegerField(null=True, verbose_name="sessions to look at")),
+                ("looked_at", models.BigIntegerField(default=0, verbose_name="sessions looked at")),
+                ("ended", models.BigIntegerField(default=0, verbose_name="sessions ended")),
+                ("claimed_until", models.DateTimeField(editable=False, null=True)),
+                ("finished_at", models.DateTimeField(null=True, verbose_name="finished")),
+                (
+                    "by",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="by",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "ending",
+                "verbose_name_plural": "endings",
+                "ordering": ["-id"],
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="StoredSession",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
@@ -74,6 +152,20 @@ class Migration(migrations.Migration):
                 ),
                 ("user_agent", models.CharField(max_length=512, verbose_name="user agent")),
                 ("client_hints", models.CharField(max_length=512, verbose_name="client hints")),
+                (
+                    "device_type",
+                    models.CharField(
+                        choices=[
+                            ("desktop", "Computer"),
+                            ("mobile", "Phone"),
+                            ("tablet", "Tablet"),
+                            ("bot", "Program"),
+                            ("other", "Other"),
+                        ],
+                        max_length=10,
+                        verbose_name="device type",
+                    ),
+                ),
                 ("browser", models.UUIDField(editable=False, null=True, verbose_name="browser")),
                 (
                     "networks",
@@ -99,10 +191,7 @@ class Migration(migrations.Migration):
                         verbose_name="transport",
                     ),
                 ),
-                (
-                    "parent",
-                    models.UUIDField(editable=False, null=True, verbose_name="opened by"),
-                ),
+                ("parent", models.UUIDField(editable=False, null=True, verbose_name="opened by")),
                 ("remembered", models.BooleanField(default=False, verbose_name="stays signed in")),
                 ("idle_at", models.DateTimeField(null=True, verbose_name="idle")),
                 (
@@ -136,6 +225,12 @@ class Migration(migrations.Migration):
                         verbose_name="reason",
                     ),
                 ),
+                ("end_note", models.CharField(max_length=255, verbose_name="note")),
+                (
+                    "ended_from",
+                    models.UUIDField(editable=False, null=True, verbose_name="ended from"),
+                ),
+                ("reported_at", models.DateTimeField(null=True, verbose_name="not recognised")),
                 (
                     "ended_by",
                     models.ForeignKey(
@@ -146,14 +241,6 @@ class Migration(migrations.Migration):
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="ended by",
                     ),
-                ),
-                (
-                    "ended_from",
-                    models.UUIDField(editable=False, null=True, verbose_name="ended from"),
-                ),
-                (
-                    "reported_at",
-                    models.DateTimeField(null=True, verbose_name="not recognised"),
                 ),
                 (
                     "user",
@@ -171,12 +258,20 @@ class Migration(migrations.Migration):
                 "verbose_name": "session",
                 "verbose_name_plural": "sessions",
                 "ordering": ["-id"],
-                "permissions": [("end_usersession", "Can end the sessions of other users")],
+                "permissions": [
+                    ("end_usersession", "Can end the sessions of other users"),
+                    ("end_every_usersession", "Can end the sessions of everybody at once"),
+                    ("view_address_usersession", "Can see whole addresses of sessions"),
+                ],
                 "default_permissions": ["view"],
                 "indexes": [
                     models.Index(
                         fields=["user", "ended_at", "id"], name="sessionkit_usersession_user"
-                    )
+                    ),
+                    models.Index(fields=["ip", "id"], name="sessionkit_usersession_ip"),
+                    models.Index(
+                        fields=["end_reason", "ended_at", "id"], name="sessionkit_usersession_ended"
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(
@@ -184,20 +279,6 @@ class Migration(migrations.Migration):
                     )
                 ],
             },
-        ),
-        migrations.CreateModel(
-            name="SigningKey",
-            fields=[
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("number", models.PositiveIntegerField(unique=True)),
-                ("kid", models.CharField(max_length=16)),
-                ("algorithm", models.CharField(max_length=10)),
-                ("private", models.BinaryField()),
-                ("created_at", models.DateTimeField()),
-                ("signs_from", models.DateTimeField()),
-                ("verifies_until", models.DateTimeField(null=True)),
-            ],
-            options={"default_permissions": ()},
         ),
         migrations.RunPython(leave_room_for_touches, migrations.RunPython.noop),
     ]
