@@ -211,7 +211,10 @@ def _within(network: Network, vendor: str) -> Q:
         return Q(ip=str(network[0]))
     if vendor == "postgresql":
         return Q(ip__gte=str(network[0]), ip__lte=str(network[-1]))
-    starts = _octets(network) if isinstance(network, ipaddress.IPv4Network) else [_groups(network)]
+    is_v4 = isinstance(network, ipaddress.IPv4Network)
+    if is_v4 and network.prefixlen > 24:
+        return Q(ip__in=[str(address) for address in network])
+    starts = _octets(network) if is_v4 else [_groups(network)]
     if vendor == "sqlite":  # whose LIKE uses no index, for it knows no case
         ranges = [Q(ip__gte=start, ip__lt=start[:-1] + chr(ord(start[-1]) + 1)) for start in starts]
     else:
@@ -219,17 +222,14 @@ def _within(network: Network, vendor: str) -> Q:
     return Q.create(cast("Any", ranges), Q.OR)
 
 
-def _octets(network: ipaddress.IPv4Network) -> list[str]:
-    """Return how the addresses in this network begin: "192.0.2." say. 128 texts at most."""
+def _octets(network: Network) -> list[str]:
+    """Return how the addresses in this network of IPv4 begin: "192.0.2." say. 128 texts at most."""
     whole = -(-max(network.prefixlen, 1) // 8)
     parts = network.subnets(new_prefix=8 * whole)
-    dot = "." if whole < 4 else ""
-    if not dot:
-        return [f"{part.network_address}" for part in parts]
-    return [".".join(str(part.network_address).split(".")[:whole]) + dot for part in parts]
+    return [".".join(str(part.network_address).split(".")[:whole]) + "." for part in parts]
 
 
-def _groups(network: ipaddress.IPv6Network) -> str:
+def _groups(network: Network) -> str:
     """Return how the addresses in this network begin: "2001:db8:" say."""
     groups = network.network_address.exploded.split(":")[: network.prefixlen // 16]
     if network.prefixlen % 16 or not groups or "0000" in groups:
