@@ -32,6 +32,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
 from django_sessionkit.reach import (
     Preview,
+    are_few,
     batches,
     beginning,
     ended_rows,
@@ -100,7 +101,7 @@ def begin(
         spares_own=spares_own,
         spares_superusers=spares_superusers or not may_end_superusers(by),
         created_at=timezone.now(),
-        last=min([uuid7(), *map(since, until)]),
+        last=min([_newest(), *map(since, until)]),
     )
     if selection.started_after:
         ending.done_to = uuid.UUID(int=max(1, since(selection.started_after).int) - 1)
@@ -153,9 +154,14 @@ def throw(
         spares_own=spares_own,
         spares_superusers=False,
         created_at=now,
-        last=uuid7(),
+        last=_newest(),
     )
     return _begun(ending)
+
+
+def _newest() -> uuid.UUID:
+    """Return the last handle that a session of this moment can have."""
+    return uuid.UUID(int=uuid7().int | (1 << 62) - 1)
 
 
 def _begun(ending: Ending) -> Ending:
@@ -201,13 +207,14 @@ def _hand_on(enqueue: Any, number: int) -> bool:
     return True
 
 
-def carry_on(number: int, seconds: float = SLICE) -> float | None:
+def carry_on(number: int, seconds: float | None = None) -> float | None:
     """
-    Do a worker's work at an ending for so many seconds. Return after how many seconds to come
-    again, or None if there is nothing left to do. A number that somebody has made up does no harm.
+    Do a worker's work at an ending for so many seconds, or for SLICE. Return after how many seconds
+    to come again, or None if there is nothing left to do. A number that somebody has made up does
+    no harm.
     """
     ending = _all().filter(pk=number).first()
-    if ending is None or work(ending, seconds, gently=True):
+    if ending is None or work(ending, SLICE if seconds is None else seconds, gently=True):
         return None
     # Somebody else has it, who may have been killed.
     return CLAIM.total_seconds() if ending.claimed_until else 0.0
@@ -283,7 +290,13 @@ def _claim(ending: Ending) -> bool:
     if before:
         rows = ended_rows(ending, before - CLAIM).filter(pk__gt=beginning(ending))
         uncounted = rows.count()
-    return _write(ending, claimed_until=now + CLAIM, ended=F("ended") + uncounted)
+    return _write(
+        ending,
+        claimed_until=now + CLAIM,
+        ended=F("ended") + uncounted,
+        # Where the work goes through the table, the rows of that batch are looked at again.
+        looked_at=F("looked_at") + (uncounted if are_few(ending) else 0),
+    )
 
 
 def _write(ending: Ending, **columns: Any) -> bool:

@@ -35,7 +35,7 @@ def batches(ending: Ending) -> Iterator[Batch]:
     Yield the work in batches, each with the handles of the sessions, that up to which all is done
     after it, and how many rows it has looked at.
     """
-    if _is_few(ending):
+    if are_few(ending):
         # Without ORDER BY and LIMIT, for which a database might go through the whole table.
         rows = matching(ending).filter(pk__gt=beginning(ending)).order_by()
         handles = sorted(rows.values_list("pk", flat=True))
@@ -43,15 +43,15 @@ def batches(ending: Ending) -> Iterator[Batch]:
             batch = handles[start : start + ranges.ROWS]
             yield batch, batch[-1], len(batch)
         return
-    done_to, goes_on = beginning(ending), True
-    while goes_on:
+    done_to = beginning(ending)
+    while done_to < ending.last:
         rest = _table(ending).filter(pk__gt=done_to).order_by("pk")
         last = rest.values_list("pk", flat=True)[PART - 1 : PART].first()
-        to, looked_at, goes_on = last or ending.last, PART, last is not None
+        to, looked_at = last or ending.last, PART
         part = matching(ending).filter(pk__gt=done_to, pk__lte=to).order_by("pk")
         handles = list(part.values_list("pk", flat=True)[: ranges.ROWS])
         if len(handles) == ranges.ROWS:
-            to, goes_on = handles[-1], True
+            to = handles[-1]
         if to != last:
             looked_at = rest.filter(pk__lte=to).count()
         yield handles, to, looked_at
@@ -107,7 +107,7 @@ def _leads(ending: Ending) -> bool:
     return ending.scope != Ending.Scope.EVERYBODY
 
 
-def _is_few(ending: Ending) -> bool:
+def are_few(ending: Ending) -> bool:
     """Tell whether to fetch all handles at once, and not to go through the table."""
     return ending.total is not None and ending.total < LIMIT and _leads(ending)
 
