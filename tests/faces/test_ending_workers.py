@@ -259,7 +259,7 @@ def a_worker(folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
     url = f"sqlite:///{database}"
     if connection.vendor != "sqlite":
         url = servers.with_name(servers.SERVERS[connection.vendor](), database)
-    command = "-m celery -A site_celery worker --concurrency=1 --pool=solo --loglevel=INFO"
+    command = "-m celery -A site_celery worker --concurrency=1 --loglevel=INFO"
     with (folder / name).open("wb") as output:
         worker = servers._spawn(
             [sys.executable, *command.split(), "--hostname", f"{name}@here"],
@@ -305,7 +305,7 @@ def test_worker_that_is_killed_loses_nothing_and_ends_nothing_twice(
     with a_worker(site, "first") as worker:
         wait_for((site / "stuck").exists)
         # Its third batch is marked, and the row of the ending does not know of it.
-        os.kill(worker.pid, signal.SIGKILL)
+        os.killpg(worker.pid, signal.SIGKILL)  # and the process of its pool
         worker.wait()
     ending.refresh_from_db()
     assert ending.ended == 1000
