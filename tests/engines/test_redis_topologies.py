@@ -154,7 +154,7 @@ def test_servers_that_do_not_know_the_scripts_learn_them(drive, stored, topology
 
 def test_replicas_are_never_asked(drive, topology, stored):
     def asked(node):
-        return node.client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
+        return node.client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
 
     before = {node: asked(node) for node in topology.nodes}
     for _ in range(30):
