@@ -91,7 +91,7 @@ class UserSessionAdmin(SessionColumns):
         "state_line",
         "address_line",
         "signed_in",
-        "last_seen_at",
+        "last_active",
         "end_link",
     ]
     list_display_links = ["device"]

@@ -257,12 +257,12 @@ class SessionList(ChangeList):
 
     @cached_property
     def search_help(self) -> str:
-        names = gettext("user name")
+        names = gettext("a user name")
         if may_view_users(self.request):
-            names = gettext("user name or e-mail address")
+            names = gettext("a user name or e-mail address")
         return gettext(
-            "You can search for a %(names)s, an address, a network (192.0.2.0/24), the handle of a"
-            " session or the identifier of a browser, and for several together: bob 192.0.2.1"
+            "Search for %(names)s, an address, a network (192.0.2.0/24), the handle of a session,"
+            " the identifier of a browser, or for several: bob 192.0.2.1"
         ) % {"names": names}
 
     @cached_property

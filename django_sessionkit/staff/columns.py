@@ -15,6 +15,9 @@ from django.utils.translation import gettext_lazy as _
 from django_sessionkit.models import EndReason, Transport, UserSession
 from django_sessionkit.staff.sights import neighbours, sight_of
 
+# The reasons whose labels begin with "Ended".
+SAYS_ENDED = {EndReason.REVOKED, EndReason.REVOKED_BY_STAFF, EndReason.PARENT}
+
 
 def state_of(session: UserSession) -> str:
     """Return in words what has become of a session."""
@@ -31,17 +34,14 @@ def state_of(session: UserSession) -> str:
 
 
 def _ended(session: UserSession) -> str:
-    by = session.ended_by if session.ended_by_id != session.user_id else None
+    reason, by = session.get_end_reason_display(), session.ended_by
     if session.end_reason == EndReason.REVOKED_BY_STAFF:
-        # Also where staff have ended a session of their own.
-        by = session.ended_by
-        return (
-            gettext("Ended by staff (%(user)s)") % {"user": by} if by else gettext("Ended by staff")
-        )
-    reason = session.get_end_reason_display()
-    if by:
-        return gettext("Ended: %(reason)s (by %(user)s)") % {"reason": reason, "user": by}
-    return gettext("Ended: %(reason)s") % {"reason": reason}
+        return gettext("Ended by staff (%(user)s)") % {"user": by} if by else reason
+    if session.end_reason not in SAYS_ENDED:
+        reason = gettext("Ended: %(reason)s") % {"reason": reason}
+    if by and session.ended_by_id != session.user_id:
+        return gettext("%(reason)s (by %(user)s)") % {"reason": reason, "user": by}
+    return reason
 
 
 def _two_lines(first: Any, second: Any) -> SafeString | str:
@@ -95,7 +95,11 @@ class SessionColumns(admin.ModelAdmin):  # type: ignore[type-arg]
         time = display_for_value(session.started_at, "")
         return gettext("before %(time)s") % {"time": time} if session.adopted_at else time
 
-    @admin.display(description="")
+    @admin.display(description=_("last active"))
+    def last_active(self, session: UserSession) -> str:
+        return display_for_value(session.last_seen_at, "")
+
+    @admin.display(description="", empty_value="")
     def end_link(self, session: UserSession) -> str:
         if not sight_of(session).end_url:
             return ""
@@ -126,12 +130,12 @@ class SessionColumns(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html_join(", ", "{}", ((part,) for part in parts))
 
     @admin.display(description=_("password last entered"))
-    def proved_at(self, session: UserSession) -> Any:
-        return session.authenticated_at
+    def proved_at(self, session: UserSession) -> str:
+        return display_for_value(session.authenticated_at, self.get_empty_value_display())
 
     @admin.display(description=_("locks or ends if unused at"))
-    def unused_at(self, session: UserSession) -> Any:
-        return session.idle_at
+    def unused_at(self, session: UserSession) -> str:
+        return display_for_value(session.idle_at, self.get_empty_value_display())
 
     @admin.display(description=_("browser"))
     def browser_link(self, session: UserSession) -> str:
