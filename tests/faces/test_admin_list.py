@@ -178,6 +178,16 @@ def test_page_of_a_session_says_who_else_is_at_its_address(alice, bob, root, mon
     assert "also used" not in desk.get(page_of(alone)).text
 
 
+def test_page_of_a_session_takes_as_many_statements_whoever_else_is_there(alice, bob, root):
+    desk, url = sign_in(root), page_of(sign_in(alice))
+    for _ in range(2):
+        desk.get(url)
+        # The session, the user; the row with its users, the store, the people at its address.
+        with store.round_trips(5):
+            assert desk.get(url).status_code == 200
+        sign_in(bob)
+
+
 def test_page_of_a_session_leads_to_the_others_of_its_browser(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     browser = uuid.uuid4()
@@ -276,6 +286,24 @@ def test_a_page_from_several_parts_of_the_table_leaves_nothing_out(alice, root, 
     assert seen == rows
     back = desk.get(links_of(page)["Newer"])
     assert rows_on(back) == rows[50:100]
+
+
+def test_list_on_a_site_without_time_zones(alice, settings, monkeypatch):
+    settings.USE_TZ = False
+    monkeypatch.setattr(seeking, "WINDOWS", (1,))
+    root = User.objects.create_superuser("root", password="secret")
+    desk, ended, pc = sign_in(root), handle(sign_in(alice)), sign_in(alice)
+    UserSession.objects.filter(pk=ended).revoke()
+    today = timezone.now().date().isoformat()
+    page = desk.get(f"{CHANGELIST}?seen_after={today}&transport=cookie")
+    assert rows_on(page) == [handle(pc)]
+    assert "Looked at the sessions since" in as_read(page)
+    assert f'<option value="{today}" selected>Today</option>' in page.text
+    page = desk.get(links_of(page)["Look further back"])
+    assert rows_on(page) == []
+    page = desk.get(links_of(page)["Look further back"])
+    assert rows_on(page) == [handle(desk)]
+    assert rows_on(desk.get(f"{CHANGELIST}?ended_after={today}")) == [ended]
 
 
 # What was ended.
