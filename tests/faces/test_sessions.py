@@ -68,9 +68,10 @@ def answers(monkeypatch):
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Parts so small that a few sessions are many of them."""
+    """Parts so small that a few sessions are many of them, and two slices that end after one."""
+    slices, work = iter([0, 0]), endings.work
+    monkeypatch.setattr(endings, "work", lambda ending, most: work(ending, next(slices, most)))
     monkeypatch.setattr(ranges, "ROWS", 2)
-    monkeypatch.setattr(sessions, "SLICE", 0)
     monkeypatch.setattr(clearsessions, "ON_TERMINAL", 0)
 
 
