@@ -274,6 +274,8 @@ def _text(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ArgumentTypeError("this is no UTF-8") from None
+    if "\0" in text:
+        raise ArgumentTypeError("a NUL is in the text")
     return text
 
 
