@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import uuid
 from datetime import timedelta
 
@@ -14,8 +16,10 @@ from django_sessionkit import endings, ranges
 from django_sessionkit.management import facts as facts_module
 from django_sessionkit.management.commands import clearsessions, sessions
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
+from django_sessionkit.selection import Selection
 from django_sessionkit.signals import sessions_ended
 from tests import store
+from tests.documents import blocks_of, section
 from tests.people import CHROME, FIREFOX, IPHONE, is_in, key_of, row_of, sign_in
 
 pytestmark = pytest.mark.django_db
@@ -516,3 +520,40 @@ def test_switch_from_a_time(alice, clock):
 def test_switch_is_for_what_no_row_tells_of_too(alice):
     run("end", "--all", "--now", *NOT_ASKED)
     assert Ending.objects.get().scope == "everybody"
+
+
+# The docs.
+
+
+@once
+def test_commands_of_the_docs(alice, root, answers):
+    for _ in range(2):
+        row = row_of(sign_in(alice, address="203.0.113.7"))
+    handle = "01990f5c-7a2b-7c3d-9e4f-5a6b7c8d9e0f"
+    UserSession.objects.filter(pk=row.pk).update(id=handle)
+    sign_in(root)
+    selection = Selection(users=(str(root.pk),))
+    ending = endings.begin(selection, by=None, note="ticket 4711", ended_from=None)
+    Ending.objects.filter(pk=ending.pk).update(id=12)
+    blocks = [block for block in blocks_of("docs/operations.md") if block.language == "sh"]
+    lines = [line for block in blocks for line in block.text.splitlines() if " sessions " in line]
+    asked = answers("y", "y")
+    said = [run(*shlex.split(line)[3:]) for line in lines]
+    assert len(said) == 9
+    assert len(asked) == 2  # "ticket 4711" and "stolen backup"
+    assert handle in said[0]
+    assert said[4].endswith("Ended 2 sessions.\n")
+    assert said[6].endswith("Ended 0 sessions.\n")  # begin() leaves superusers out
+    assert json.loads(said[8])["user_name"] == "root"
+
+
+def test_filters_of_the_docs():
+    rows = re.findall(
+        r"^\| (`--.+?) \|", section("docs/operations.md", "Sessions from the shell"), re.MULTILINE
+    )
+    told = {option for row in rows for option in re.findall(r"`(--[\w-]+)", row)}
+    parser = sessions.Command().create_parser("manage.py", "sessions")
+    (verbs,) = parser._subparsers._group_actions
+    (listed,) = [verbs.choices["list"]]
+    known = {name for action in listed._actions for name in action.option_strings}
+    assert told == known - {"-h", "--help", "--json", "--limit"}
