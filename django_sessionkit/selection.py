@@ -276,7 +276,7 @@ def _text(value: object) -> str:
 
 
 def _users(text: str) -> tuple[str, ...]:
-    return tuple(_user(unquote(part)) for part in text.split(",") if part)
+    return tuple(_user(_searchable(unquote(part))) for part in text.split(",") if part)
 
 
 def _user(text: str) -> str:

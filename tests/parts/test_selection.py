@@ -388,8 +388,9 @@ def test_primary_keys_that_are_texts(monkeypatch, model):
     keys = ("a,b", "100%", "%2C", "Ä/b?c=%27&<i>'_;d 1", "@")
     whose = Selection(users=keys)
     assert Selection.parse(whose.as_text()) == whose
-    with pytest.raises(ValidationError, match="is no user"):
-        Selection.parse({"users": "a" * 21})
+    for text, message in [("a" * 21, "is no user"), ("a%00b", "no text to search for")]:
+        with pytest.raises(ValidationError, match=message):
+            Selection.parse({"users": text})
 
 
 # What staff type.

@@ -1,5 +1,6 @@
 """The benchmarks run, on a machine without the peers as well, and a bar that is missed fails."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import admin
 from benchmarks.contenders import DRIVER, ENGINE, KIT_DB, PSYCOPG, WITH_ALLAUTH
 from benchmarks.report import Bar, Table, Verdict, compare
 from tests.servers import PROJECT
@@ -33,6 +35,16 @@ def test_every_operation_is_measured():
     ours = [line for line in done.stdout.splitlines() if line.startswith("| django-sessionkit")]
     assert ours
     assert not [line for line in ours if "cannot be used here" in line]
+
+
+def test_every_question_of_staff_is_asked():
+    """Each finds as many sessions as the bare SQL beside it, or the program fails."""
+    command = [sys.executable, "-m", "benchmarks.admin", "--rows", "20000"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20,000 sessions, written in ")
+    asked = re.findall(r"^\| (.+?) \| [\d.]+ \| [\d.]+ \|", done.stdout, re.MULTILINE)
+    assert asked == list(admin.QUESTIONS)
 
 
 @pytest.mark.parametrize(

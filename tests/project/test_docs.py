@@ -109,6 +109,20 @@ KNOWN = {
     "python manage.py tokenkeys": "tests/faces/test_tokenkeys.py",
     "python manage.py tokenkeys --make": "tests/faces/test_tokenkeys.py",
     "python manage.py tokenkeys --rotate": "tests/faces/test_tokenkeys.py",
+    **dict.fromkeys(
+        [
+            "python manage.py sessions list --user alice",
+            "python manage.py sessions list --network 203.0.113.0/24 --state active",
+            "python manage.py sessions show 01990f5c-7a2b-7c3d-9e4f-5a6b7c8d9e0f",
+            "python manage.py sessions end --network 203.0.113.0/24 --dry-run",
+            "python manage.py sessions end --network 203.0.113.0/24 --reason ticket 4711",
+            "python manage.py sessions endings",
+            "python manage.py sessions end --resume 12",
+            "python manage.py sessions end --all --now --reason stolen backup",
+            "python manage.py sessions list --staff --json",
+        ],
+        "tests/faces/test_sessions.py",
+    ),
     # See test_service_of_the_docs_verifies_tokens(), below.
     "python service.py": "here",
     "curl --header Authorization: Bearer $TOKEN http://127.0.0.1:9000/": "here",
