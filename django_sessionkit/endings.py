@@ -134,7 +134,7 @@ def preview(selection: Selection, *, by: Any, own: uuid.UUID | None) -> Preview:
         users=rows.order_by().values("user").distinct().count(),
         staff=list(people.values_list(model.USERNAME_FIELD, flat=True)[:20]),
         staff_count=people.count(),
-        has_own=rows.filter(pk=own).exists(),
+        has_own=rows.filter(pk__in=[own]).exists(),
         superusers=spared,
         sample=list(rows.select_related("user")[:10]),
     )
