@@ -1,6 +1,6 @@
 """
-The site of the tests, with two more admin sites: by the name of each its links must go. One has the
-user admin of a project, the other no pages of sessions.
+The site of the tests, with more admin sites: by the name of each its links must go. One has the
+user admin of a project, one no pages of sessions, and one no others.
 """
 
 from django.contrib import admin
@@ -25,9 +25,12 @@ staff_site.register(User, MyUserAdmin)
 staff_site.register(UserSession, UserSessionAdmin)
 bare_site = admin.AdminSite(name="bare")
 bare_site.register(User, MyUserAdmin)
+sessions_site = admin.AdminSite(name="sessions")
+sessions_site.register(UserSession, UserSessionAdmin)
 
 urlpatterns = [
     *site_of_the_tests,
     path("staff/", staff_site.urls),
     path("bare/", bare_site.urls),
+    path("sessions/", sessions_site.urls),
 ]

@@ -40,7 +40,7 @@ def choose(desk: Client, action: str, *rows: Any, url: str = CHANGELIST, **field
     return press(desk, url, action=action, _selected_action=ticked, **fields)
 
 
-def answer(desk: Client, asked: "Response", url: str = "", **fields: Any) -> "Response":
+def answer(desk: Client, asked: "Response", url: str = "", /, **fields: Any) -> "Response":
     """Fill the form of a question in, and send it; a box that is ticked stays so."""
     rows = asked.text.split('name="_selected_action" value="')[1:]
     answers = {

@@ -21,7 +21,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import endings
-from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
@@ -69,8 +68,7 @@ def ending_view(admin: "ModelAdmin[Any]", request: HttpRequest, number: int) -> 
     if ending is None:
         raise Http404
     if ending.finished_at is None and request.method == "GET":
-        go_on(request, ending, SLICE)
-        ending.refresh_from_db()
+        endings.work(ending, SLICE)
     percent = _percent(ending)
     context = {
         **admin.admin_site.each_context(request),
@@ -111,14 +109,6 @@ def endings_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse
     }
     request.current_app = admin.admin_site.name
     return TemplateResponse(request, "admin/django_sessionkit/usersession/endings.html", context)
-
-
-def go_on(request: HttpRequest, ending: Ending, seconds: float) -> None:
-    """Work on an ending. If the store does not answer, say so: the next view tries again."""
-    try:
-        endings.work(ending, seconds)
-    except StoreUnavailable:
-        sentences.say_store_is_down(request)
 
 
 def _check_permission(request: HttpRequest) -> None:

@@ -5,7 +5,6 @@ whoever has the permission to end sessions could keep those out who could take i
 
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
 from django.http import HttpRequest
 
 from django_sessionkit.accounts import acting_user
@@ -47,7 +46,4 @@ def allowed(request: HttpRequest, sessions: UserSessionQuerySet) -> UserSessionQ
 
 def is_spared(request: HttpRequest, session: UserSession) -> bool:
     """Tell whether it takes a superuser to end this session."""
-    try:
-        return is_superuser(session.user) and not has_highest_rank(request)
-    except ObjectDoesNotExist:  # SQL has deleted the user
-        return False
+    return is_superuser(session.user) and not has_highest_rank(request)

@@ -24,7 +24,6 @@ from django_sessionkit.staff.ending import end_own
 from django_sessionkit.staff.permissions import address_of, may_end_sessions, network_for
 from django_sessionkit.staff.progress import (
     begun,
-    go_on,
     in_words,
     moment_of_question,
     to_ending,
@@ -40,6 +39,8 @@ LIST = "admin:django_sessionkit_usersession_changelist"
 
 def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
     """Ask whether the sessions of the selection in the URL are to end, or in the form: end them."""
+    if not may_end_sessions(request):
+        raise PermissionDenied
     site = admin.admin_site
     try:
         selection = selection_of(request)
@@ -68,8 +69,6 @@ def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> Ht
     Ask whether these sessions are to end: how many there are, and whose. The form leads to
     end_shown_view(), which begins the ending, and then to the page that shows how far that is.
     """
-    if not may_end_sessions(request):
-        raise PermissionDenied
     if selection.network:
         selection = replace(selection, network=network_for(request, selection.network))
     selection = replace(selection, state=selection.state or "active")
@@ -148,7 +147,7 @@ def _begin(
     if preview.count > endings.BACKGROUND:
         endings.send(ending)  # else the page of the ending does the work
     else:
-        go_on(request, ending, AT_ONCE)
+        endings.work(ending, AT_ONCE)
     if preview.has_own and not form.leaves_out_own:
         end_own(request, note)
     return to_ending(site, ending)

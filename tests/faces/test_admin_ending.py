@@ -127,6 +127,16 @@ def test_ending_from_the_page_of_the_user_leads_back_to_that(alice, root):
     assert response["Location"] == f"/admin/auth/user/{alice.pk}/change/"
 
 
+@pytest.mark.parametrize("site", ["admin", "sessions"])
+def test_message_has_no_link_to_a_page_that_one_may_not_see(alice, root, staff, site):
+    desk = sign_in(root if site == "sessions" else staff("end_usersession"))
+    url = delete_url(sign_in(alice, IPHONE)).replace("admin", site, 1)
+    page = desk.get(end(desk, url)["Location"])
+    ((_, said),) = messages_of(page)
+    assert said.startswith("The session of alice on Safari on iOS was ended.")
+    assert "The session of alice on" in page.text
+
+
 def test_ending_what_has_ended_is_no_error(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     url = delete_url(phone)
