@@ -167,8 +167,10 @@ def _people(name: str, by_email: bool) -> list[str]:
     whole = users.filter(**{field: name}).values_list("pk", flat=True)
     keys = list(whole[:1])
     if not keys:
-        like = Q.create([Q(**{f"{column}__icontains": name}) for column in columns], Q.OR)
-        keys = list(users.filter(like).values_list("pk", flat=True)[:PEOPLE])
+        for word in name.split():
+            like: list[Any] = [Q(**{f"{column}__icontains": word}) for column in columns]
+            users = users.filter(Q.create(like, Q.OR))
+        keys = list(users.values_list("pk", flat=True)[:PEOPLE])
     return [str(key) for key in keys]
 
 
@@ -259,7 +261,7 @@ def _text(value: object) -> str:
 def _users(text: str) -> tuple[str, ...]:
     key = get_user_model()._meta.pk
     try:
-        return tuple(str(key.to_python(part)) for part in text.split(",") if part)
+        return tuple(str(key.clean(part, None)) for part in text.split(",") if part)
     except (ValidationError, OverflowError) as error:
         raise ValidationError(_("“%s” is no user.") % text) from error
 
@@ -298,6 +300,7 @@ def _moment(text: str) -> datetime:
             found = timezone.make_aware(found)
         if not settings.USE_TZ and timezone.is_aware(found):
             found = timezone.make_naive(found)
+        found.astimezone(UTC)  # not before the first day, nor after the last one
     except (ValueError, OverflowError):
         message = _("“%s” is no time, such as 2026-11-28 or 2026-11-28T03:00.")
         raise ValidationError(message % text) from None

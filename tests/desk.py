@@ -1,5 +1,6 @@
 """What staff do at their desks: how a test uses the admin's pages, and what these say."""
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.models import LogEntry
@@ -64,6 +65,16 @@ def post(device: Client, url: str, **fields: Any) -> Any:
 def as_read(page: Any) -> str:
     """Return the text of a page; what stands in two cells are two words."""
     return words(page, " ")
+
+
+def rows_on(page: Any) -> list[uuid.UUID]:
+    """Return the handles on a page of the list."""
+    assert page.status_code == 200
+    return [session.pk for session in page.context["cl"].result_list]
+
+
+def unescape(url: str) -> str:
+    return url.replace("&amp;", "&")
 
 
 def messages_of(page: Any) -> list[tuple[str, str]]:

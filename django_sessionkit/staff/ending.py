@@ -3,9 +3,10 @@ Staff end a session, or those that they have ticked in the list. Each time a pag
 wants to know why.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin import helpers
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -86,15 +87,17 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if request.POST.get("select_across") == "1":  # all that the list shows, on other pages too
             url = reverse(END_SHOWN, current_app=self.admin_site.name)
             return HttpResponseRedirect(f"{url}?{request.GET.urlencode()}")
-        sessions = cast("UserSessionQuerySet", queryset)
-        chosen = list(sessions.select_related("user"))
+        # Not the queryset: a session that has ended since may not be in the list any more.
+        handles = request.POST.getlist(helpers.ACTION_CHECKBOX_NAME)
+        rows = UserSession.objects.primary()
+        chosen = list(rows.filter(pk__in=handles).select_related("user"))
         own = current_handle(request)
         active = [row for row in chosen if _is_active(row)]
         ending = [row for row in active if not is_spared(request, row)]
         answers = request.POST if "post" in request.POST else None
         form = EndSeveralForm(answers, has_own=any(row.pk == own for row in ending))
         if form.is_valid():
-            rows = UserSession.objects.filter(pk__in=[row.pk for row in ending])
+            rows = rows.filter(pk__in=[row.pk for row in ending])
             if form.leaves_out_own:
                 rows = rows.exclude(pk=own)
             end_sessions(request, self.admin_site, rows, form.cleaned_data["note"])

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -15,7 +14,7 @@ from django_sessionkit.staff.ending import EndingAdmin
 from django_sessionkit.staff.permissions import may_end_sessions
 from django_sessionkit.staff.progress import ending_view, endings_view
 from django_sessionkit.staff.rank import may_throw_switch
-from django_sessionkit.staff.shown import end_shown_view, selection_of
+from django_sessionkit.staff.shown import end_shown_view, is_a_part
 from django_sessionkit.staff.switch import switch_view
 
 # How the names of the URLs begin.
@@ -46,14 +45,17 @@ class EndingPages(EndingAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        links = {"session_tools": self._links(request)}
-        return super().changelist_view(request, {**(extra_context or {}), **links})
+        response = super().changelist_view(request, extra_context)
+        context = getattr(response, "context_data", None) or {}
+        if "cl" in context:
+            context["session_tools"] = self._links(request, context["cl"])
+        return response
 
-    def _links(self, request: HttpRequest) -> list[tuple[str, str]]:
+    def _links(self, request: HttpRequest, shown: Any) -> list[tuple[str, str]]:
         """Return the URLs and texts of the links on the list, for what this request may do."""
         may_end, may_throw = may_end_sessions(request), may_throw_switch(request)
         links = []
-        if may_end and _asks_for_a_part(request):
+        if may_end and not shown.problem and is_a_part(shown.selection):
             text = gettext("End all sessions that this list shows")
             links.append((f"{self._url('end_shown')}?{request.GET.urlencode()}", text))
         if may_throw:
@@ -64,11 +66,3 @@ class EndingPages(EndingAdmin):
 
     def _url(self, name: str) -> str:
         return reverse(f"admin:{NAME}{name}", current_app=self.admin_site.name)
-
-
-def _asks_for_a_part(request: HttpRequest) -> bool:
-    try:
-        selection_of(request)
-    except ValidationError:
-        return False
-    return True

@@ -20,6 +20,7 @@ from django_sessionkit import endings
 from django_sessionkit.models import Ending, UserSession
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
+from django_sessionkit.staff.changelist import selection_of
 from django_sessionkit.staff.ending import end_own
 from django_sessionkit.staff.permissions import address_of, may_end_sessions, network_for
 from django_sessionkit.staff.progress import (
@@ -43,14 +44,14 @@ def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpRespon
         raise PermissionDenied
     site = admin.admin_site
     try:
-        selection = selection_of(request)
+        selection = asked_for(request)
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
         return HttpResponseRedirect(reverse(LIST, current_app=site.name))
     return end_shown(site, request, selection)
 
 
-def selection_of(request: HttpRequest) -> Selection:
+def asked_for(request: HttpRequest) -> Selection:
     """
     Return the selection in the form or, before there is one, in the URL. Raises ValidationError for
     what makes no sense, and for what leaves nothing out: that is what the switch is for.
@@ -58,10 +59,15 @@ def selection_of(request: HttpRequest) -> Selection:
     if "selection" in request.POST:
         selection = Selection.parse(dict(parse_qsl(request.POST["selection"])))
     else:
-        selection = Selection.parse(request.GET.dict())
-    if replace(selection, state="") == Selection():
+        selection = selection_of(request)
+    if not is_a_part(selection):
         raise ValidationError(gettext("Choose a filter first, or else the switch for everybody."))
     return selection
+
+
+def is_a_part(selection: Selection) -> bool:
+    """Tell whether a selection leaves anything out, beside what has ended already."""
+    return replace(selection, state="") != Selection()
 
 
 def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> HttpResponse:

@@ -21,9 +21,11 @@ from django_sessionkit.grouping import newest_first
 from django_sessionkit.models import UserSession, UserSessionQuerySet
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
-from django_sessionkit.staff.permissions import address_of, may_end_sessions
+from django_sessionkit.staff.columns import state_of
+from django_sessionkit.staff.permissions import may_end_sessions
 from django_sessionkit.staff.rank import has_highest_rank, is_superuser
 from django_sessionkit.staff.shown import end_shown
+from django_sessionkit.staff.sights import look_at, sight_of
 
 # So many sessions are on the page of a user.
 SHOWN = 10
@@ -60,19 +62,19 @@ class SessionsOfUser:
         """SHOWN sessions at most: those that have not ended, then the others, the newest first."""
         found = list(newest_first(self._rows.filter(ended_at=None))[:SHOWN])
         if missing := SHOWN - len(found):
-            ended = self._rows.exclude(ended_at=None)
+            ended = self._rows.exclude(ended_at=None).select_related("ended_by")
             found += ended.order_by("-ended_at", "-pk")[:missing]
+        look_at(self.request, found)
         return found
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield what each line has."""
-        sessions = self.site.get_model_admin(UserSession)
         for row in self.sessions:
             row.user = self.user
             yield {
                 "session": row,
-                "state": sessions.state(row),  # type: ignore[attr-defined]
-                "address": address_of(self.request, row),
+                "state": state_of(row),
+                "address": sight_of(row).address,
                 "url": self._url("change", row.pk),
                 "end_url": self._url("delete", row.pk) + "?back=user" if self.may_end(row) else "",
             }
@@ -87,7 +89,7 @@ class SessionsOfUser:
 
     @property
     def list_url(self) -> str:
-        return f"{self._url('changelist')}?{urlencode({'user': self.user.pk})}"
+        return f"{self._url('changelist')}?{urlencode({'users': self.user.pk, 'state': 'all'})}"
 
     @property
     def end_all_url(self) -> str:
@@ -200,7 +202,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html(
             '<a href="{}?{}" aria-label="{}">{}</a>',
             url,
-            urlencode({"user": user.pk}),
+            urlencode({"users": user.pk}),
             gettext("Sessions of %(user)s") % {"user": user},
             gettext("Sessions"),
         )
