@@ -1,140 +1,341 @@
 """
-A stand-in, for the pages alone: work in the background comes with another branch.
+What staff end together: the sessions of a selection or, by the switch, those of everybody, of all
+staff or of one user. A row of Ending says what there is to do and how far that is. Whoever comes
+next goes on from there: a worker, the page that shows the progress, or the purge.
+
+The work goes through the table by the handle, in small parts. Of each part the sessions are ended,
+then the row says so. A worker that is killed in between leaves a part that the next one does again:
+nothing is ended twice, because revoke() marks a row once, and sends ``sessions_ended`` for it once.
 """
 
 import json
+import logging
+import math
 import time
 import uuid
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.db.models import F
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import connections, router, transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
-from django_sessionkit.models import Ending, EndReason, UserSession, UserSessionQuerySet, uuid7
-from django_sessionkit.selection import Selection, staff, superusers
+from django_sessionkit import audit, epochs, workers
+from django_sessionkit.accounts import key_of, user_of
+from django_sessionkit.conf import conf
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
+from django_sessionkit.reach import (
+    Preview,
+    are_few,
+    batches,
+    beginning,
+    ended_rows,
+    may_end_superusers,
+    preview,
+    rows_again,
+    total,
+)
+from django_sessionkit.selection import Selection, since, staff
+from django_sessionkit.signals import ending_finished, ending_started
 
+__all__ = [
+    "BACKGROUND",
+    "Preview",
+    "begin",
+    "carry_on",
+    "ended_rows",
+    "finish_all",
+    "may_end_superusers",
+    "preview",
+    "send",
+    "throw",
+    "work",
+]
+
+logger = logging.getLogger("django_sessionkit")
+
+# An ending of more sessions than this runs in the background, and its confirmation is typed.
 BACKGROUND = 1000
-LIMIT = 100_000
-ROWS = 500
-
-
-@dataclass(frozen=True)
-class Preview:
-    count: int
-    is_more: bool
-    users: int
-    staff: list[str]
-    staff_count: int
-    has_own: bool
-    superusers: int
-    sample: list[UserSession]
+# Whoever works has an ending to itself for so long. Each batch moves that on.
+CLAIM = timedelta(seconds=30)
+# A task works for so many seconds, then it sends itself on: a worker that is to stop waits for it.
+SLICE = 5.0
+# What rests between two batches rests for so many seconds at most: CLAIM goes on.
+LONGEST_REST = 5.0
 
 
 def begin(
     selection: Selection,
     *,
-    by: Any,
+    by: AbstractBaseUser | None,
     note: str,
     ended_from: uuid.UUID | None,
     spares_own: bool = True,
     spares_superusers: bool = True,
 ) -> Ending:
-    return _create(
+    """
+    Note that staff end the sessions of a selection that there are now, and return the row of that.
+    work() ends them, here and now if they are few, or a worker by send().
+
+    ``by`` is the user who ends the sessions, or None for a command. ``note`` is the reason, 255
+    characters at most. ``ended_from`` is the handle of the session in which they do so:
+    ``spares_own`` leaves it out. Whoever is no superuser never ends the sessions of superusers.
+
+    Raises ValidationError, with a message for people, for what makes no sense.
+    """
+    filters = selection.as_text()
+    Selection.parse(filters)
+    until = [at for at in (selection.started_before, selection.seen_before) if at]
+    ending = Ending(
         scope=Ending.Scope.FILTER,
-        filters=json.dumps(selection.as_text()),
-        by=by,
+        filters=json.dumps(filters),
+        by_id=None if by is None else by.pk,
         note=note,
         ended_from=ended_from,
         spares_own=spares_own,
-        spares_superusers=spares_superusers,
+        spares_superusers=spares_superusers or not may_end_superusers(by),
+        created_at=timezone.now(),
+        last=min([_newest(), *map(since, until)]),
     )
+    if selection.started_after:
+        ending.done_to = uuid.UUID(int=max(1, since(selection.started_after).int) - 1)
+    return _begun(ending)
 
 
 def throw(
     scope: Ending.Scope,
     *,
-    by: Any,
+    by: AbstractBaseUser | None,
     note: str,
     ended_from: uuid.UUID | None,
-    user: Any = None,
+    user: AbstractBaseUser | None = None,
     before: datetime | None = None,
     spares_own: bool = True,
 ) -> Ending:
-    return _create(
+    """
+    Throw the switch: the sessions of everybody, of all staff, or of one user do not go on, from the
+    next seconds on, unless their users have proved who they are since ``before``, or since now.
+    Return the row of that, whose work() marks the rows of the sessions and removes these.
+
+    In a transaction, it takes effect once that is committed. Raises ValidationError, with a message
+    for people, if ``before`` is to come, and PermissionDenied for a superuser's sessions if ``by``
+    is no superuser.
+    """
+    now = timezone.now()
+    if before and before > now:
+        raise ValidationError(_("This time has not come yet."))
+    users: list[str | None] = []
+    if scope == Ending.Scope.STAFF:
+        database = router.db_for_write(UserSession)
+        users = [
+            str(pk) for pk in staff().using(database).order_by("pk").values_list("pk", flat=True)
+        ]
+    elif scope == Ending.Scope.USER:
+        if user is None:
+            raise ValueError("Whose sessions are to end?")
+        if getattr(user, "is_superuser", False) and not may_end_superusers(by):
+            raise PermissionDenied
+        users = [key_of(user)]
+    elif scope != Ending.Scope.EVERYBODY:
+        raise ValueError("The sessions of a filter end by begin().")
+    ending = Ending(
         scope=scope,
-        users=json.dumps([str(user.pk)]) if user else "",
-        by=by,
+        users=json.dumps(users) if users else "",
+        before=before or now,
+        by_id=None if by is None else by.pk,
         note=note,
         ended_from=ended_from,
-        before=before or timezone.now(),
         spares_own=spares_own,
         spares_superusers=False,
+        created_at=now,
+        last=_newest(),
     )
+    return _begun(ending)
 
 
-def _create(**columns: Any) -> Ending:
-    ending = Ending(created_at=timezone.now(), last=uuid7(), **columns)
-    ending.total = _rows(ending).count()
-    ending.save()
+def _newest() -> uuid.UUID:
+    """Return the last handle that a session of this moment can have."""
+    return uuid.UUID(int=uuid7().int | (1 << 62) - 1)
+
+
+def _begun(ending: Ending) -> Ending:
+    Ending._meta.get_field("note").run_validators(ending.note)
+    ending.total = total(ending)
+    database = _all().db
+    ending.save(using=database, force_insert=True)
+    tell: list[Callable[[], Any]] = [
+        partial(audit.started, ending),
+        partial(ending_started.send_robust, Ending, ending=ending),
+    ]
+    if ending.scope != Ending.Scope.FILTER:
+        tell.insert(0, partial(epochs.note, ending))
+    for each in tell:
+        transaction.on_commit(each, using=database, robust=True)
     return ending
 
 
-def _rows(ending: Ending) -> UserSessionQuerySet:
-    rows = UserSession.objects.primary().active().filter(pk__lte=ending.last)
-    match ending.scope:
-        case Ending.Scope.FILTER:
-            rows = Selection.parse(json.loads(ending.filters)).of(rows)
-        case Ending.Scope.STAFF:
-            rows = rows.filter(user__in=staff())
-        case Ending.Scope.USER:
-            rows = rows.filter(user__pk__in=json.loads(ending.users))
-    if ending.before:
-        rows = rows.exclude(authenticated_at__gte=ending.before)
-    if ending.spares_own and ending.ended_from:
-        rows = rows.exclude(pk=ending.ended_from)
-    if ending.spares_superusers:
-        rows = rows.exclude(user__in=superusers())
-    return rows
-
-
-def work(ending: Ending, seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    ending.refresh_from_db()
-    while ending.finished_at is None and time.monotonic() < until:
-        handles = list(_rows(ending).values_list("pk", flat=True)[:ROWS])
-        rows = UserSession.objects.primary().filter(pk__in=handles)
-        ended = rows.revoke(EndReason.REVOKED_BY_STAFF, ending.by, ending.ended_from, ending.note)
-        done = Ending.objects.filter(pk=ending.pk)
-        done.update(looked_at=F("looked_at") + len(handles), ended=F("ended") + ended)
-        if len(handles) < ROWS:
-            done.update(finished_at=timezone.now())
-        ending.refresh_from_db()
-    return ending.finished_at is not None
+# The work.
 
 
 def send(ending: Ending) -> bool:
-    return False
+    """
+    Have a worker of Celery or of Django's Tasks do the work, once the row is committed. Return
+    False if the site has none, or none that can be reached: whoever shows the progress does it.
+    """
+    enqueue = workers.enqueue_of("end")
+    if enqueue is None:
+        return False
+    database = _all().db
+    if connections[database].in_atomic_block:
+        transaction.on_commit(partial(_hand_on, enqueue, ending.pk), using=database, robust=True)
+        return True
+    return _hand_on(enqueue, ending.pk)
 
 
-def preview(selection: Selection, *, by: Any, own: uuid.UUID | None) -> Preview:
-    rows = selection.of(UserSession.objects.primary().active())
-    spared = 0
-    if not getattr(by, "is_superuser", False):
-        spared = rows.filter(user__in=superusers()).count()
-        rows = rows.exclude(user__in=superusers())
-    model = get_user_model()
-    people = staff().filter(pk__in=rows.order_by().values("user"))
-    count = rows[: LIMIT + 1].count()
-    return Preview(
-        count=min(count, LIMIT),
-        is_more=count > LIMIT,
-        users=rows.order_by().values("user").distinct().count(),
-        staff=list(people.values_list(model.USERNAME_FIELD, flat=True)[:20]),
-        staff_count=people.count(),
-        has_own=rows.filter(pk__in=[own]).exists(),
-        superusers=spared,
-        sample=list(rows.select_related("user")[:10]),
+def _hand_on(enqueue: Any, number: int) -> bool:
+    try:
+        enqueue(number)
+    except Exception as error:  # whatever a broker raises; its address may be in the text
+        logger.error("No worker was given the ending %s: %s", number, type(error).__name__)
+        return False
+    return True
+
+
+def carry_on(number: int, seconds: float | None = None) -> float | None:
+    """
+    Do a worker's work at an ending for so many seconds, or for SLICE. Return after how many seconds
+    to come again, or None if there is nothing left to do. A number that somebody has made up does
+    no harm.
+    """
+    ending = _all().filter(pk=number).first()
+    if ending is None or work(ending, SLICE if seconds is None else seconds, gently=True):
+        return None
+    # Somebody else has it, who may have been killed.
+    return CLAIM.total_seconds() if ending.claimed_until else 0.0
+
+
+def finish_all() -> None:
+    """
+    Finish the endings that nobody works at, for a broker can lose a message, and delete those that
+    were finished long ago.
+    """
+    for ending in _all().filter(finished_at=None).order_by("pk"):
+        try:
+            work(ending, math.inf, gently=True)
+        except (ValidationError, ValueError) as error:  # another version had another filter, say
+            logger.error("The ending %s does not go on: %s", ending.pk, type(error).__name__)
+    _forget_old()
+
+
+def work(ending: Ending, seconds: float, gently: bool = False) -> bool:
+    """
+    End sessions for so many seconds, and tell whether all is done. False: there is more to do, or
+    somebody else does it. ``gently``: rest for as long as each batch took. Afterwards, ``ending``
+    says how far the work is.
+
+    Call this outside of a transaction, so that others see how far it is, and a part that was done
+    stays done. If the store does not answer, the rows are marked all the same, and the purge
+    removes the sessions: see revoke().
+    """
+    until = time.monotonic() + seconds
+    goes_on = _claim(ending)
+    by = user_of(str(ending.by_id)) if goes_on and ending.by_id is not None else None
+    for handles, to, looked_at in batches(ending) if goes_on else ():
+        began = time.monotonic()
+        ended = _end(ending, handles, by)
+        goes_on = _write(
+            ending,
+            done_to=to,
+            looked_at=F("looked_at") + looked_at,
+            ended=F("ended") + ended,
+            claimed_until=timezone.now() + CLAIM,
+        )
+        now = time.monotonic()
+        if goes_on and now >= until:
+            _write(ending, claimed_until=None)
+            goes_on = False
+        if not goes_on:
+            break
+        if gently:
+            time.sleep(min(now - began, LONGEST_REST))
+    if goes_on and _write(ending, claimed_until=None, finished_at=timezone.now()):
+        ending.refresh_from_db(using=_all().db)
+        audit.finished(ending)
+        ending_finished.send_robust(Ending, ending=ending)
+    else:
+        ending.refresh_from_db(using=_all().db)
+    return ending.finished_at is not None
+
+
+def _claim(ending: Ending) -> bool:
+    """
+    Take an ending for a while, unless it is finished or somebody else has it.
+
+    Who had it and has not given it back was killed, probably after a batch and before the row said
+    so. What that batch has ended is counted now: it was marked after the claim was last moved on,
+    by the clock of that worker. This count can be off in one case: who had it was not killed but
+    stood still for longer than CLAIM, and goes on with that one batch.
+    """
+    ending.refresh_from_db(using=_all().db)
+    before, now = ending.claimed_until, timezone.now()
+    if ending.finished_at or (before and before > now):
+        return False
+    uncounted = 0
+    if before:
+        rows = ended_rows(ending, before - CLAIM).filter(pk__gt=beginning(ending))
+        uncounted = rows.count()
+    return _write(
+        ending,
+        claimed_until=now + CLAIM,
+        ended=F("ended") + uncounted,
+        # Where the work goes through the table, the rows of that batch are looked at again.
+        looked_at=F("looked_at") + (uncounted if are_few(ending) else 0),
     )
+
+
+def _write(ending: Ending, **columns: Any) -> bool:
+    """Write into the row of an ending, unless somebody else has claimed it meanwhile."""
+    row = _all().filter(pk=ending.pk, claimed_until=ending.claimed_until, finished_at=None)
+    if not row.update(**columns):
+        return False
+    ending.claimed_until = columns["claimed_until"]
+    ending.done_to = columns.get("done_to", ending.done_to)
+    return True
+
+
+def _end(ending: Ending, handles: list[uuid.UUID], by: AbstractBaseUser | None) -> int:
+    """End these sessions, and return how many of them were active."""
+    began = timezone.now()
+    rows = rows_again(ending, handles)
+    try:
+        return rows.revoke(EndReason.REVOKED_BY_STAFF, by, ending.ended_from, ending.note)
+    except StoreUnavailable:
+        return ended_rows(ending, began).filter(pk__in=handles).count()
+
+
+def _all() -> QuerySet[Ending]:
+    return Ending._base_manager.using(router.db_for_write(Ending))
+
+
+# The history.
+
+
+def _forget_old() -> None:
+    """
+    Delete the endings that were finished SESSIONKIT_RETENTION seconds ago. An epoch stays until a
+    later one of the same people, or of everybody, says more than it: the payload of a session may
+    come back from a backup at any time, when its row has been deleted long ago.
+    """
+    kept_from = timezone.now() - timedelta(seconds=conf.SESSIONKIT_RETENTION)
+    same = Q(scope=Ending.Scope.EVERYBODY) | Q(scope=OuterRef("scope"), users=OuterRef("users"))
+    later = _all().filter(same, pk__gt=OuterRef("pk"), before__gte=OuterRef("before"))
+    old = _all().filter(finished_at__lt=kept_from)
+    obsolete = old.filter(Q(scope=Ending.Scope.FILTER) | Exists(later))
+    if numbers := list(obsolete.values_list("pk", flat=True)):  # MySQL deletes by no subquery
+        _all().filter(pk__in=numbers).delete()

@@ -9,19 +9,15 @@ The note names what has happened and the handle of the session, and holds nothin
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.signals import request_finished
 from django.db import close_old_connections, transaction
 from django.dispatch import receiver
 
-from django_sessionkit import mails
+from django_sessionkit import mails, workers
 from django_sessionkit.conf import conf
 from django_sessionkit.models import EndReason, Novelty, UserSession
 from django_sessionkit.signals import (
@@ -33,9 +29,6 @@ from django_sessionkit.signals import (
 from django_sessionkit.visit.current import is_in_request
 
 logger = logging.getLogger("django_sessionkit")
-
-# The backend of Django's Tasks that a site has if it sets up none: it does everything at once.
-AT_ONCE = "django.tasks.backends.immediate.ImmediateBackend"
 
 # What waits for the end of a request. The first request of this process that ends takes all of it
 # along: which one it belongs to makes no difference.
@@ -99,7 +92,7 @@ def answered(**kwargs: Any) -> None:
 def hand_on(kind: str, handle: uuid.UUID) -> None:
     """Have a worker send the mail, or send it. This raises nothing."""
     try:
-        if (enqueue := _enqueue()) is not None:
+        if (enqueue := workers.enqueue_of("notify")) is not None:
             enqueue(kind, handle.hex)
             return
     except Exception as error:  # whatever a broker raises; its address may be in the text
@@ -109,17 +102,3 @@ def hand_on(kind: str, handle: uuid.UUID) -> None:
         mails.deliver(kind, handle)
     except Exception:  # a template of the site, a database that has gone
         logger.exception("The notice %s of session %s failed", kind, handle)
-
-
-def _enqueue() -> Callable[[str, str], Any] | None:
-    """Return what gives a notice to a worker, or None if the site has none for us."""
-    if find_spec("celery"):
-        celery = import_module("django_sessionkit.tasks")
-        if celery.has_broker():
-            return celery.notify.delay  # type: ignore[no-any-return]
-    tasks: dict[str, Any] = getattr(settings, "TASKS", {})
-    backend = tasks.get("default", {}).get("BACKEND", AT_ONCE)
-    # A site can have a package for older versions of Django, which knows this setting, too.
-    if backend != AT_ONCE and find_spec("django.tasks"):
-        return import_module("django_sessionkit.jobs").notify.enqueue  # type: ignore[no-any-return]
-    return None

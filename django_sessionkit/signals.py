@@ -66,3 +66,11 @@ sign_in_refused = Signal()
 #   handle   uuid.UUID of the session that the notice is about
 #   user     its user, who is to be told
 notice_due = Signal()
+
+# Sent when staff begin to end many sessions, or throw the switch, and when all is done: once each,
+# after the row is committed. The row says who, which sessions and why.
+#
+#   sender   Ending
+#   ending   Ending
+ending_started = Signal()
+ending_finished = Signal()

@@ -1,10 +1,13 @@
 """The tasks for Celery, which finds this module by ``autodiscover_tasks()``."""
 
+import math
 import uuid
 from typing import Any
 
 from celery import current_app, shared_task
+from django.db import InterfaceError, OperationalError
 
+from django_sessionkit import endings
 from django_sessionkit.mails import deliver
 from django_sessionkit.models import get_session_store
 
@@ -26,6 +29,28 @@ def notify(self: Any, kind: str, handle: str) -> None:
     """Tell a user by mail. If the mail server does not take it, try again some minutes later."""
     if not deliver(kind, uuid.UUID(handle)):
         raise self.retry()
+
+
+@shared_task(  # type: ignore[untyped-decorator]
+    name="django_sessionkit.end",
+    ignore_result=True,
+    bind=True,
+    # The message of a worker that is killed comes again. One that comes twice does no harm.
+    acks_late=True,
+    reject_on_worker_lost=True,
+    autoretry_for=(OperationalError, InterfaceError),
+    max_retries=100,
+    default_retry_delay=30,  # seconds
+)
+def end(self: Any, ending: int) -> None:
+    """
+    End sessions for some seconds, then come again until all is done. ``ending`` is the number of
+    the row of Ending, which says everything.
+    """
+    if self.request.is_eager:  # then to come again would be to call itself
+        endings.carry_on(ending, math.inf)
+    elif (wait := endings.carry_on(ending)) is not None:
+        end.apply_async([ending], countdown=wait)
 
 
 def has_broker() -> bool:

@@ -14,10 +14,10 @@ from django_sessionkit.storage import Storage
 Act = Callable[[], Any]
 
 
-def before(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) -> list[Act]:
+def before(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, act: Act) -> list[Act]:
     """
     Do something just before the next call of a step, which is a method of the store or a function
-    of the registry. Return a list, which is empty once that has been done.
+    of a module. Return a list, which is empty once that has been done.
     """
     original = getattr(owner, step)
     left = [act]
@@ -31,7 +31,7 @@ def before(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) ->
     return left
 
 
-def after(monkeypatch: pytest.MonkeyPatch, owner: type, step: str, act: Act) -> list[Act]:
+def after(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, act: Act) -> list[Act]:
     """Do something just after the next call of a step. Otherwise like before()."""
     original = getattr(owner, step)
     left = [act]

@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
-from django_sessionkit import clock
+from django_sessionkit import clock, endings
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
@@ -356,8 +356,9 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
     def clear_expired(cls, progress: Progress | None = None) -> None:
         """
         Remove what has expired, in small parts: ten million rows take minutes, and nobody is held
-        up. Raises StoreUnavailable.
+        up. Before that, finish the endings that no worker looks after. Raises StoreUnavailable.
         """
+        cls.call(endings.finish_all)
         deleted = cls.call(purge_rows, progress)
         logger.info("Purged %d rows of sessions that ended long ago", deleted)
 

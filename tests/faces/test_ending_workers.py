@@ -1,0 +1,351 @@
+"""
+Endings in the background: by a worker of Celery on a real Redis, which is killed in the middle, by
+Django's Tasks, and on a site that has neither.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+from celery import Celery, current_app
+from django.conf import settings as django_settings
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection, transaction
+from django.db.models import F
+
+from django_sessionkit import endings, ranges, tasks
+from django_sessionkit.conf import conf
+from django_sessionkit.models import Ending, EndReason, UserSession
+from django_sessionkit.selection import Selection
+from tests import servers
+from tests.many import handles, many, stored
+from tests.people import is_in, sign_in
+from tests.redis_servers import Server, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DUMMY = "django.tasks.backends.dummy.DummyBackend"
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    before = current_app._get_current_object()
+    app = Celery("site", broker="memory://", set_as_current=True)
+    app.autodiscover_tasks(["django_sessionkit"], force=True)
+    yield app
+    app.close()
+    before.set_current()
+    before.set_default()  # that of other threads
+
+
+@pytest.fixture
+def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "ROWS", 5)
+    monkeypatch.setattr(endings, "SLICE", 0)
+
+
+def ending_of(user: User, **more: Any) -> Ending:
+    selection = Selection(users=(str(user.pk),))
+    return endings.begin(selection, by=None, note="Ticket 4711", ended_from=None, **more)
+
+
+# What is handed on.
+
+
+def test_message_holds_the_number_of_the_ending(app: Celery, alice: User):
+    ending = ending_of(alice)
+    with app.connection_for_write() as broker:
+        queue = broker.SimpleQueue("celery")
+        assert endings.send(ending)
+        message = queue.get(timeout=5)
+        queue.close()
+    args, kwargs, _ = json.loads(message.body)
+    assert message.headers["task"] == "django_sessionkit.end"
+    assert (args, kwargs) == ([ending.pk], {})
+
+
+def test_worker_that_is_sent_for_in_a_transaction_comes_after_it(app: Celery, alice: User):
+    with mock.patch.object(tasks.end, "delay") as delay:
+        with transaction.atomic():
+            ending = ending_of(alice)
+            assert endings.send(ending)
+            assert not delay.called
+        delay.assert_called_once_with(ending.pk)
+
+
+def test_broker_that_is_down_leaves_the_work_to_who_shows_the_progress(
+    app: Celery, alice: User, caplog: pytest.LogCaptureFixture
+):
+    browser = sign_in(alice)
+    ending = ending_of(alice)
+    with mock.patch.object(tasks.end, "delay", side_effect=OSError("amqp://alice:secret@broker")):
+        assert not endings.send(ending)
+    text = f"No worker was given the ending {ending.pk}: OSError"
+    assert text in [each.getMessage() for each in caplog.records]
+    assert "secret" not in caplog.text
+    assert endings.work(ending, 2)
+    assert not is_in(browser)
+
+
+def test_site_without_a_worker_says_so(alice: User, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "celery", None)
+    assert not endings.send(ending_of(alice))
+
+
+def test_task_that_runs_at_once_does_all_of_it(app: Celery, alice: User, in_small_parts: None):
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    rows = many(12, alice)
+    assert endings.send(ending_of(alice))
+    assert not stored(rows)
+
+
+def test_task_sends_itself_on(app: Celery, alice: User, in_small_parts: None):
+    rows = many(12, alice)
+    ending = ending_of(alice)
+    with mock.patch.object(tasks.end, "apply_async") as again:
+        for _ in range(4):
+            tasks.end(ending.pk)
+        assert again.call_args_list == [mock.call([ending.pk], countdown=0)] * 3
+        assert not stored(rows)
+        # Somebody else, who may have been killed, has it.
+        other = ending_of(alice)
+        assert endings._claim(other)
+        tasks.end(other.pk)
+        again.assert_called_with([other.pk], countdown=30)
+
+
+def test_task_comes_again_after_the_database_was_away(app: Celery, alice: User):
+    app.conf.update(task_always_eager=True)
+    with mock.patch.object(endings, "carry_on", side_effect=[OperationalError, None]) as work:
+        assert tasks.end.delay(4711).successful()
+    assert work.call_count == 2
+
+
+# Django's Tasks.
+
+
+class Task:
+    """What stands in for a task of Django's Tasks before Django 6.0."""
+
+    def __init__(self, function: Any) -> None:
+        self.call = function
+        self.sent: list[Any] = []
+        self.defers = True
+
+    def enqueue(self, *args: Any) -> None:
+        self.sent.append(args)
+
+    def using(self, run_after: Any) -> Any:
+        return SimpleNamespace(enqueue=lambda *args: self.sent.append((*args, run_after)))
+
+    def get_backend(self) -> Any:
+        return SimpleNamespace(supports_defer=self.defers)
+
+
+@pytest.fixture
+def job(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The task "end" on a site that has set up a worker of Django's Tasks."""
+    settings.TASKS = {"default": {"BACKEND": DUMMY}}
+    module: Any = ModuleType("django.tasks")
+    module.__spec__ = ModuleSpec("django.tasks", None)
+    module.task = Task
+    monkeypatch.setitem(sys.modules, "django.tasks", module)
+    monkeypatch.delitem(sys.modules, "django_sessionkit.jobs", raising=False)
+    yield import_module("django_sessionkit.jobs").end
+    sys.modules.pop("django_sessionkit.jobs", None)
+
+
+def test_djangos_tasks_end_sessions_in_slices(job: Any, alice: User, in_small_parts: None):
+    rows = many(12, alice)
+    ending = ending_of(alice)
+    assert endings.send(ending)
+    for number, (argument,) in enumerate(job.sent):
+        assert argument == ending.pk
+        job.call(argument)
+        assert len(job.sent) <= number + 2
+    assert len(job.sent) == 4
+    assert not stored(rows)
+
+
+def test_djangos_tasks_come_later_where_somebody_else_works(job: Any, alice: User):
+    ending = ending_of(alice)
+    assert endings._claim(ending)
+    job.call(ending.pk)
+    ((argument, after),) = job.sent
+    assert argument == ending.pk
+    assert ending.claimed_until
+    assert abs(after - ending.claimed_until) < timedelta(seconds=10)
+    job.defers = False
+    job.call(ending.pk)
+    assert len(job.sent) == 1
+
+
+# A worker that is killed.
+
+# A site whose receiver notes every session that it hears of, and gets stuck when a file says so.
+SITE = """
+import json, os, time
+from pathlib import Path
+from celery import Celery
+
+FOLDER = Path({folder!r})
+app = Celery("site", broker={broker!r})
+app.conf.update(
+    broker_transport_options={{"visibility_timeout": 1}},
+    worker_prefetch_multiplier=1,
+)
+app.autodiscover_tasks()
+
+@app.on_after_finalize.connect
+def listen(**kwargs):
+    from django_sessionkit.signals import sessions_ended
+    sessions_ended.connect(note, weak=False)
+
+def note(handles, reason, **kwargs):
+    with (FOLDER / "told").open("a") as told:
+        told.writelines(f"{{handle}} {{reason}}\\n" for handle in handles)
+    batches = len((FOLDER / "told").read_text().splitlines()) // 500
+    if batches == 3 and not (FOLDER / "stuck").exists():
+        (FOLDER / "stuck").touch()
+        while True:
+            time.sleep(1)
+"""
+SETTINGS = """
+from example_project.settings import *
+
+SESSION_ENGINE, SESSIONKIT_REDIS_PREFIX = {engine!r}, {prefix!r}
+CACHES = {caches!r}
+SESSION_CACHE_ALIAS = "sessions"
+if {database!r}:
+    DATABASES["default"]["OPTIONS"] = {{"timeout": 60}}
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a site, whose broker is a Redis of its own."""
+    with Server(of_brand="redis") as broker:
+        text = SITE.format(folder=str(tmp_path), broker=broker.url)
+        (tmp_path / "site_celery.py").write_text(text)
+        (tmp_path / "site_settings.py").write_text(
+            SETTINGS.format(
+                engine=django_settings.SESSION_ENGINE,
+                prefix=conf.SESSIONKIT_REDIS_PREFIX,
+                caches=django_settings.CACHES,
+                database=connection.vendor == "sqlite",
+            )
+        )
+        (tmp_path / "broker").write_text(broker.url)
+        yield tmp_path
+
+
+@contextmanager
+def a_worker(folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker of the site in this folder, on the database of the tests."""
+    database = connection.settings_dict["NAME"]
+    url = f"sqlite:///{database}"
+    if connection.vendor != "sqlite":
+        url = servers.with_name(servers.SERVERS[connection.vendor](), database)
+    command = "-m celery -A site_celery worker --concurrency=1 --pool=solo --loglevel=INFO"
+    with (folder / name).open("wb") as output:
+        worker = servers._spawn(
+            [sys.executable, *command.split(), "--hostname", f"{name}@here"],
+            folder,
+            log=output.fileno(),
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{servers.PROJECT}:{folder}",
+                "DJANGO_SETTINGS_MODULE": "site_settings",
+                "DATABASE_URL": url,
+            },
+        )
+    try:
+        yield worker
+    finally:
+        if worker.poll() is None:
+            servers._stop(worker)
+
+
+@contextmanager
+def sent_by(folder: Path) -> Iterator[None]:
+    """Send tasks as a web server of the site in this folder does."""
+    before = current_app._get_current_object()
+    app = Celery("site", broker=(folder / "broker").read_text(), set_as_current=True)
+    app.autodiscover_tasks(["django_sessionkit"], force=True)
+    try:
+        yield
+    finally:
+        app.close()
+        before.set_current()
+        before.set_default()
+
+
+@pytest.mark.skipif("memory" in django_settings.SESSION_ENGINE, reason="of one process alone")
+def test_worker_that_is_killed_loses_nothing_and_ends_nothing_twice(
+    alice: User, bob: User, site: Path
+):
+    rows, others = many(4000, alice), many(3, bob)
+    laptop, other = sign_in(alice), sign_in(bob)
+    ending = ending_of(alice)
+    with sent_by(site):
+        assert endings.send(ending)
+    with a_worker(site, "first") as worker:
+        wait_for((site / "stuck").exists)
+        # Its third batch is marked, and the row of the ending does not know of it.
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    ending.refresh_from_db()
+    assert ending.ended == 1000
+    assert UserSession.objects.exclude(ended_at=None).count() == 1500
+    assert ending.claimed_until
+    # Half a minute later.
+    halfway = timedelta(seconds=31)
+    Ending.objects.update(claimed_until=F("claimed_until") - halfway)
+    UserSession.objects.exclude(ended_at=None).update(ended_at=F("ended_at") - halfway)
+    with a_worker(site, "second"):
+        wait_for(lambda: Ending.objects.get().finished_at)
+    log = (site / "second").read_text()
+    ending.refresh_from_db()
+    assert (ending.ended, ending.looked_at, ending.total) == (4001, 4001, 4001), log
+    assert not stored(rows)
+    assert len(stored(others)) == 3
+    assert not is_in(laptop)
+    assert is_in(other, "bob")
+    told = [line.split() for line in (site / "told").read_text().splitlines()]
+    ended = UserSession.objects.filter(user=alice)
+    assert sorted(uuid.UUID(handle) for handle, _ in told) == sorted(
+        ended.values_list("pk", flat=True)
+    )
+    assert {reason for _, reason in told} == {EndReason.REVOKED_BY_STAFF}
+    assert handles(rows) <= {uuid.UUID(handle) for handle, _ in told}
+    assert not ended.exclude(end_reason=EndReason.REVOKED_BY_STAFF, end_note="Ticket 4711").exists()
+
+
+@pytest.mark.skipif("memory" in django_settings.SESSION_ENGINE, reason="of one process alone")
+def test_two_workers_end_each_session_once(alice: User, site: Path):
+    (site / "stuck").touch()
+    rows = many(4000, alice)
+    ending = ending_of(alice)
+    with sent_by(site):
+        assert endings.send(ending)
+        assert endings.send(ending)  # somebody has pressed the button twice
+    with a_worker(site, "first"), a_worker(site, "second"):
+        wait_for(lambda: Ending.objects.get().finished_at)
+    ending.refresh_from_db()
+    assert (ending.ended, ending.looked_at) == (4000, 4000)
+    told = [uuid.UUID(line.split()[0]) for line in (site / "told").read_text().splitlines()]
+    assert sorted(told) == sorted(handles(rows))
+    assert not stored(rows)
