@@ -11,7 +11,6 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -24,6 +23,7 @@ from django_sessionkit.staff.log import log_ended
 from django_sessionkit.staff.permissions import address_of, may_end_sessions
 from django_sessionkit.staff.questions import EndForm, EndSeveralForm, context_of
 from django_sessionkit.staff.rank import allowed, current_handle, is_spared, person_of
+from django_sessionkit.staff.rendering import render
 
 END_SHOWN = "admin:django_sessionkit_usersession_end_shown"
 
@@ -102,21 +102,16 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 rows = rows.exclude(pk=own)
             end_sessions(request, self.admin_site, rows, form.cleaned_data["note"])
             return None
-        context = {
-            **self.admin_site.each_context(request),
+        return render(
+            self.admin_site,
+            request,
+            "end_selected",
+            sentences.question(len(ending), len({row.user_id for row in ending})),
+            chosen=chosen,
+            ending=ending,
+            people=sentences.names_of({row.user_id: row.user for row in ending}.values()),
+            facts=_facts(chosen, active, ending, own),
             **context_of(form),
-            "title": sentences.question(len(ending), len({row.user_id for row in ending})),
-            "opts": self.opts,
-            "has_view_permission": True,
-            "media": self.media,
-            "chosen": chosen,
-            "ending": ending,
-            "people": sentences.names_of({row.user_id: row.user for row in ending}.values()),
-            "facts": _facts(chosen, active, ending, own),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(
-            request, "admin/django_sessionkit/usersession/end_selected.html", context
         )
 
     # One.

@@ -61,7 +61,7 @@ class EndingPages(EndingAdmin):
         if may_throw:
             links.append((self._url("switch"), gettext("End every session")))
         if may_end or may_throw:
-            links.append((self._url("endings"), gettext("Ended together")))
+            links.append((self._url("endings"), gettext("Recent endings")))
         return links
 
     def _url(self, name: str) -> str:

@@ -12,7 +12,6 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -26,6 +25,7 @@ from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.permissions import may_end_sessions, may_view_users
 from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
+from django_sessionkit.staff.rendering import render
 
 # Seconds for which a view of the page of an ending works, and after which the page comes anew.
 SLICE = 2
@@ -70,45 +70,32 @@ def ending_view(admin: "ModelAdmin[Any]", request: HttpRequest, number: int) -> 
     if ending.finished_at is None and request.method == "GET":
         endings.work(ending, SLICE)
     percent = _percent(ending)
-    context = {
-        **admin.admin_site.each_context(request),
-        "title": _title(ending, percent),
-        "opts": admin.opts,
-        "has_view_permission": True,
-        "ending": ending,
-        "percent": percent,
-        "is_switch": ending.scope != Ending.Scope.FILTER,
-        "ended": sentences.counted(ending.ended),
-        "looked_at": _looked_at(ending),
-        "left_out": list(_left_out(ending)),
-        "what": list(_described(request, ending)),
-        "still": "still" in request.GET,
-        "refresh": REFRESH,
-    }
-    request.current_app = admin.admin_site.name
-    return TemplateResponse(request, "admin/django_sessionkit/usersession/ending.html", context)
+    return render(
+        admin.admin_site,
+        request,
+        "ending",
+        _title(ending, percent),
+        ending=ending,
+        percent=percent,
+        ended=sentences.counted(ending.ended),
+        looked_at=_looked_at(ending),
+        left_out=list(_left_out(ending)),
+        what=list(_described(request, ending)),
+        is_switch=ending.scope != Ending.Scope.FILTER,
+        still="still" in request.GET,
+        refresh=REFRESH,
+    )
 
 
 def endings_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
     """List the endings of late."""
     _check_permission(request)
     recent = list(Ending.objects.select_related("by")[:RECENT])
-    context = {
-        **admin.admin_site.each_context(request),
-        "title": gettext("Sessions that were ended together"),
-        "opts": admin.opts,
-        "has_view_permission": True,
-        "endings": [
-            {
-                "ending": ending,
-                "ended": sentences.counted(ending.ended),
-                "percent": _percent(ending),
-            }
-            for ending in recent
-        ],
-    }
-    request.current_app = admin.admin_site.name
-    return TemplateResponse(request, "admin/django_sessionkit/usersession/endings.html", context)
+    lines = [
+        {"ending": each, "ended": sentences.counted(each.ended), "percent": _percent(each)}
+        for each in recent
+    ]
+    return render(admin.admin_site, request, "endings", gettext("Recent endings"), endings=lines)
 
 
 def _check_permission(request: HttpRequest) -> None:

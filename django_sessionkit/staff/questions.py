@@ -41,7 +41,9 @@ class EndSeveralForm(EndForm):
     spares_own = forms.BooleanField(
         label=_("Leave my own session out"), required=False, initial=True
     )
-    typed = forms.CharField(widget=AdminTextInputWidget({"autocomplete": "off"}))
+    typed = forms.CharField(
+        label=_("To confirm"), widget=AdminTextInputWidget({"autocomplete": "off"})
+    )
 
     def __init__(
         self, data: Any = None, *, has_own: bool, sentence: str = "", **kwargs: Any
@@ -51,7 +53,7 @@ class EndSeveralForm(EndForm):
         if not has_own:
             del self.fields["spares_own"]
         if sentence:
-            self.fields["typed"].label = gettext("To confirm, type “%(sentence)s”") % {
+            self.fields["typed"].help_text = gettext("Type “%(sentence)s”.") % {
                 "sentence": sentence
             }
         else:

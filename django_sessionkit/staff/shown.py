@@ -11,13 +11,12 @@ from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
 
 from django_sessionkit import endings
-from django_sessionkit.models import Ending, UserSession
+from django_sessionkit.models import Ending
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.changelist import selection_of
@@ -31,6 +30,7 @@ from django_sessionkit.staff.progress import (
 )
 from django_sessionkit.staff.questions import EndSeveralForm, context_of
 from django_sessionkit.staff.rank import current_handle, has_highest_rank, lower_of, person_of
+from django_sessionkit.staff.rendering import render
 
 # Seconds for which the request that begins a small ending works on it.
 AT_ONCE = 10
@@ -44,11 +44,10 @@ def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpRespon
         raise PermissionDenied
     site = admin.admin_site
     try:
-        selection = asked_for(request)
+        return end_shown(site, request, asked_for(request))
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
         return HttpResponseRedirect(reverse(LIST, current_app=site.name))
-    return end_shown(site, request, selection)
 
 
 def asked_for(request: HttpRequest) -> Selection:
@@ -84,23 +83,21 @@ def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> Ht
     form = EndSeveralForm(answers, has_own=preview.has_own, sentence=number)
     if form.is_valid():
         return _begin(site, request, selection, form, preview)
-    context = {
-        **site.each_context(request),
+    return render(
+        site,
+        request,
+        "end_shown",
+        sentences.question(preview.count, preview.users, preview.is_more),
+        preview=preview,
+        sample=[(row, address_of(request, row)) for row in preview.sample],
+        what=list(in_words(request, selection)),
+        facts=_facts(preview),
+        selection=urlencode(selection.as_text()),
+        asked=moment_of_question(request),
+        number=number,
+        in_background=preview.count > endings.BACKGROUND,
         **context_of(form),
-        "title": sentences.question(preview.count, preview.users, preview.is_more),
-        "opts": UserSession._meta,
-        "has_view_permission": True,
-        "preview": preview,
-        "sample": [(row, address_of(request, row)) for row in preview.sample],
-        "what": list(in_words(request, selection)),
-        "facts": _facts(preview),
-        "selection": urlencode(selection.as_text()),
-        "asked": moment_of_question(request),
-        "number": number,
-        "in_background": preview.count > endings.BACKGROUND,
-    }
-    request.current_app = site.name
-    return TemplateResponse(request, "admin/django_sessionkit/usersession/end_shown.html", context)
+    )
 
 
 def _number(request: HttpRequest, count: int) -> str:

@@ -11,7 +11,6 @@ from django.contrib.admin.widgets import AdminRadioSelect, AdminTextInputWidget
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -31,6 +30,7 @@ from django_sessionkit.staff.rank import (
     may_throw_switch,
     person_of,
 )
+from django_sessionkit.staff.rendering import render
 
 SCOPES = [
     (Ending.Scope.EVERYBODY.value, _("Every session of everybody")),
@@ -103,16 +103,14 @@ def switch_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
     form = SwitchForm(answers, by_superuser=has_highest_rank(request))
     if form.is_valid():
         return _throw(admin, request, form)
-    context = {
-        **admin.admin_site.each_context(request),
+    return render(
+        admin.admin_site,
+        request,
+        "switch",
+        gettext("End every session"),
+        asked=moment_of_question(request),
         **context_of(form),
-        "title": gettext("End every session"),
-        "opts": admin.opts,
-        "has_view_permission": True,
-        "asked": moment_of_question(request),
-    }
-    request.current_app = admin.admin_site.name
-    return TemplateResponse(request, "admin/django_sessionkit/usersession/switch.html", context)
+    )
 
 
 def _throw(admin: "ModelAdmin[Any]", request: HttpRequest, form: SwitchForm) -> HttpResponse:

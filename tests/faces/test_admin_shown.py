@@ -180,6 +180,11 @@ def test_what_asks_for_everybody_or_makes_no_sense_leads_back_to_the_list(root, 
     assert said in text
 
 
+def test_what_this_database_can_not_find_leads_back_to_the_list(root):
+    response = sign_in(root).get(f"{END_SHOWN}?network=2001:db8::/45")
+    assert response.status_code == (200 if connection.vendor == "postgresql" else 302)
+
+
 def test_everybody_can_not_be_slipped_in_by_the_form(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     for selection in ("", "state=active"):
@@ -255,7 +260,7 @@ def test_many_take_a_number_to_be_typed_and_end_in_the_background(
     monkeypatch.setattr(endings, "send", lambda ending: bool(sent.append(ending)) or True)
     desk = sign_in(root)
     asked = desk.get(NETWORK)
-    assert "To confirm, type “3”" in as_read(asked)
+    assert "To confirm: Type “3”." in as_read(asked)
     assert "There are many: they end one after the other" in as_read(asked)
     for typed in ("", "2", "three"):
         again = answer(desk, asked, typed=typed)

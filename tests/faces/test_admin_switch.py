@@ -54,7 +54,7 @@ def test_every_session_of_everybody(crowd, root, bob):
     desk, other = sign_in(root), sign_in(root)
     asked = desk.get(SWITCH)
     assert asked.context["title"] == "End every session"
-    assert f"To confirm, type “{SENTENCE}”" in as_read(asked)
+    assert f"To confirm: Type “{SENTENCE}”." in as_read(asked)
     assert re.search(r'<input type="checkbox" name="spares_own"[^>]* checked', asked.text)
     response = throw(desk)
     ending = Ending.objects.get()
