@@ -7,9 +7,11 @@ so that a URL, a row of Ending and the arguments of a command can have it.
 import ipaddress
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, cast
+from urllib.parse import quote, unquote
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -17,7 +19,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
 from django_sessionkit.models import (
@@ -32,6 +34,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # A search by name finds so many users at most: those of a common name are found by more letters.
 PEOPLE = 200
+# A search has so many characters at most: SQLite refuses to look for very long texts.
+LONGEST = 1000
+# Between a sign-in and the making of its handle lies far less than this.
+A_MINUTE = timedelta(minutes=1)
 STATES = "active", "ended"
 # What has an index: with one of these, a database reads no more than it returns.
 NARROW = "users", "network", "handle", "reason", "staff"
@@ -41,7 +47,7 @@ NARROW = "users", "network", "handle", "reason", "staff"
 class Selection:
     """
     Sessions that have all of this. None, "" and False mean that any session has it. Times are
-    aware, or naive without USE_TZ.
+    aware, or naive without USE_TZ. They are from the moment "after" on, up to the moment "before".
     """
 
     users: tuple[str, ...] | None = None  # primary keys, as text
@@ -54,7 +60,7 @@ class Selection:
     transport: str = ""  # one of Transport
     staff: bool = False
     new: bool = False  # from a new device, or an unusual place
-    # A session that has moved here by SESSIONKIT_ADOPT_FROM counts from then.
+    # By the handle: see since().
     started_after: datetime | None = None
     started_before: datetime | None = None
     seen_after: datetime | None = None
@@ -68,8 +74,8 @@ class Selection:
         Return what this asks for, in the words of as_text(); other words are left alone. Raises
         ValidationError, with a message for people, for what makes no sense.
         """
-        known = [f.name for f in fields(cls)]
-        return cls(**{name: PARSERS[name](asked[name]) for name in known if asked.get(name)})
+        given = {f.name: asked[f.name] for f in fields(cls) if asked.get(f.name)}
+        return cls(**{name: PARSERS[name](_searchable(text)) for name, text in given.items()})
 
     def as_text(self) -> dict[str, str]:
         """Return what parse() makes the same selection of."""
@@ -114,7 +120,7 @@ class Selection:
         }
         rows = rows.filter(**{name: value for name, value in same.items() if value})
         if self.seen_before:  # nobody was active before the sign-in, and the handle has an index
-            rows = rows.filter(pk__lt=since(self.seen_before))
+            rows = rows.filter(pk__lt=since(self.seen_before + A_MINUTE))
         return rows
 
 
@@ -128,7 +134,9 @@ def search(text: str, by_email: bool) -> dict[str, str]:
     """
     asked: dict[str, str] = {}
     names = []
-    for word in text.split():
+    if len(text) > LONGEST:
+        raise ValidationError(_("Search for a shorter text."))
+    for word in _searchable(text).split():
         name = _kind_of(word)
         if name == "name":
             names.append(word)
@@ -155,23 +163,21 @@ def _kind_of(word: str) -> str:
 
 
 def _people(name: str, by_email: bool) -> list[str]:
-    """Return the primary keys of the users of this name, as text, or else of those who have it in
-    their names."""
+    """Return the primary keys of the users of this name, as text, or else of those who have every
+    word of it in one of their names."""
     model = get_user_model()
-    users, field = model._base_manager.all(), model.USERNAME_FIELD
-    columns = [field]
-    if by_email and hasattr(model, "get_email_field_name"):
-        email = model.get_email_field_name()
-        if any(f.name == email for f in model._meta.get_fields()):
-            columns.append(email)
-    whole = users.filter(**{field: name}).values_list("pk", flat=True)
-    keys = list(whole[:1])
-    if not keys:
+    keys = model._base_manager.values_list("pk", flat=True)
+    found: list[Any] = []
+    with suppress(ValueError):  # where user names are numbers
+        found = list(keys.filter(**{model.USERNAME_FIELD: name})[:1])
+    names = {model.USERNAME_FIELD, by_email and model.get_email_field_name()}
+    columns = [f.name for f in model._meta.fields if f.name in names and not f.is_relation]
+    if columns and not found:
         for word in name.split():
             like: list[Any] = [Q(**{f"{column}__icontains": word}) for column in columns]
-            users = users.filter(Q.create(like, Q.OR))
-        keys = list(users.values_list("pk", flat=True)[:PEOPLE])
-    return [str(key) for key in keys]
+            keys = keys.filter(Q.create(like, Q.OR))
+        found = list(keys[:PEOPLE])
+    return [quote(str(key), safe="") for key in found]
 
 
 def staff() -> Any:
@@ -198,7 +204,11 @@ def _has(name: str) -> bool:
 
 
 def since(moment: datetime) -> uuid.UUID:
-    """Return a handle that no session from before this moment has: handles begin with the time."""
+    """
+    Return a handle that is greater than those of all sessions from before this moment: handles
+    begin with the time, in milliseconds. That of a session which SESSIONKIT_ADOPT_FROM has moved
+    here has the earliest time at which somebody knew of it.
+    """
     aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)
     milliseconds = max(0, (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
     return uuid.UUID(int=milliseconds << 80)
@@ -225,7 +235,7 @@ def _within(network: Network, vendor: str) -> Q:
 
 
 def _octets(network: Network) -> list[str]:
-    """Return how the addresses in this network of IPv4 begin: "192.0.2." say. 128 texts at most."""
+    """Return how the addresses in this network of IPv4 begin: "192.0.2." say. 256 texts at most."""
     whole = -(-max(network.prefixlen, 1) // 8)
     parts = network.subnets(new_prefix=8 * whole)
     return [".".join(str(part.network_address).split(".")[:whole]) + "." for part in parts]
@@ -247,10 +257,17 @@ def _groups(network: Network) -> str:
 # From text, and back.
 
 
+def _searchable(text: str) -> str:
+    """Return the text, unless no column can hold it."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValidationError(_("That is no text to search for."))
+    return text
+
+
 def _text(value: object) -> str:
     match value:
         case tuple():
-            return ",".join(value) or ","
+            return ",".join(quote(key, safe="") for key in value) or ","
         case True:
             return "1"
         case datetime():
@@ -259,23 +276,32 @@ def _text(value: object) -> str:
 
 
 def _users(text: str) -> tuple[str, ...]:
-    key = get_user_model()._meta.pk
+    return tuple(_user(unquote(part)) for part in text.split(",") if part)
+
+
+def _user(text: str) -> str:
+    """Return the primary key of a user, as the database has it."""
+    key: Any = get_user_model()._meta.pk
+    while key.remote_field:  # of a table that inherits from another
+        key = key.target_field
     try:
-        return tuple(str(key.clean(part, None)) for part in text.split(",") if part)
-    except (ValidationError, OverflowError) as error:
+        value = key.to_python(text)
+        key.run_validators(value)
+    except ValidationError as error:
         raise ValidationError(_("“%s” is no user.") % text) from error
+    return str(value)
 
 
 def _network(text: str) -> Network:
     try:
+        if "%" in text:  # the zone of an address, which the column does not have
+            raise ValueError
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         message = _("“%s” is no address or network, such as 192.0.2.1 or 192.0.2.0/24.")
         raise ValidationError(message % text) from None
     if isinstance(network, ipaddress.IPv6Network):
         first = network.network_address
-        if first.scope_id is not None:
-            raise ValidationError(_("An address cannot have a zone here: %s") % text)
         if first.ipv4_mapped and network.prefixlen >= 96:  # the column has it as IPv4
             return ipaddress.ip_network((first.ipv4_mapped, network.prefixlen - 96))
     return network
@@ -290,21 +316,17 @@ def _uuid(text: str) -> uuid.UUID:
 
 def _moment(text: str) -> datetime:
     try:
-        found = parse_datetime(text)
-        day = None if found else parse_date(text)
-        if day:
-            found = datetime(day.year, day.month, day.day)  # noqa: DTZ001 (made aware below)
-        if found is None:
+        found = parse_datetime(text)  # which knows dates, too
+        # No database has trouble with these years, in any time zone.
+        if found is None or not 1970 <= found.year <= 9998:
             raise ValueError
-        if settings.USE_TZ and timezone.is_naive(found):
-            found = timezone.make_aware(found)
-        if not settings.USE_TZ and timezone.is_aware(found):
-            found = timezone.make_naive(found)
-        found.astimezone(UTC)  # not before the first day, nor after the last one
-    except (ValueError, OverflowError):
+    except ValueError:
         message = _("“%s” is no time, such as 2026-11-28 or 2026-11-28T03:00.")
         raise ValidationError(message % text) from None
-    return found
+    if not settings.USE_TZ:
+        return timezone.make_naive(found) if timezone.is_aware(found) else found
+    # UTC, for as_text() says nothing of the rest of a time zone.
+    return (found if timezone.is_aware(found) else timezone.make_aware(found)).astimezone(UTC)
 
 
 def _one_of(choices: Any) -> Callable[[str], str]:

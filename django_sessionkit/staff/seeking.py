@@ -21,9 +21,13 @@ from django_sessionkit.selection import Selection, since, staff
 
 # Sessions on a page.
 SIZE = 50
-# So many sessions of users, or from a network, are put into order. Of more, every part of the table
-# has some.
-KEYS = 10_000
+# So many sessions of users, or from a network, are put into order, from an index that has another
+# one. Of more, a page is looked for in windows.
+KEYS = 100_000
+# Their handles are in as many statements as it takes to fill a page. SQLite can have 32,766 in one.
+SLICES = 1_000, 9_000, 30_000, 30_000, 30_000
+# Staff and superusers whose sessions are looked for in this way.
+MEMBERS = 10_000
 # Rows that a page looks at, one window after the other, until it has enough sessions.
 WINDOWS = 1_000, 10_000, 100_000
 
@@ -159,7 +163,10 @@ def _seek(
     if keys is not None:
         # Without what has led to the keys: PostgreSQL reads the whole table for a second list.
         rest = replace(selection, users=None, network=None, staff=False)
-        return first(rest.of(beyond.filter(pk__in=keys))), None
+        if not by_end:
+            return _among(rows, rest, keys, side, cast("uuid.UUID | None", place)), None
+        if len(keys) <= max(SLICES):
+            return first(rest.of(beyond.filter(pk__in=keys))), None
     indexed = _indexed(selection, by_end)
     if by_end and not selection.reason:
         # The index begins with the reason.
@@ -189,8 +196,8 @@ def _keys(rows: UserSessionQuerySet, selection: Selection) -> list[Any] | None:
     if selection.users is not None or selection.staff:
         users = selection.users
         if users is None:
-            users = tuple(staff().values_list("pk", flat=True)[: KEYS + 1])
-            if len(users) > KEYS:
+            users = tuple(staff().values_list("pk", flat=True)[: MEMBERS + 1])
+            if len(users) > MEMBERS:
                 return None
         # The index parts the sessions of a user that have ended from those that have not.
         state = selection.state if selection.state == "active" else ""
@@ -204,6 +211,30 @@ def _keys(rows: UserSessionQuerySet, selection: Selection) -> list[Any] | None:
         return None
     keys = list(found.select_related(None).values_list("pk", flat=True)[: KEYS + 1])
     return keys if len(keys) <= KEYS else None
+
+
+def _among(
+    rows: UserSessionQuerySet,
+    selection: Selection,
+    keys: list[uuid.UUID],
+    side: str,
+    place: uuid.UUID | None,
+) -> list[UserSession]:
+    """Return what _seek() returns, of the sessions with these handles."""
+    is_before = side == "before"
+    if place:
+        keys = [key for key in keys if (key.int > place.int) == is_before and key != place]
+    keys.sort(key=lambda key: key.int, reverse=not is_before)
+    found: list[UserSession] = []
+    start = 0
+    for size in SLICES:
+        part = keys[start : start + size]
+        if len(found) > SIZE or not part:
+            break
+        among = _ordered(selection.of(rows.filter(pk__in=part)), side, by_end=False)
+        found += among[: SIZE + 1 - len(found)]
+        start += size
+    return found
 
 
 def _in_windows(
