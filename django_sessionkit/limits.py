@@ -12,6 +12,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections, models, transaction
 from django.utils import timezone
 
+from django_sessionkit import epochs
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import (
     EndReason,
@@ -103,7 +104,8 @@ def _counted(rows: UserSessionQuerySet, user_id: Any) -> list[UserSession]:
     else:  # SQLite: whoever writes is alone
         name = user.model.USERNAME_FIELD
         user.update(**{name: models.F(name)})
-    counting = rows.filter(user=user_id, counts=True).order_by("pk")
+    # Those that an epoch has ended leave room at once, also before their rows are marked.
+    counting = rows.filter(~epochs.over([str(user_id)]), user=user_id, counts=True).order_by("pk")
     # In a transaction of the site's, MySQL shows what there was when that began, or else locks.
     level = getattr(connection, "isolation_level", None)  # None: the server's default
     repeats = connection.vendor == "mysql" and level != "read committed"

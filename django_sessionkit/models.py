@@ -555,6 +555,8 @@ class Ending(models.Model):
         verbose_name_plural = _("endings")
         ordering = ["-id"]
         default_permissions = ()
+        # Each write of activity looks for those since a proof of identity: see epochs.py.
+        indexes = [models.Index(fields=["before"], name="sessionkit_ending_before")]
 
     def __str__(self) -> str:
         return f"{self.get_scope_display()} ({self.pk})"

@@ -11,7 +11,8 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
 from django.utils import timezone
 
-from django_sessionkit.accounts import acting_user
+from django_sessionkit import epochs
+from django_sessionkit.accounts import acting_user, key_of
 from django_sessionkit.grouping import of_device
 from django_sessionkit.models import UserSession, UserSessionQuerySet
 from django_sessionkit.paging import with_activity
@@ -26,8 +27,12 @@ def handle_of(request: HttpRequest) -> uuid.UUID | None:
 
 
 def own_sessions(request: HttpRequest, user: AbstractBaseUser) -> UserSessionQuerySet:
-    """Return the rows of a user, ended ones included, for a request of that user."""
+    """
+    Return the rows of a user, ended ones included, for a request of that user. Those that an epoch
+    has ended come once they are marked.
+    """
     rows = UserSession.objects.primary().filter(user=user.pk)
+    rows = rows.exclude(epochs.over([key_of(user)]), ended_at=None)
     return with_activity(rows, handle_of(request))
 
 

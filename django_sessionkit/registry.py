@@ -22,7 +22,7 @@ from django.utils import timezone
 from django.utils.timezone import is_aware
 from django.utils.translation import get_language
 
-from django_sessionkit import models
+from django_sessionkit import epochs, models
 from django_sessionkit.accounts import has_password_of, is_disabled, user_of
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
@@ -208,20 +208,27 @@ def take_back(handle: str) -> None:
     UserSession.objects.primary().filter(pk=handle, ended_at=None).delete()
 
 
-def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> UserSession | None:
+def may_go_on(
+    handle: str, digests: list[str], auth_hash: str, user: str, person: str, authenticated_at: int
+) -> UserSession | None:
     """
     Return the row of a session, with its user, if the session may go on. Return None if it was
     ended or has another key, or if its user was disabled, deleted, or given another password behind
     Django's back: that ends the session now. If staff act as the user, ``person`` is their primary
-    key as text, and the session also ends if their account is disabled or deleted.
+    key as text, and the session also ends if their account is disabled or deleted. Neither goes on
+    what an epoch has ended, by the moment ``authenticated_at``, though the store did not say so.
     """
     rows = UserSession.objects.primary()
     row = rows.filter(pk=handle, digest__in=digests, ended_at=None)
-    found = row.select_related("user").first()
+    row = row.annotate(is_over=epochs.over([user, person], as_datetime(authenticated_at)))
+    found: Any = row.select_related("user").first()
     if found is None:
         # A row whose user has gone is not found together with its user.
         if row.exists():
             _end_if_free(handle, EndReason.ACCOUNT_DISABLED, digests)
+        return None
+    if found.is_over and end_by_epoch(user, person, authenticated_at, found.pk):
+        epochs.note_again()
         return None
     if found.parent and not rows.active().filter(pk=found.parent).exists():
         reason = EndReason.PARENT
@@ -230,7 +237,7 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> U
     elif not has_password_of(found.user, auth_hash):
         reason = EndReason.PASSWORD_CHANGE
     else:
-        return found
+        return cast("UserSession", found)
     # Only if it still has this digest: a change of the password may just have given it a new key.
     _end_if_free(handle, reason, digests)
     return None
@@ -239,6 +246,22 @@ def may_go_on(handle: str, digests: list[str], auth_hash: str, person: str) -> U
 def _may_act(person: str) -> bool:
     user = user_of(person)
     return user is not None and not is_disabled(user)
+
+
+def end_by_epoch(user: str, person: str, authenticated_at: int, handle: uuid.UUID) -> bool:
+    """
+    Tell whether an epoch has ended a session, and mark its row, as the work that cleans up behind
+    the epoch will. See epochs.py.
+    """
+    ending = epochs.ending_of(user, person, authenticated_at, handle)
+    if ending is None:
+        return False
+    row = free(handle.hex).filter(ended_at=None)
+    reason, by, note = EndReason.REVOKED_BY_STAFF, ending.by, ending.note
+    said = {"ended_by": by, "ended_from": ending.ended_from, "end_note": note}
+    if row.update(ended_at=timezone.now(), end_reason=reason, **said):
+        models.announce([handle], reason, by, note)
+    return True
 
 
 def is_open(handle: str, digest: str | None = None) -> bool:

@@ -11,6 +11,8 @@ from typing import cast
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils.translation import ngettext
 
+from django_sessionkit import epochs
+from django_sessionkit.accounts import key_of
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.paging import Page, page_of, with_activity
 
@@ -30,7 +32,8 @@ class Choice:
 
     @property
     def others(self) -> UserSessionQuerySet:
-        rows = UserSession.objects.primary().filter(user=self.row.user, counts=True)
+        over = epochs.over([key_of(self.row.user)])
+        rows = UserSession.objects.primary().filter(~over, user=self.row.user, counts=True)
         return with_activity(rows.exclude(pk=self.row.pk), self.row.pk)
 
     def page(self, asked: Mapping[str, str]) -> Page:

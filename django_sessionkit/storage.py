@@ -43,6 +43,7 @@ T = TypeVar("T")
 class Stored(NamedTuple):
     payload: bytes  # as it was given: bytes, not a memoryview
     touched_at: int
+    epoch: int = 0  # what note_epoch() was given last, or 0
 
 
 class StoredFully(NamedTuple):
@@ -178,6 +179,20 @@ class Storage(ABC):
         nothing to add.
 
         Raises StoreUnavailable: use call() for what may find the storage unavailable.
+        """
+
+    # Verbs that an engine can leave out.
+
+    @classmethod  # noqa: B027 (an engine can leave it out)
+    def note_epoch(cls, number: int) -> None:
+        """
+        Note that staff have just ended many sessions together, for which ``number`` stands: see
+        epochs.py. From now on, read() returns this number with every session, in the same round
+        trip. The number is no moment to compare with: one that differs from the last is news.
+
+        A storage that leaves this method out, or that loses the number, ends such sessions with
+        their next write of activity. Of several servers, those that answer do their part before an
+        error is raised. This has no async twin.
         """
 
     # Verbs that are made of the others. An engine can have better ones.

@@ -22,8 +22,8 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.module_loading import import_string
 
-from django_sessionkit import clock
-from django_sessionkit.accounts import is_disabled, key_of, user_of
+from django_sessionkit import clock, epochs
+from django_sessionkit.accounts import is_disabled, key_of, user_in, user_of
 from django_sessionkit.clock import as_milliseconds
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import InvalidToken, NoToken
@@ -103,7 +103,8 @@ def _row_of(session: Any) -> UserSession:
     if handle is None:
         raise NoToken("not_signed_in")
     rows = UserSession.objects.primary().active().select_related("user")
-    row = rows.filter(pk=handle).first()
+    users = [user_in(session), getattr(session, "person", None)]
+    row = rows.filter(~epochs.over(users), pk=handle).first()
     if row is None or is_disabled(row.user):
         raise NoToken("ended")
     return row
@@ -274,7 +275,8 @@ def _user_in(claims: Claims) -> AbstractBaseUser:
     except ValueError:
         raise InvalidToken("malformed") from None
     rows = UserSession.objects.primary().active().select_related("user")
-    row = rows.filter(pk=handle, waits=False).first()
+    users = [claims["sub"], claims.get("act", {}).get("sub")]
+    row = rows.filter(~epochs.over(users), pk=handle, waits=False).first()
     if row is None or row.is_locked or key_of(row.user) != claims["sub"]:
         raise InvalidToken("session_ended")
     if is_disabled(row.user):

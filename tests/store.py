@@ -19,6 +19,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_sessionkit.backends import db
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.conf import conf
 from django_sessionkit.models import StoredSession, get_session_store
@@ -37,6 +38,8 @@ VERBS = ["read", "insert", "replace", "move", "touch", "remove", "peek"]
 # The verb that reads what others have written since, after a write that has failed.
 READ_AGAIN = "read" if SessionStore.native_async else "read_again"
 
+NO_BRACES = str.maketrans("", "", "{}")
+
 if IN_MEMORY:
     from django_sessionkit.backends import memory
 if ON_REDIS:
@@ -51,7 +54,7 @@ def payloads() -> dict[str, bytes]:
     if IN_MEMORY:
         return {digest: entry.payload for digest, entry in memory._entries.items()}
     if not ON_REDIS:
-        rows = StoredSession.objects.values_list("digest", "payload")
+        rows = _rows().values_list("digest", "payload")
         return {digest: bytes(payload) for digest, payload in rows}
     return {digest: client().get(key)[8:] for digest, key in _keys().items()}
 
@@ -61,7 +64,7 @@ def expiries() -> dict[str, int]:
     if IN_MEMORY:
         return {digest: entry.expires_at for digest, entry in memory._entries.items()}
     if not ON_REDIS:
-        return dict(StoredSession.objects.values_list("digest", "expires_at"))
+        return dict(_rows().values_list("digest", "expires_at"))
     seconds, microseconds = client().time()  # PEXPIRETIME is there from Redis 7 on
     at = 1000 * seconds + microseconds // 1000
     return {digest: at + client().pttl(key) for digest, key in _keys().items()}
@@ -85,7 +88,7 @@ def wipe() -> None:
         memory.clear()
     elif not ON_REDIS:
         StoredSession.objects.all().delete()
-    elif keys := _keys().values():
+    elif keys := [*client().scan_iter(match=f"{conf.SESSIONKIT_REDIS_PREFIX}*", count=10_000)]:
         client().delete(*keys)
 
 
@@ -129,10 +132,20 @@ def client():
     return redis_clients.sync_client()
 
 
+def key_in_redis(digest: str) -> str:
+    """Return under which key Redis has the session with this digest."""
+    return f"{conf.SESSIONKIT_REDIS_PREFIX}{{{digest[:3]}}}{digest[3:]}"
+
+
+def _rows() -> Any:
+    return StoredSession.objects.exclude(digest=db.EPOCH)
+
+
 def _keys() -> dict[str, bytes]:
     prefix = conf.SESSIONKIT_REDIS_PREFIX
     keys = client().scan_iter(match=f"{prefix}*", count=1000)
-    return {key.decode().removeprefix(prefix): key for key in keys}
+    digests = {key.decode().removeprefix(prefix).translate(NO_BRACES): key for key in keys}
+    return {digest: key for digest, key in digests.items() if not digest.endswith("epoch")}
 
 
 @contextmanager

@@ -51,8 +51,8 @@ class Checking(FormerKeys):
         if self._activity_is_due:
             # A proof of identity may just have made the hash of the password a stronger one.
             auth_hash = "" if resuming else data.get(HASH_SESSION_KEY, "")
-            known = facts.may_have(digest), auth_hash, facts.person
-            row = yield registry.may_go_on, facts.handle, *known
+            known = facts.may_have(digest), auth_hash, facts.user, facts.person
+            row = yield registry.may_go_on, facts.handle, *known, facts.authenticated_at
             if row is None:
                 again = yield self.read, digest
                 if again is not None and again.payload != record.payload:

@@ -8,7 +8,7 @@ else has one.
 import logging
 import uuid
 
-from django_sessionkit import clock, registry
+from django_sessionkit import clock, epochs, registry
 from django_sessionkit.backends.adopting import Adopting
 from django_sessionkit.backends.exchanging import is_moving
 from django_sessionkit.backends.facts import Facts
@@ -67,14 +67,32 @@ class FormerKeys(Adopting):
                 if is_visitor and former.facts.is_late(facts.seen, clock.now()):
                     return (yield from self._reused(former))
             if facts.successor is None:
-                break
+                if stored.epoch and (yield from self._is_of_the_past(facts, stored.epoch)):
+                    yield self.remove, [key.digest]
+                    return Missing(key.digest)
+                by = (former or given).digest
+                return (
+                    here if key is given else here._replace(came_by=by, is_delivered=is_delivered)
+                )
             if is_visitor and reads == READS:
                 return None
             former = former or here.record
             key = successor_of(key, facts.successor)
-        if former is None:
-            return here if key is given else here._replace(came_by=given.digest)
-        return here._replace(came_by=former.digest, is_delivered=is_delivered)
+
+    def _is_of_the_past(self, facts: Facts, number: int) -> Flow[bool]:
+        """Tell whether an epoch has ended a session. Its row is marked then: see epochs.py."""
+        if facts.handle is None:
+            return False
+        known = epochs.known(number)
+        if known is None:
+            known = yield epochs.learn, number
+        session = facts.user, facts.person, facts.authenticated_at, facts.row
+        if not known.ends(*session):
+            return False
+        if (yield registry.end_by_epoch, *session):
+            return True
+        epochs.forget(number)
+        return False
 
     def _reused(self, former: Record) -> Flow[Missing | None]:
         """Report that a former key was used after its grace, and end the session if the policy says

@@ -82,6 +82,8 @@ class HandingOver(Loading):
         facts, data = contents
         if data["until"] <= clock.now():
             return None
+        if stored.epoch and (yield from self._is_of_the_past(facts, stored.epoch)):
+            return None
         # The web view is another browser than the app, on the same device.
         moved = "network" in facts.changed(self.client)
         if moved and Policy.of(facts.policy).on_change != "report":

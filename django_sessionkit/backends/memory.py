@@ -25,6 +25,7 @@ class Entry(NamedTuple):
 # By digest. The entry that was written longest ago comes first, and has to go first.
 _entries: OrderedDict[str, Entry] = OrderedDict()
 _lock = Lock()
+_epoch = 0
 
 
 class SessionStore(base.SessionStore):
@@ -32,7 +33,7 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def read(cls, digest: str) -> Stored | None:
-        return (entry := _alive(digest)) and Stored(entry.payload, entry.touched_at)
+        return (entry := _alive(digest)) and Stored(entry.payload, entry.touched_at, _epoch)
 
     @classmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
@@ -80,6 +81,11 @@ class SessionStore(base.SessionStore):
         return {digest for digest in digests if _alive(digest)}
 
     @classmethod
+    def note_epoch(cls, number: int) -> None:
+        global _epoch
+        _epoch = number
+
+    @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
         with _lock:
             for digest in [digest for digest in _entries if not _alive(digest)]:
@@ -120,6 +126,7 @@ class SessionStore(base.SessionStore):
 
 def clear() -> None:
     """Remove every session, expired or not. Their rows stay, and the next purge ends them."""
+    SessionStore.note_epoch(0)
     with _lock:
         _entries.clear()
 

@@ -3,14 +3,18 @@ The storage verbs on Redis or Valkey, through a cache alias of django-redis (SES
 
 One string per session, under a digest: 8 bytes of ``touched_at``, then the payload; Redis expires
 the string. A step that has to be atomic is a script on that one key, so that the verbs run on Redis
-6.2 and later and on Valkey, alone, behind Sentinel and in a Cluster. The cache's own serializer and
+6.2 and later and on Valkey, alone, behind Sentinel and in a Cluster.
+
+The number of note_epoch() is read along with a session. In a Cluster, both must be on one node. So
+the first digits of a digest are the hash tag of its key (see "Hash tags" in the specification of
+Redis Cluster), and the number is there once for each tag. The cache's own serializer and
 compressor are not involved, and its key prefix only in a KEY_FUNCTION of the site. A replica is
 never asked, because replicas lag.
 """
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import methodcaller
 from typing import Any, ClassVar, NamedTuple
@@ -50,6 +54,9 @@ class Script(NamedTuple):
 
 
 STAMP = 8  # bytes of touched_at
+# Digits of a digest that are the hash tag. 4,096 tags are spread evenly over a Cluster, and are
+# written in some milliseconds.
+TAG = 3
 # A value that is no string was written by another program: no session is there.
 IS_THERE = "redis.call('TYPE', KEYS[1]).ok == 'string'"
 VERSION = f"redis.call('GETRANGE', KEYS[1], {STAMP}, {STAMP + NONCE - 1})"
@@ -120,19 +127,19 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def read(cls, digest: str) -> Stored | None:
-        key = _key(digest)
-        try:
-            return _stored(ask((methodcaller("get", key), key)))
-        except exceptions.ResponseError as error:
-            return _foreign(error)
+        key, epoch = _key(digest), _epoch_key(digest)
+        value, number = ask((methodcaller("mget", key, epoch), key))
+        if value is None:
+            return run(_read_what_is_no_string(key), ask)
+        return _stored(value, number)
 
     @classmethod
     async def aread(cls, digest: str) -> Stored | None:
-        key = _key(digest)
-        try:
-            return _stored(await aask((methodcaller("get", key), key)))
-        except exceptions.ResponseError as error:
-            return _foreign(error)
+        key, epoch = _key(digest), _epoch_key(digest)
+        value, number = await aask((methodcaller("mget", key, epoch), key))
+        if value is None:
+            return await arun(_read_what_is_no_string(key), aask)
+        return _stored(value, number)
 
     @classmethod
     def insert(cls, digest: str, payload: bytes, touched_at: int, expires_at: int) -> bool:
@@ -214,25 +221,35 @@ class SessionStore(base.SessionStore):
         return await arun(_peek({_key(digest): digest for digest in digests}, {}), aask)
 
     @classmethod
+    def note_epoch(cls, number: int) -> None:
+        keys = [_epoch_key(f"{tag:0{TAG}x}") for tag in range(16**TAG)]
+        run(_note_epoch(keys, number, ask_nodes("SET", keys, number)), ask)
+
+    @classmethod
     def is_within_reach(cls, digest: str) -> bool:
         return is_within_reach(_key(digest))
 
 
-def _stored(value: bytes | None) -> Stored | None:
-    return None if value is None else Stored(value[STAMP:], int.from_bytes(value[:STAMP]))
+def _stored(value: bytes, number: bytes | None) -> Stored:
+    # Somebody else may have written what is no number.
+    epoch = int(number) if number and number.isdigit() else 0
+    return Stored(value[STAMP:], _touched_at(value), epoch)
 
 
-def _foreign(error: exceptions.ResponseError) -> Stored:
-    """
-    Return what does not open, where somebody else has written something that is no string. Raise
-    any other error again.
-    """
-    if not str(error).startswith("WRONGTYPE"):
-        raise error
-    return Stored(b"", 0)
+def _touched_at(value: bytes) -> int:
+    return int.from_bytes(value[:STAMP])
 
 
 # The other verbs are flows, once for both kinds of client.
+
+
+def _read_what_is_no_string(key: str) -> Flow[Stored | None]:
+    """
+    Look whether there is nothing, or what somebody else has written that is no string: MGET does
+    not tell. Return what does not open in place of that.
+    """
+    kind = yield methodcaller("type", key), key
+    return None if kind == b"none" else Stored(b"", 0)
 
 
 def _insert(digest: str, payload: bytes, touched_at: int, expires_at: int) -> Flow[bool]:
@@ -280,7 +297,9 @@ def _move(
 
 def _scan() -> Iterator[list[StoredFully]]:
     prefix = conf.SESSIONKIT_REDIS_PREFIX
-    pattern = re.sub(r"[][*?\\]", r"\\\g<0>", prefix) + "[0-9a-f]" * 64
+    digit = "[0-9a-f]"
+    escaped = re.sub(r"[][*?\\]", r"\\\g<0>", prefix)
+    pattern = f"{escaped}{{{digit * TAG}}}{digit * (64 - TAG)}"
     client = sync_client()
     keys = client.scan_iter(match=pattern, count=ranges.ROWS)
     while part := list(islice(keys, ranges.ROWS)):
@@ -290,11 +309,15 @@ def _scan() -> Iterator[list[StoredFully]]:
             pipeline.pttl(key)
         now, answers = clock.now(), iter(pipeline.execute(raise_on_error=False))
         yield [
-            StoredFully(key.decode()[len(prefix) :], stored.payload, stored.touched_at, now + left)
+            StoredFully(_digest_in(key, prefix), value[STAMP:], _touched_at(value), now + left)
             for key, value, left in zip(part, answers, answers, strict=True)
             # Not what has expired meanwhile, or what somebody else has put there.
-            if isinstance(value, bytes) and (stored := _stored(value)) and left > 0
+            if isinstance(value, bytes) and left > 0
         ]
+
+
+def _digest_in(key: bytes, prefix: str) -> str:
+    return key.decode()[len(prefix) :].replace("{", "").replace("}", "")
 
 
 def _script(script: Script, digest: str, *args: bytes | int) -> Flow[bool]:
@@ -333,7 +356,22 @@ def _peek(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[set[str]]
     return {digest for key, digest in digests.items() if answers.get(key, True)}
 
 
-def _ask_each(command: str, keys: Iterable[str], answers: dict[str, Any]) -> Flow[Exception | None]:
+def _note_epoch(keys: Sequence[str], number: int, answers: dict[str, Any]) -> Flow[None]:
+    def write(client: Any) -> Any:
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.set(key, number)
+        return pipeline.execute()
+
+    if not isinstance(sync_client(), RedisCluster):
+        yield write, ""
+    elif failure := (yield from _ask_each("SET", keys, answers, number)):
+        raise failure
+
+
+def _ask_each(
+    command: str, keys: Iterable[str], answers: dict[str, Any], *args: int
+) -> Flow[Exception | None]:
     """
     Ask a command of each key that has no answer yet. Return the last error of a node that does not
     answer: that must not keep the others from theirs.
@@ -342,14 +380,22 @@ def _ask_each(command: str, keys: Iterable[str], answers: dict[str, Any]) -> Flo
     for key in keys:
         if key not in answers:
             try:
-                answers[key] = yield methodcaller("execute_command", command, key), key
+                answers[key] = yield methodcaller("execute_command", command, key, *args), key
             except NO_ANSWER as error:
                 failure = error
     return failure
 
 
 def _key(digest: str) -> str:
-    key = f"{conf.SESSIONKIT_REDIS_PREFIX}{digest}"
+    return _made(f"{conf.SESSIONKIT_REDIS_PREFIX}{{{digest[:TAG]}}}{digest[TAG:]}")
+
+
+def _epoch_key(digest: str) -> str:
+    """Return under which key the number is, on the node that has this digest."""
+    return _made(f"{conf.SESSIONKIT_REDIS_PREFIX}{{{digest[:TAG]}}}epoch")
+
+
+def _made(key: str) -> str:
     make_key = key_function()
     return make_key(key) if make_key else key
 

@@ -132,7 +132,7 @@ async def _aask_node(
         return answer
 
 
-def ask_nodes(command: str, keys: Collection[str]) -> dict[str, Any]:
+def ask_nodes(command: str, keys: Collection[str], *args: int) -> dict[str, Any]:
     """
     Ask a command of each of these keys, each node of a Cluster in one round trip. Return the
     answers by key, as far as there are any: a node may not answer, and a key may have moved.
@@ -151,7 +151,7 @@ def ask_nodes(command: str, keys: Collection[str]) -> dict[str, Any]:
             continue
         pipeline = client.get_redis_connection(node).pipeline(transaction=False)
         for key in part:
-            pipeline.execute_command(command, key)
+            pipeline.execute_command(command, key, *args)
         try:
             got = pipeline.execute(raise_on_error=False)
         except NO_ANSWER:

@@ -102,6 +102,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "endings",
                 "ordering": ["-id"],
                 "default_permissions": (),
+                "indexes": [models.Index(fields=["before"], name="sessionkit_ending_before")],
             },
         ),
         migrations.CreateModel(

@@ -6,7 +6,6 @@ from typing import Any
 from django_sessionkit import clock
 from django_sessionkit.backends.sealing import version_of
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.storage import Stored
 from django_sessionkit.testing.contract import HOUR, Contract, new_payload
 
 
@@ -39,7 +38,7 @@ class OutageContract(Contract):
             for call in calls:
                 with self.subTest(call[0]), self.assertRaises(self.store.unavailable):
                     self.verb(*call)
-        self.assertEqual(self.verb("read", digest), Stored(payload, now))
+        self.assertEqual(self.verb("read", digest)[:2], (payload, now))
 
     def test_a_session_says_that_the_store_is_down(self) -> None:
         session = self.store()

@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from django_sessionkit import ranges
@@ -29,6 +30,7 @@ from tests.people import key_of
 from tests.redis_servers import PATIENCE, LineClock, fresh_lines, sessions_in
 from tests.servers import HOST
 from tests.store import again, payloads, travel
+from tests.switch import throw
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("own_line")]
 
@@ -154,7 +156,7 @@ def test_servers_that_do_not_know_the_scripts_learn_them(drive, stored, topology
 
 def test_replicas_are_never_asked(drive, topology, stored):
     def asked(node):
-        return node.client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
+        return node.client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
 
     before = {node: asked(node) for node in topology.nodes}
     for _ in range(30):
@@ -540,3 +542,47 @@ def test_a_process_can_start_without_the_node_in_location(outage, drive):
     options = {**outage.topology.options, "REDIS_CLIENT_KWARGS": others}
     with sessions_in(location, SOCKET_TIMEOUT=1, **options):
         assert drive(SessionStore(key), "load") == {"cart": ["teapot"]}
+
+
+# The switch: see epochs.py.
+
+
+def signed_in(user):
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session.save()
+    return session
+
+
+def test_every_node_knows_of_an_epoch(drive, topology):
+    alice = get_user_model().objects.create_user("alice")
+    sessions = [signed_in(alice) for _ in range(100)]
+    throw()
+    assert len(payloads()) == 100
+    assert not any(drive(again(session), "load") for session in sessions)
+    later = signed_in(alice)
+    assert drive(again(later), "get", SESSION_KEY)
+
+
+def test_a_session_and_the_number_are_on_one_node(topology, settings):
+    def slots(*digests):
+        keys = [key(digest) for digest in digests for key in (redis._key, redis._epoch_key)]
+        return {key_slot(key.encode()) for key in keys}
+
+    one, other = "0f3" + "0" * 61, "0f3" + "f" * 61
+    assert len(slots(one, other)) == 1
+    settings.SESSIONKIT_REDIS_PREFIX = "{shop}:"
+    assert len(slots(one, "fff" + "0" * 61)) == 1
+    SessionStore.note_epoch(7)
+    assert sum(len(node.client.keys("{shop}:*")) for node in topology.primaries()) == 4096
+
+
+def test_a_dead_node_keeps_no_other_from_knowing_of_an_epoch(outage, caplog):
+    alice = get_user_model().objects.create_user("alice")
+    found = outage.spread(lambda: signed_in(alice).session_key)
+    outage.begin()
+    throw()
+    assert "The session store did not answer" in caplog.text
+    assert not any(SessionStore(key).load() for key in found[outage.healthy])
+    with pytest.raises(StoreUnavailable):
+        SessionStore(found[outage.killed][0]).load()

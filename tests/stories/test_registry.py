@@ -450,7 +450,9 @@ def test_who_is_found_with_an_old_password_and_has_a_new_one_and_key_by_then_sta
         return False
 
     monkeypatch.setattr(registry, "has_password_of", is_verified)
-    assert registry.may_go_on(session.handle.hex, [digest], "an old one", str(alice.pk)) is None
+    user = str(alice.pk)
+    known = [digest], "an old one", user, user, session._facts.authenticated_at
+    assert registry.may_go_on(session.handle.hex, *known) is None
     assert UserSession.objects.get().ended_at is None
 
 

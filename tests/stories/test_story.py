@@ -114,7 +114,7 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
     assert "UPDATE" in said  # the statements are there
     if store.ON_REDIS:
         keys = keys_in_redis(settings) - others
-        assert settings.SESSIONKIT_REDIS_PREFIX + digest_of(office.cookies["sessionid"]) in keys
+        assert store.key_in_redis(digest_of(office.cookies["sessionid"])) in keys
         dump += "\n".join(key + store.client().get(key).decode("latin-1") for key in keys)
     for left in (dump, said):
         assert not [key for key in OwnBrowser.keys if key in left]
@@ -163,7 +163,7 @@ def test_an_app_is_renewed_and_revoked_and_leaves_no_key(example_database, log, 
     assert "UPDATE" in said
     if store.ON_REDIS:
         keys = keys_in_redis(settings) - others
-        assert settings.SESSIONKIT_REDIS_PREFIX + digest in keys
+        assert store.key_in_redis(digest) in keys
         dump += "\n".join(key + store.client().get(key).decode("latin-1") for key in keys)
     assert len(set(phone.keys)) == 4
     for left in (dump, said):
