@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -222,6 +222,21 @@ def bob(db: None) -> User:
 def root(db: None) -> User:
     """A superuser."""
     return User.objects.create_superuser("root", password="secret")
+
+
+@pytest.fixture
+def staff(db: None) -> Callable[..., User]:
+    """A function that creates a member of staff with these permissions."""
+
+    def create(*names: str) -> User:
+        user = User.objects.create_user("-".join(["staff", *names]), password="secret")
+        user.is_staff = True
+        user.save()
+        user.user_permissions.set(Permission.objects.filter(codename__in=names))
+        assert user.user_permissions.count() == len(names)
+        return user
+
+    return create
 
 
 @pytest.fixture

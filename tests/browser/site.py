@@ -1,6 +1,6 @@
 """
 A site with the kit's own looks, under a strict policy for content: a sign-in page, a page that only
-users see, a form that asks for a recent proof of identity, and what an app asks.
+users see, a form that asks for a recent proof of identity, what an app asks, and the admin.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from django.urls import include, path
 
 from django_sessionkit.decorators import recent_authentication_required
 from tests import store
+from tests.admin_sites import staff_site
 from tests.urls import hand_over_view, sign_in_view
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,6 +79,7 @@ urlpatterns = [
         name="password_change",
     ),
     path("account/sessions/", include("django_sessionkit.urls")),
+    path("admin/", staff_site.urls),
     path("app/sign-in/", sign_in_view),
     path("app/hand-over/", hand_over_view),
 ]

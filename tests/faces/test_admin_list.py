@@ -16,11 +16,10 @@ from django_sessionkit.models import EndReason, UserSession, uuid7
 from django_sessionkit.staff import seeking
 from django_sessionkit.staff.changelist import selection_of
 from tests import store
-from tests.faces.test_admin import CHANGELIST, as_read, page_of, rows_on, staff, unescape
+from tests.desk import CHANGELIST, as_read, page_of, rows_on, unescape
 from tests.people import CHROME, IPHONE, handle, sign_in
 
 pytestmark = pytest.mark.django_db
-__all__ = ["staff"]  # a fixture
 
 START = datetime(2026, 10, 12, 9, 0, tzinfo=UTC)
 

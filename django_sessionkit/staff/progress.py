@@ -1,0 +1,209 @@
+"""
+What has become of sessions that end together. The page of an ending may be left and come back to;
+where no worker does the work, whoever looks at it moves it on.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.formats import localize
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from django_sessionkit import endings
+from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
+from django_sessionkit.selection import Selection
+from django_sessionkit.staff import sentences
+from django_sessionkit.staff.permissions import may_end_sessions, may_view_users
+from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
+from django_sessionkit.staff.rendering import render
+
+# Seconds for which a view of the page of an ending works, and after which the page comes anew.
+SLICE = 2
+REFRESH = 3
+# So many endings are listed.
+RECENT = 50
+
+ENDING = "admin:django_sessionkit_usersession_ending"
+
+# What a filter is called.
+LABELS = {
+    "users": _("User"),
+    "network": _("Address or network"),
+    "handle": _("Handle"),
+    "browser": _("Browser"),
+    "state": _("State"),
+    "reason": _("Reason"),
+    "device_type": _("Device type"),
+    "transport": _("Transport"),
+    "staff": _("Staff"),
+    "new": _("New device or unusual place"),
+    "started_after": _("Signed in since"),
+    "started_before": _("Signed in before"),
+    "seen_after": _("Last active since"),
+    "seen_before": _("Last active before"),
+    "ended_after": _("Ended since"),
+    "ended_before": _("Ended before"),
+}
+CHOICES: dict[str, Any] = {
+    "reason": EndReason,
+    "device_type": DeviceType,
+    "transport": Transport,
+}
+
+
+def ending_view(admin: "ModelAdmin[Any]", request: HttpRequest, number: int) -> HttpResponse:
+    """Show how far an ending is, and work on it for SLICE seconds if nobody else does."""
+    _check_permission(request)
+    ending = Ending.objects.filter(pk=number).select_related("by").first()
+    if ending is None:
+        raise Http404
+    if ending.finished_at is None and request.method == "GET":
+        endings.work(ending, SLICE)
+    percent = _percent(ending)
+    return render(
+        admin.admin_site,
+        request,
+        "ending",
+        _title(ending, percent),
+        ending=ending,
+        percent=percent,
+        ended=sentences.counted(ending.ended),
+        looked_at=_looked_at(ending),
+        left_out=list(_left_out(ending)),
+        what=list(_described(request, ending)),
+        is_switch=ending.scope != Ending.Scope.FILTER,
+        still="still" in request.GET,
+        refresh=REFRESH,
+    )
+
+
+def endings_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
+    """List the endings of late."""
+    _check_permission(request)
+    recent = list(Ending.objects.select_related("by")[:RECENT])
+    lines = [
+        {"ending": each, "ended": sentences.counted(each.ended), "percent": _percent(each)}
+        for each in recent
+    ]
+    return render(admin.admin_site, request, "endings", gettext("Recent endings"), endings=lines)
+
+
+def _check_permission(request: HttpRequest) -> None:
+    if not (may_end_sessions(request) or may_throw_switch(request)):
+        raise PermissionDenied
+
+
+# An ending is begun once, also if its form is sent twice: by a double click, or by a page that is
+# loaded again.
+
+
+def moment_of_question(request: HttpRequest) -> str:
+    """Return when the page with the question was made, for a hidden field of its form."""
+    return request.POST.get("asked") or timezone.now().isoformat()
+
+
+def begun(request: HttpRequest, scope: str, note: str, what: dict[str, Any]) -> Ending | None:
+    """
+    Return the ending that this form has begun before, or None. ``what`` has columns of JSON, with
+    their values.
+    """
+    with suppress(ValueError):
+        asked = parse_datetime(moment_of_question(request))
+        same = Ending.objects.filter(
+            scope=scope,
+            note=note,
+            by=person_of(request).pk,
+            ended_from=current_handle(request),
+            created_at__gte=asked,
+        )
+        for ending in same:
+            if all(json.loads(getattr(ending, name) or "null") == what[name] for name in what):
+                return ending
+    return None
+
+
+def to_ending(site: AdminSite, ending: Ending) -> HttpResponseRedirect:
+    return HttpResponseRedirect(reverse(ENDING, args=[ending.pk], current_app=site.name))
+
+
+# The words.
+
+
+def _percent(ending: Ending) -> int | None:
+    """Return how far it is, or None if nobody has counted yet. What is not finished is not 100."""
+    if ending.finished_at:
+        return 100
+    if not ending.total:
+        return None
+    return min(99, 100 * ending.looked_at // ending.total)
+
+
+def _title(ending: Ending, percent: int | None) -> str:
+    """Return the title, which a screen reader reads first each time that the page comes anew."""
+    if ending.finished_at:
+        return gettext("Finished: %(sessions)s ended") % {
+            "sessions": sentences.sessions(ending.ended)
+        }
+    if percent is None:
+        return gettext("Ending sessions")
+    return gettext("Ending sessions: %(percent)d %%") % {"percent": percent}
+
+
+def _looked_at(ending: Ending) -> str:
+    looked_at = sentences.counted(ending.looked_at)
+    if ending.total is None:
+        return looked_at
+    total = sentences.counted(ending.total)
+    return gettext("%(number)s of about %(total)s") % {"number": looked_at, "total": total}
+
+
+def _left_out(ending: Ending) -> Iterator[str]:
+    if ending.spares_own:
+        yield gettext("the session of who has begun this")
+    if ending.spares_superusers:
+        yield gettext("superusers")
+
+
+def _described(request: HttpRequest, ending: Ending) -> Iterator[tuple[str, str]]:
+    """Yield what an ending ends, as labels and values."""
+    if ending.scope == Ending.Scope.FILTER:
+        yield from in_words(request, Selection.parse(json.loads(ending.filters)))
+    if ending.scope == Ending.Scope.USER:
+        yield str(LABELS["users"]), _people(request, json.loads(ending.users))
+
+
+def in_words(request: HttpRequest, selection: Selection) -> Iterator[tuple[str, str]]:
+    """Yield what a selection asks for, as labels and values."""
+    for name, text in selection.as_text().items():
+        value = getattr(selection, name)
+        if name == "users":
+            text = _people(request, value)
+        elif name == "state":
+            text = gettext("Active") if text == "active" else gettext("Ended")
+        elif name in CHOICES:
+            text = str(CHOICES[name](text).label)
+        elif value is True:
+            text = gettext("Yes")
+        elif name.endswith(("_after", "_before")):
+            text = str(localize(timezone.localtime(value) if value.tzinfo else value))
+        yield str(LABELS[name]), text
+
+
+def _people(request: HttpRequest, keys: Sequence[str]) -> str:
+    """Return the names of users. Staff who may not see users could try keys, and learn all."""
+    names: Sequence[Any] = keys[: sentences.NAMED]
+    if may_view_users(request):
+        users = get_user_model()._base_manager.filter(pk__in=names)
+        known = {str(user.pk): user for user in users}
+        names = [known.get(key, key) for key in names]
+    return sentences.names_of(names, len(keys))

@@ -1,0 +1,156 @@
+"""
+Staff end all sessions of a selection: those that the list shows, or those of users. A page says
+first how many these are, and whose.
+"""
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from django.contrib import messages
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.utils.translation import gettext, ngettext
+
+from django_sessionkit import endings
+from django_sessionkit.models import Ending
+from django_sessionkit.selection import Selection
+from django_sessionkit.staff import sentences
+from django_sessionkit.staff.changelist import selection_of
+from django_sessionkit.staff.ending import end_own
+from django_sessionkit.staff.permissions import address_of, may_end_sessions, network_for
+from django_sessionkit.staff.progress import (
+    begun,
+    in_words,
+    moment_of_question,
+    to_ending,
+)
+from django_sessionkit.staff.questions import EndSeveralForm, context_of
+from django_sessionkit.staff.rank import current_handle, has_highest_rank, lower_of, person_of
+from django_sessionkit.staff.rendering import render
+
+# Seconds for which the request that begins a small ending works on it.
+AT_ONCE = 10
+
+LIST = "admin:django_sessionkit_usersession_changelist"
+
+
+def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
+    """Ask whether the sessions of the selection in the URL are to end, or in the form: end them."""
+    if not may_end_sessions(request):
+        raise PermissionDenied
+    site = admin.admin_site
+    try:
+        return end_shown(site, request, asked_for(request))
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
+        return HttpResponseRedirect(reverse(LIST, current_app=site.name))
+
+
+def asked_for(request: HttpRequest) -> Selection:
+    """
+    Return the selection in the form or, before there is one, in the URL. Raises ValidationError for
+    what makes no sense, and for what leaves nothing out: that is what the switch is for.
+    """
+    if "selection" in request.POST:
+        selection = Selection.parse(dict(parse_qsl(request.POST["selection"])))
+    else:
+        selection = selection_of(request)
+    if not is_a_part(selection):
+        raise ValidationError(gettext("Choose a filter first, or else the switch for everybody."))
+    return selection
+
+
+def is_a_part(selection: Selection) -> bool:
+    """Tell whether a selection leaves anything out, beside what has ended already."""
+    return replace(selection, state="") != Selection()
+
+
+def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> HttpResponse:
+    """
+    Ask whether these sessions are to end: how many there are, and whose. The form leads to
+    end_shown_view(), which begins the ending, and then to the page that shows how far that is.
+    """
+    if selection.network:
+        selection = replace(selection, network=network_for(request, selection.network))
+    selection = replace(selection, state=selection.state or "active")
+    preview = endings.preview(selection, by=lower_of(request), own=current_handle(request))
+    answers = request.POST if "post" in request.POST else None
+    number = _number(request, preview.count)
+    form = EndSeveralForm(answers, has_own=preview.has_own, sentence=number)
+    if form.is_valid():
+        return _begin(site, request, selection, form, preview)
+    return render(
+        site,
+        request,
+        "end_shown",
+        sentences.question(preview.count, preview.users, preview.is_more),
+        preview=preview,
+        sample=[(row, address_of(request, row)) for row in preview.sample],
+        what=list(in_words(request, selection)),
+        facts=_facts(preview),
+        selection=urlencode(selection.as_text()),
+        asked=moment_of_question(request),
+        number=number,
+        in_background=preview.count > endings.BACKGROUND,
+        **context_of(form),
+    )
+
+
+def _number(request: HttpRequest, count: int) -> str:
+    """
+    Return the number that has to be typed, or "". The number on the page may be a little different
+    from that of now: sessions begin and end meanwhile.
+    """
+    if count <= endings.BACKGROUND:
+        return ""
+    shown = request.POST.get("number", "")
+    return shown if shown.isdecimal() and int(shown) > endings.BACKGROUND else str(count)
+
+
+def _facts(preview: endings.Preview) -> list[str]:
+    facts = []
+    if preview.staff:
+        text = ngettext(
+            "%(count)s of these people is staff: %(names)s.",
+            "%(count)s of these people are staff: %(names)s.",
+            preview.staff_count,
+        )
+        names = sentences.names_of(preview.staff, preview.staff_count)
+        facts.append(text % {"count": sentences.counted(preview.staff_count), "names": names})
+    if preview.superusers:
+        facts.append(sentences.superusers_left_out(preview.superusers))
+    if preview.has_own:
+        facts.append(sentences.one_is_own())
+    return facts
+
+
+def _begin(
+    site: AdminSite,
+    request: HttpRequest,
+    selection: Selection,
+    form: EndSeveralForm,
+    preview: endings.Preview,
+) -> HttpResponse:
+    note = form.cleaned_data["note"]
+    ending = begun(request, Ending.Scope.FILTER, note, {"filters": selection.as_text()})
+    if ending:
+        return to_ending(site, ending)
+    ending = endings.begin(
+        selection,
+        by=person_of(request),
+        note=note,
+        ended_from=current_handle(request),
+        spares_own=form.leaves_out_own,
+        spares_superusers=not has_highest_rank(request),
+    )
+    if preview.count > endings.BACKGROUND:
+        endings.send(ending)  # else the page of the ending does the work
+    else:
+        endings.work(ending, AT_ONCE)
+    if preview.has_own and not form.leaves_out_own:
+        end_own(request, note)
+    return to_ending(site, ending)
