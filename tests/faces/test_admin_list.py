@@ -190,6 +190,8 @@ def test_page_of_a_session_takes_as_many_statements_whoever_else_is_there(alice,
 def test_page_of_a_session_leads_to_the_others_of_its_browser(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     browser = uuid.uuid4()
+    UserSession.objects.filter(pk=handle(phone)).update(browser=None)
+    assert "Browser: - " in as_read(desk.get(page_of(phone)))
     UserSession.objects.filter(pk=handle(phone)).update(browser=browser)
     link = f'<a href="{CHANGELIST}?browser={browser}&amp;state=all">'
     assert link in desk.get(page_of(phone)).text
