@@ -87,6 +87,10 @@ pytest-memory: .venv/test
 	SESSIONKIT_TEST_ENGINE=memory $(BIN)/coverage run -m pytest \
 		tests/engines tests/stories/test_renewal_races.py tests/stories/test_limits.py $(PYTEST_ARGS)
 
+# Between the oldest Django, which the legs above have, and the newest one.
+pytest-django-6.0-%: export TESTS = tests/engines tests/parts tests/stories/test_story.py \
+	tests/faces/test_admin.py tests/faces/test_middleware.py tests/faces/test_views.py
+
 # On SQLite, and without tests/project, which is about this checkout. See .ci/version.
 pytest-django-%: .venv/test
 	@EXTRAS=$(EXTRAS) .ci/version $(subst -python-, ,$*) $(PYTEST_ARGS)

@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests import servers
 
+# For pages and what is expected of them, in milliseconds: other legs may keep the machine busy.
+TIMEOUT = 60_000
 FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",

@@ -10,9 +10,7 @@ from tests.browser import chromium, site
 from tests.browser.table import PAGES, Visit
 from tests.people import CHROME_ON_LINUX
 
-# For pages and expectations, in milliseconds: other legs may keep the machine busy.
-TIMEOUT = 60_000
-expect.set_options(timeout=TIMEOUT)
+expect.set_options(timeout=chromium.TIMEOUT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,7 +89,7 @@ def open_device(
             usual = {"base_url": address, "locale": "en-GB", "user_agent": CHROME_ON_LINUX}
             options = {**usual, **options}
             context = devices.enter_context(browser.new_context(**options))
-            context.set_default_timeout(TIMEOUT)
+            context.set_default_timeout(chromium.TIMEOUT)
             context.on("console", heard)
             context.on("weberror", lambda error: troubles.append(str(error.error)))
             context.on("response", answered)

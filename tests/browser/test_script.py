@@ -155,7 +155,7 @@ def reader(
 
     def reader(**options: Any) -> Reader:
         context = browser.new_context(locale="en-GB", **options)
-        context.set_default_timeout(10_000)  # milliseconds
+        context.set_default_timeout(chromium.TIMEOUT)
         readers.append(Reader(context, address, clock))
         readers[-1].enter()
         return readers[-1]

@@ -311,6 +311,7 @@ def visitors_key() -> str:
     return str(session.session_key)
 
 
+@pytest.mark.once  # answers are decided above the store
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.standard("ASVS-7.4.1", "ASVS-14.3.2", "ASVS-16.5.2", "ASVS-16.5.3")
 def test_a_view_has_its_say_unless_it_refuses_a_stranger(

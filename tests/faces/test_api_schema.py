@@ -28,7 +28,7 @@ from tests.programs import call
 from tests.projects import run_python
 from tests.servers import PROJECT
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
 
 @pytest.fixture

@@ -39,7 +39,10 @@ export function createFetch({
 }) {
   const said = { ...WORDS, ...words };
   const ask = askForPassword || ((message) => askInDialog(message, username, said));
-  let proving = null; // requests at the same time ask once
+  // Requests at the same time ask once, however late the answer to one of them is.
+  let proof = null; // the promise of the last one that was asked for
+  let isAsking = false;
+  let asked = 0; // how often that has come to an end
 
   function send(request) {
     const isOurs = new URL(request.url).origin === location.origin;
@@ -78,14 +81,19 @@ export function createFetch({
 
   return async function sendWithProof(input, init) {
     const request = new Request(input, init);
+    const askedBefore = asked;
     const answer = await send(request);
     if (!asksForProof(answer)) {
       return answer;
     }
-    proving ??= prove().finally(() => {
-      proving = null;
-    });
-    return (await proving) ? send(request) : answer;
+    if (!isAsking && asked === askedBefore) {
+      isAsking = true;
+      proof = prove().finally(() => {
+        isAsking = false;
+        asked += 1;
+      });
+    }
+    return (await proof) ? send(request) : answer;
   };
 }
 
