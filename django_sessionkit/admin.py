@@ -5,22 +5,16 @@ edit a session. Where Django's admin deletes, this admin ends: the row stays, as
 ``UserSessionsAdminMixin`` adds links to these pages to the project's user admin.
 """
 
-from contextlib import suppress
-from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.utils import display_for_value, flatten_fieldsets, unquote
-from django.contrib.admin.views.main import ERROR_FLAG
+from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.contrib.auth import get_permission_codename, get_user_model, logout
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
-from django.db import DataError
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
@@ -30,19 +24,13 @@ from django_sessionkit.accounts import acting_user
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.staff.changelist import SessionList
+from django_sessionkit.staff.columns import SessionColumns
+from django_sessionkit.staff.permissions import may_end_sessions
+from django_sessionkit.staff.sights import look_at
 
 # How many entries of the admin's log are written at a time.
 ENTRIES = 500
-
-
-def may_end_sessions(request: HttpRequest) -> bool:
-    return request.user.has_perm("django_sessionkit.end_usersession")
-
-
-def may_view_users(request: HttpRequest) -> bool:
-    users = get_user_model()._meta
-    codes = [get_permission_codename(action, users) for action in ("view", "change")]
-    return any(request.user.has_perm(f"{users.app_label}.{code}") for code in codes)
 
 
 def current_handle(request: HttpRequest) -> Any:
@@ -88,62 +76,25 @@ def end_sessions(request: HttpRequest, sessions: UserSessionQuerySet) -> None:
         logout(request)
 
 
-class UserFilter(admin.SimpleListFilter):
-    """
-    Shows whose sessions the list has been filtered for, by the link on a user's page. Offers no
-    choice of users: there may be millions.
-    """
-
-    title = _("user")
-    parameter_name = "user"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        value = self.value()
-        if value is None:
-            return []
-        name = value
-        if may_view_users(request):  # staff who may not could try keys, and learn all names
-            with suppress(ObjectDoesNotExist, ValueError, ValidationError, OverflowError):
-                name = str(get_user_model()._base_manager.get(pk=value))
-        return [(value, name)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        try:
-            # By "pk": with "user" alone, SQLite raises an error for a number that is too large.
-            return queryset.filter(user__pk=self.value())
-        except (ValueError, ValidationError) as error:
-            raise IncorrectLookupParameters(error) from error
-
-
-class StateFilter(admin.SimpleListFilter):
-    title = _("state")
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("active", _("Active")), ("ended", _("Ended"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        sessions = cast("UserSessionQuerySet", queryset)
-        match self.value():
-            case "active":
-                return sessions.active()
-            case "ended":
-                return sessions.ended()
-        return sessions
-
-
 @admin.register(UserSession)
-class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class UserSessionAdmin(SessionColumns):
     """
     Whoever may view or end sessions sees these pages. Ending sessions takes the permission
     ``django_sessionkit.end_usersession``. That permission knows no ranks: staff who have it can end
     the sessions of superusers.
     """
 
-    list_display = ["user", "device", "state", "ip", "signed_in", "last_seen_at"]
+    list_display = [
+        "user_link",
+        "device",
+        "kind",
+        "state_line",
+        "address_line",
+        "signed_in",
+        "last_active",
+        "end_link",
+    ]
     list_display_links = ["device"]
-    list_filter = [UserFilter, StateFilter, "end_reason", "started_at", "last_seen_at"]
-    search_help_text = _("A user, or a whole address.")
     # Newest first, by the primary key. On ten million rows, sorting by another column, or counting
     # all rows, takes longer than anybody waits for a page.
     ordering = ["-pk"]
@@ -154,16 +105,22 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     actions = ["delete_selected"]
     # The digest, the name of a session in the store, is left out: staff do not need to see it.
     readonly_fields = [
-        "user",
+        "user_link",
         "device",
+        "kind",
+        "label",
         "state",
+        "end_note",
         "address",
         "user_agent",
+        "novelty",
+        "reported_at",
+        "browser_link",
         "support",
         "signed_in",
-        "authenticated_at",
+        "proved_at",
         "last_seen_at",
-        "idle_at",
+        "unused_at",
         "expires_at",
         "ended_at",
         "ended_by",
@@ -171,81 +128,24 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     ]
     fields = (*readonly_fields,)
 
+    class Media:
+        css: ClassVar = {"all": ["django_sessionkit/admin.css"]}
+
     # What staff see.
 
-    @admin.display(description=_("device"))
-    def device(self, session: UserSession) -> str:
-        return str(session.device)
-
-    @admin.display(description=_("state"))
-    def state(self, session: UserSession) -> str:
-        if session.ended_at:
-            reason = session.get_end_reason_display()
-        elif session.expires_at <= timezone.now():
-            reason = str(session.expiry_reason.label)
-        else:
-            return gettext("Locked") if session.is_locked else gettext("Active")
-        return gettext("Ended: %(reason)s") % {"reason": reason}
-
-    @admin.display(description=_("address"))
-    def address(self, session: UserSession) -> str:
-        address = session.address or self.get_empty_value_display()
-        if not session.place:
-            return address
-        return f"{address}, " + gettext("near %(place)s (estimated)") % {"place": session.place}
-
-    @admin.display(description=_("signed in"))
-    def signed_in(self, session: UserSession) -> str:
-        time = display_for_value(session.started_at, "")
-        return gettext("before %(time)s") % {"time": time} if session.adopted_at else time
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[UserSession]:
-        return super().get_queryset(request).select_related("user")
+        return super().get_queryset(request).select_related("user", "ended_by")
 
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """
-        Return the names of the user's fields to search: user name and, for staff who may see users,
-        e-mail, if there is any.
-        """
-        user = get_user_model()
-        names = {user.USERNAME_FIELD}
-        if may_view_users(request):
-            names.add(user.get_email_field_name())
-        return [f.name for f in user._meta.fields if f.name in names and not f.is_relation]
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[SessionList]:
+        return SessionList
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[UserSession], bool]:
-        """
-        Search for an IP address, or else for users, and return their sessions.
-
-        On ten million sessions this takes 1 to 6 seconds. Django's own search, which joins the
-        columns of both tables by OR, takes 36 seconds.
-        """
-        if not search_term:
-            return queryset, False
-        with suppress(ValueError):
-            return queryset.filter(ip=str(ip_address(search_term.strip()))), False
-        people = get_user_model()._base_manager.all()
-        users, _may_have_duplicates = super().get_search_results(request, people, search_term)
-        return queryset.filter(user__in=users), False
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        # Refuse filters by the digest in the URL. With ``digest__startswith``, staff could find out
-        # a digest letter by letter.
-        return not lookup.startswith("digest") and super().lookup_allowed(lookup, value, request)
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        try:
-            return super().changelist_view(request, extra_context)
-        except (OverflowError, ValueError, DataError):
-            # The URL asks for a number, a date or an address that no column can hold. Do as Django
-            # does with other filters that make no sense.
-            if not request.GET or ERROR_FLAG in request.GET:
-                raise
-            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> UserSession | None:
+        session = super().get_object(request, object_id, from_field)
+        if session:
+            look_at(request, [session])
+        return session
 
     # Who may do what.
 
@@ -362,7 +262,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html(
             '<a href="{}?{}" aria-label="{}">{}</a>',
             url,
-            urlencode({"user": user.pk}),
+            urlencode({"users": user.pk}),
             gettext("Sessions of %(user)s") % {"user": user},
             gettext("Sessions"),
         )

@@ -163,8 +163,8 @@ def _kind_of(word: str) -> str:
 
 
 def _people(name: str, by_email: bool) -> list[str]:
-    """Return the primary keys of the users of this name, as text, or else of those who have it in
-    their names."""
+    """Return the primary keys of the users of this name, as text, or else of those who have every
+    word of it in one of their names."""
     model = get_user_model()
     keys = model._base_manager.values_list("pk", flat=True)
     found: list[Any] = []
@@ -173,8 +173,10 @@ def _people(name: str, by_email: bool) -> list[str]:
     names = {model.USERNAME_FIELD, by_email and model.get_email_field_name()}
     columns = [f.name for f in model._meta.fields if f.name in names and not f.is_relation]
     if columns and not found:
-        like = Q.create([Q(**{f"{column}__icontains": name}) for column in columns], Q.OR)
-        found = list(keys.filter(like)[:PEOPLE])
+        for word in name.split():
+            like: list[Any] = [Q(**{f"{column}__icontains": word}) for column in columns]
+            keys = keys.filter(Q.create(like, Q.OR))
+        found = list(keys[:PEOPLE])
     return [quote(str(key), safe="") for key in found]
 
 

@@ -49,7 +49,7 @@ def _found(address: str | None) -> "Country | None":
     is_of_cities = "City" in database.metadata().database_type
     try:
         return database.city(address) if is_of_cities else database.country(address)
-    except AddressNotFoundError:
+    except (AddressNotFoundError, ValueError):  # a database of IPv4 is asked for IPv6
         return None
 
 

@@ -3,7 +3,6 @@
 import re
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from django.db import OperationalError, connection
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
-from django.utils import timezone
 
 from django_sessionkit import admin as sessionkit_admin
 from django_sessionkit.admin import UserSessionAdmin, UserSessionsAdminMixin
@@ -121,159 +119,6 @@ def log_entries() -> list[tuple[str, str, str]]:
     ]
 
 
-# The list.
-
-
-def test_list_says_who_is_signed_in_where_since_when_and_what_has_ended(alice, bob, root):
-    desk = sign_in(root)
-    phone = sign_in(alice, IPHONE, "2001:db8::1")
-    pc, tablet = sign_in(bob, CHROME, "198.51.100.7"), sign_in(bob, IPHONE)
-    UserSession.objects.filter(pk=handle(pc)).revoke(EndReason.LIMIT)
-    UserSession.objects.filter(pk=handle(tablet)).update(expires_at=timezone.now())
-
-    page = desk.get(CHANGELIST)
-    assert rows_on(page) == [row.pk for row in UserSession.objects.order_by("-started_at")]
-    (cells,) = re.findall(r"<tbody>(.*)</tbody>", page.text, re.DOTALL)
-    lines = [" ".join(re.sub(r"<[^>]*>", " ", line).split()) for line in cells.split("</tr>")[:-1]]
-    assert len(lines) == 4
-    assert lines[0].startswith("bob Safari on iOS Ended: Expired 192.0.2.1")
-    assert lines[1].startswith("bob Chrome on Windows Ended: Too many devices 198.51.100.7")
-    assert lines[2].startswith("alice Safari on iOS Active 2001:db8::1")
-    assert lines[3].startswith("root Firefox on Linux Active 192.0.2.1")
-    assert f'<a href="{page_of(phone)}">Safari on iOS</a>' in page.text
-    assert "Add session" not in page.text
-
-
-def test_list_takes_as_many_queries_however_many_sessions(alice, root):
-    desk = sign_in(root)
-    desk.get(CHANGELIST)
-    for number in range(10):
-        with store.round_trips(4):  # the session, the user; how many, which
-            assert len(rows_on(desk.get(CHANGELIST))) == number + 1
-        sign_in(User.objects.create_user(f"user{number}", password="secret"), IPHONE)
-
-
-def test_list_by_state_reason_and_user(alice, bob, root):
-    desk, phone, pc, tablet = sign_in(root), sign_in(alice), sign_in(bob), sign_in(bob)
-    limited = handle(pc)
-    UserSession.objects.filter(pk=limited).revoke(EndReason.LIMIT)
-    UserSession.objects.filter(pk=handle(tablet)).update(expires_at=timezone.now())
-    assert rows_on(desk.get(f"{CHANGELIST}?state=active")) == [handle(phone), handle(desk)]
-    ended = [handle(tablet), limited]
-    assert rows_on(desk.get(f"{CHANGELIST}?state=ended")) == ended
-    assert len(rows_on(desk.get(f"{CHANGELIST}?state=nonsense"))) == 4
-    assert rows_on(desk.get(f"{CHANGELIST}?end_reason__exact=limit")) == ended[1:]
-    yesterday = (timezone.now() - timedelta(days=1)).isoformat()
-    for name in ("started_at", "last_seen_at"):
-        assert len(rows_on(desk.get(CHANGELIST, {f"{name}__gte": yesterday}))) == 4
-        assert rows_on(desk.get(CHANGELIST, {f"{name}__lt": yesterday})) == []
-
-    page = desk.get(f"{CHANGELIST}?user={alice.pk}")
-    assert rows_on(page) == [handle(phone)]
-    assert "By user All alice" in as_read(page)
-    assert "bob" not in as_read(page)
-    # Nor is there a list of all users to choose from.
-    filters = re.findall(r'data-filter-title="([^"]*)"', desk.get(CHANGELIST).text)
-    assert filters == ["state", "reason", "signed in", "last active"]
-
-
-@pytest.mark.parametrize("user", ["0", "nobody"])
-def test_list_of_a_user_that_there_is_not_is_empty_or_the_whole_list(root, user):
-    desk = sign_in(root)
-    page = desk.get(f"{CHANGELIST}?user={user}", follow=True)
-    assert rows_on(page) == ([] if user == "0" else [handle(desk)])
-
-
-@pytest.mark.parametrize("key", ["99999999999999999999", "-99999999999999999999", "9" * 400])
-def test_a_user_whose_key_no_column_can_hold_has_no_sessions(root, key):
-    assert rows_on(sign_in(root).get(f"{CHANGELIST}?user={key}")) == []
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        "user__exact=99999999999999999999",
-        "user__in=1,99999999999999999999",
-        "user_id=99999999999999999999",
-        "ended_by__exact=99999999999999999999",
-        "started_at__gte=0001-01-01 00:00:00%2b14:00",
-        "started_at__gte=9999-12-31 23:59:59-14:00",
-        "started_at__year=99999999999999",
-        "last_seen_at__year=0",
-        "id__exact=99999999999999999999",
-        "ip__exact=nowhere",
-        "end_reason__exact=%00",
-        "user_agent=%00",
-        "user=%00",
-    ],
-)
-def test_a_question_that_makes_no_sense_is_no_error(root, question):
-    desk = sign_in(root)
-    page = desk.get(f"{CHANGELIST}?{question}", follow=True)
-    assert page.status_code == 200
-    # Databases differ: some compare what no column can hold.
-    assert page.redirect_chain in ([], [(f"{CHANGELIST}?e=1", 302)])
-
-
-@pytest.mark.parametrize("question", ["", "?e=1"])
-def test_an_error_that_no_question_has_caused_is_not_hidden(root, question, monkeypatch):
-    def fail(*args):
-        raise ValueError("out of order")
-
-    desk = sign_in(root)
-    monkeypatch.setattr(admin.ModelAdmin, "changelist_view", fail)
-    with pytest.raises(ValueError, match="out of order"):
-        desk.get(f"{CHANGELIST}{question}")
-
-
-def test_staff_who_may_not_see_users_learn_no_names_by_their_keys(alice, bob, staff):
-    desk, other = (
-        sign_in(staff("view_usersession")),
-        sign_in(staff("view_usersession", "view_user")),
-    )
-    phone = sign_in(bob)
-    url = f"{CHANGELIST}?user={alice.pk}"
-    assert "alice" not in desk.get(url).text
-    assert f"By user All {alice.pk}" in as_read(desk.get(url))
-    assert "By user All alice" in as_read(other.get(url))
-    # Nor can they find out letter by letter whose e-mail address it is.
-    assert rows_on(desk.get(CHANGELIST, {"q": "bob@exam"})) == []
-    assert rows_on(other.get(CHANGELIST, {"q": "bob@exam"})) == [handle(phone)]
-    assert rows_on(desk.get(CHANGELIST, {"q": "bob"})) == [handle(phone)]
-
-
-@pytest.mark.parametrize("term", ["ali", "ALICE@ex", "alice ice@", "203.0.113.9", " 203.0.113.9 "])
-def test_search_by_name_e_mail_and_address(alice, bob, root, term):
-    desk, phone, _ = sign_in(root), sign_in(alice, IPHONE, "203.0.113.9"), sign_in(bob)
-    page = desk.get(CHANGELIST, {"q": term})
-    assert rows_on(page) == [handle(phone)]
-    assert "A user, or a whole address." in as_read(page)
-
-
-def test_search_by_address_in_any_way_to_write_it(alice, root):
-    desk = sign_in(root)
-    sign_in(alice, address="110.0.0.1")
-    assert rows_on(desk.get(CHANGELIST, {"q": "10.0.0.1"})) == []
-    phone = sign_in(alice, address="2001:db8::1")
-    for term in ("2001:db8::1", "2001:DB8:0:0::0001"):
-        assert rows_on(desk.get(CHANGELIST, {"q": term})) == [handle(phone)]
-
-
-def test_list_offers_nothing_for_which_the_whole_table_is_sorted_or_counted(root):
-    page = sign_in(root).get(CHANGELIST)
-    assert "?o=" not in page.text
-    assert "_facets" not in page.text
-
-
-def test_rows_whose_user_is_gone_harm_nobody(alice, root):
-    # As after a DELETE in SQL: no constraint has kept them together.
-    desk, phone = sign_in(root), sign_in(alice)
-    url = page_of(phone)
-    User.objects.filter(pk=alice.pk)._raw_delete("default")
-    assert rows_on(desk.get(CHANGELIST)) == [handle(desk)]
-    assert desk.get(url).status_code == 302
-
-
 # One session.
 
 
@@ -289,7 +134,7 @@ def test_page_of_a_session_says_what_is_known_and_lets_nobody_change_it(alice, r
         "Address: 192.0.2.1",
         "User agent: Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X)",
         "Signed in: ",
-        "Last proved who they are: ",
+        "Password last entered: ",
         "Last active: ",
         "Expires: ",
         "State: Active",
@@ -322,7 +167,7 @@ def test_device_that_nothing_is_known_of_has_its_pages_too(alice, root):
 def test_page_of_a_session_says_roughly_where_it_is_if_that_is_known(alice, root, monkeypatch):
     monkeypatch.setattr("django_sessionkit.models.place_of", {"192.0.2.1": "Berlin <DE>"}.get)
     desk, phone = sign_in(root), sign_in(alice)
-    where = "Address: 192.0.2.1, near Berlin &lt;DE&gt; (estimated)"
+    where = "Address: 192.0.2.1 , near Berlin &lt;DE&gt; (estimated)"
     assert where in as_read(desk.get(page_of(phone)))
 
 
@@ -363,7 +208,7 @@ def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
     assert session.digest not in store.payloads()
     assert (session.end_reason, session.ended_by) == (EndReason.REVOKED_BY_STAFF, root)
     page = desk.get(page_url)
-    assert "State: Ended: Ended by staff" in as_read(page)
+    assert "State: Ended by staff (root)" in as_read(page)
     assert "Ended by: root" in as_read(page)
     assert "End this session" not in as_read(page)
     assert log_entries() == [("root", "alice: Safari on iOS", "Ended.")]
@@ -433,7 +278,8 @@ def test_ending_ones_own_session_is_signing_out(root):
 def test_ending_selected_sessions(alice, bob, root):
     desk, phone, pc, tablet = sign_in(root), sign_in(alice), sign_in(bob, CHROME), sign_in(bob)
     page = desk.get(CHANGELIST)
-    assert re.findall(r'<option value="(\w+)">([^<]*)', page.text) == [
+    actions = page.text.partition('name="action"')[2]
+    assert re.findall(r'<option value="(\w+)">([^<]*)', actions) == [
         ("delete_selected", "End selected sessions")
     ]
     response = act(desk, "delete_selected", row_of(phone), row_of(pc))
@@ -458,7 +304,7 @@ def test_ending_all_that_a_filter_lets_through(alice, bob, root, monkeypatch):
     desk, others = sign_in(root), [sign_in(user) for user in (alice, bob) * 3]
     ended = UserSession.objects.filter(pk=handle(others.pop()))
     ended.revoke()
-    url = f"{CHANGELIST}?state=active&user={alice.pk}"
+    url = f"{CHANGELIST}?state=active&users={alice.pk}"
     response = act(desk, "delete_selected", row_of(others[0]), url=url, select_across="1")
     assert response["Location"] == url
     assert messages_of(desk.get(CHANGELIST)) == [("success", "3 sessions were ended.")]
@@ -645,7 +491,7 @@ def test_who_may_end_sessions_may_not_therefore_delete_users(alice, staff):
 
 def test_from_a_user_to_their_sessions(alice, bob, root):
     desk, phone, _ = sign_in(root), sign_in(alice), sign_in(bob)
-    url = f"/staff/django_sessionkit/usersession/?user={alice.pk}"
+    url = f"/staff/django_sessionkit/usersession/?users={alice.pk}"
     link = f'<a href="{url}" aria-label="Sessions of alice">Sessions</a>'
     users = desk.get("/staff/auth/user/")
     assert link in users.text
@@ -829,15 +675,15 @@ page = desk.get(sessions, {"q": "987"})
 (found,) = page.context["cl"].result_list
 assert found.user == ben, page.content
 
-link = f'<a href="{sessions}?user={ben.pk}" aria-label="Sessions of 0987654">Sessions</a>'
+link = f'<a href="{sessions}?users={ben.pk}" aria-label="Sessions of 0987654">Sessions</a>'
 assert link in desk.get("/admin/people/person/").text
 page = desk.get(f"/admin/people/person/{ben.pk}/change/")
 assert page.text.count(link) == 1, page.content
-page = desk.get(f"{sessions}?user={ben.pk}")
+page = desk.get(f"{sessions}?users={ben.pk}")
 (found,) = page.context["cl"].result_list
 assert found.user == ben, page.content
-page = desk.get(f"{sessions}?user=nonsense")
-assert page["Location"].endswith("?e=1"), page
+page = desk.get(f"{sessions}?users=nonsense")
+assert "“nonsense” is no user." in page.text, page.content
 
 fields = {"action": "end_all_sessions", "_selected_action": [str(ben.pk)]}
 desk.post("/admin/people/person/", fields)
@@ -891,12 +737,12 @@ def test_neither_digests_nor_session_keys_are_on_any_page_in_the_log_or_in_a_url
     look()
 
 
-@pytest.mark.parametrize("lookup", ["digest", "digest__startswith", "_to_field", "o"])
+@pytest.mark.parametrize("lookup", ["digest", "digest__startswith", "_to_field", "o", "q"])
 def test_digests_can_not_be_found_out_by_trying(root, lookup):
     desk = sign_in(root)
     digest = UserSession.objects.get().digest
-    field = {"_to_field": "digest", "o": "digest"}.get(lookup, digest)
-    page = desk.get(f"{CHANGELIST}?{lookup}={field}")
-    assert page.status_code == (200 if lookup == "o" else 400)
-    wrong = desk.get(CHANGELIST, {"q": digest})
-    assert rows_on(wrong) == []
+    right, wrong = {"_to_field": ("digest", "signature")}.get(lookup, (digest, digest[::-1]))
+    pages = [desk.get(CHANGELIST, {lookup: value}) for value in (right, wrong)]
+    assert [page.status_code for page in pages] == [400 if lookup == "_to_field" else 200] * 2
+    if lookup != "_to_field":
+        assert rows_on(pages[0]) == rows_on(pages[1]) == ([handle(desk)] if lookup == "o" else [])

@@ -57,6 +57,15 @@ def test_an_address_is_in_a_country(database, kind):
         assert country_of(address) == ""
 
 
+def test_a_database_of_old_addresses_does_not_know_where_new_ones_are(tmp_path, settings):
+    writer = MMDBWriter(ip_version=4, database_type="GeoLite2-City")
+    writer.insert_network(IPSet(["192.0.2.0/24"]), BERLIN)
+    writer.to_db_file(str(tmp_path / "GeoLite2-City.mmdb"))
+    settings.GEOIP_PATH = tmp_path
+    assert place_of("192.0.2.7") == "Berlin, Germany"
+    assert place_of("2001:db8::1") == country_of("2001:db8::1") == ""
+
+
 def test_an_address_that_is_in_no_country_is_in_none(database, monkeypatch):
     monkeypatch.delitem(FRANCE["country"], "iso_code")
     database("GeoLite2-City")

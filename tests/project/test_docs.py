@@ -312,7 +312,7 @@ text = office.get("/admin/django_sessionkit/usersession/").text
 assert "Safari on iOS" in text and "End selected sessions" in text
 text = office.get("/admin/auth/user/").text
 assert "End all sessions of the selected users" in text
-assert f"/admin/django_sessionkit/usersession/?user={{alice.pk}}" in text
+assert f"/admin/django_sessionkit/usersession/?users={{alice.pk}}" in text
 
 # The three lines of code.
 request = RequestFactory().get("/")
@@ -733,7 +733,7 @@ assert page.status_code == 200, page
 text = page.content.decode()
 assert "ann@example.org" in text
 assert "End all sessions of the selected persons" in text
-assert f"/django_sessionkit/usersession/?user={ann.pk}" in text
+assert f"/django_sessionkit/usersession/?users={ann.pk}" in text
 """
 
 
@@ -938,7 +938,7 @@ def test_every_permission_is_documented():
     meta = UserSession._meta
     codenames = [f"{name}_usersession" for name in meta.default_permissions]
     codenames += [codename for codename, _name in meta.permissions]
-    documented = first_column(section("docs/code.md", "The admin"))
+    documented = first_column(section("docs/admin.md", "Permissions"))
     assert documented == [f"django_sessionkit.{codename}" for codename in codenames]
 
 
