@@ -280,7 +280,10 @@ def _text(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no address; a network goes with --network") from None
 
 
 def _ago(text: str) -> datetime:
