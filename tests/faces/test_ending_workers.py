@@ -105,6 +105,9 @@ def test_task_that_runs_at_once_does_all_of_it(app: Celery, alice: User, in_smal
     rows = many(12, alice)
     assert endings.send(ending_of(alice))
     assert not stored(rows)
+    other = ending_of(alice)
+    assert endings._claim(other)
+    assert endings.send(other)  # somebody else does it, and this one does not try for ever
 
 
 def test_task_sends_itself_on(app: Celery, alice: User, in_small_parts: None):
