@@ -89,12 +89,10 @@ def begin(
 
     Raises ValidationError, with a message for people, for what makes no sense.
     """
-    filters = selection.as_text()
-    Selection.parse(filters)
     until = [at for at in (selection.started_before, selection.seen_before) if at]
     ending = Ending(
         scope=Ending.Scope.FILTER,
-        filters=json.dumps(filters),
+        filters=json.dumps(selection.as_text()),
         by_id=None if by is None else by.pk,
         note=note,
         ended_from=ended_from,
@@ -166,7 +164,7 @@ def _newest() -> uuid.UUID:
 
 def _begun(ending: Ending) -> Ending:
     Ending._meta.get_field("note").run_validators(ending.note)
-    ending.total = total(ending)
+    ending.total = total(ending)  # which understands the filter, or raises ValidationError
     database = _all().db
     ending.save(using=database, force_insert=True)
     tell: list[Callable[[], Any]] = [

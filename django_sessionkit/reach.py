@@ -115,9 +115,10 @@ def are_few(ending: Ending) -> bool:
 def total(ending: Ending) -> int | None:
     """
     Return how many rows there are to look at: where an index leads to them those of the sessions,
-    if they are fewer than LIMIT, else all of the table. None: nobody can tell fast enough.
+    if they are fewer than LIMIT, else all of the table. None: nobody can tell fast enough. Raises
+    ValidationError for a filter that makes no sense.
     """
-    found = matching(ending).order_by()  # raises ValidationError
+    found = matching(ending).order_by()
     if _leads(ending) and (count := found[:LIMIT].count()) < LIMIT:
         return count
     table = _table(ending).filter(pk__gt=beginning(ending)).order_by()

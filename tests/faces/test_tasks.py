@@ -4,12 +4,10 @@ memory, or a folder. And the notices as tasks of Django's Tasks.
 """
 
 import json
-import os
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -20,19 +18,18 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from celery import Celery, current_app
+from celery import Celery
 from django.contrib.auth.models import User
 from django.core import mail
-from django.db import connection
 from django.utils import timezone
 
 from django_sessionkit import notices, tasks
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, get_session_store
 from django_sessionkit.signals import Notice
-from tests import servers
 from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
+from tests.workers import a_worker, celery_app
 
 TASK = "django_sessionkit.purge"
 
@@ -54,14 +51,9 @@ app.autodiscover_tasks()
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    before = current_app._get_current_object()
-    app = Celery("site", broker="memory://", set_as_current=True)
-    app.conf.beat_schedule = CELERY_BEAT_SCHEDULE
-    app.autodiscover_tasks(["django_sessionkit"], force=True)
-    yield app
-    app.close()
-    before.set_current()
-    before.set_default()  # that of other threads
+    with celery_app() as app:
+        app.conf.beat_schedule = CELERY_BEAT_SCHEDULE
+        yield app
 
 
 @pytest.fixture
@@ -303,43 +295,14 @@ def test_worker_process_sends_the_mail(alice: User, tmp_path: Path):
     site.conf.broker_transport_options = folders
     site.send_task("django_sessionkit.notify", ["new_device", session.hex])
     site.close()
-    with a_worker(tmp_path, DJANGO_SETTINGS_MODULE="site_settings") as log:
+    with a_worker(tmp_path, DJANGO_SETTINGS_MODULE="site_settings") as worker:
         deadline = time.monotonic() + 60
         while not list(mails.glob("*")) and time.monotonic() < deadline:
             time.sleep(0.05)
     (sent,) = mails.glob("*")
     assert "To: alice@example.org" in sent.read_text()
     assert "https://shop.example/account/sessions/report/" in sent.read_text()
-    assert "alice@example.org" not in log.read_text()
-
-
-@contextmanager
-def a_worker(folder: Path, *arguments: str, **env: str) -> Iterator[Path]:
-    """Run a worker of the site in this folder, on the database of the tests. Yield its log."""
-    name = connection.settings_dict["NAME"]
-    url = f"sqlite:///{name}"
-    if connection.vendor != "sqlite":
-        url = servers.with_name(servers.SERVERS[connection.vendor](), name)
-    command = "-m celery -A site_celery worker --concurrency=1 --loglevel=INFO"
-    log = folder / "log"
-    with log.open("wb") as output:
-        worker = servers._spawn(
-            [sys.executable, *command.split(), *arguments],
-            folder,
-            log=output.fileno(),
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{servers.PROJECT}:{folder}",
-                "DJANGO_SETTINGS_MODULE": "example_project.settings",
-                "DATABASE_URL": url,
-                **env,
-            },
-        )
-    try:
-        yield log
-    finally:
-        servers._stop(worker)
-    assert worker.returncode == 0, log.read_text()
+    assert "alice@example.org" not in worker.log.read_text()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -350,7 +313,8 @@ def test_beat_of_a_worker_process_purges(old: UserSession, tmp_path: Path):
     (tmp_path / "site_celery.py").write_text(
         SITE.format(folder=str(folder), schedule={"purge sessions": soon})
     )
-    with a_worker(tmp_path, "--beat", "--schedule", str(tmp_path / "schedule")) as log:
+    with a_worker(tmp_path, "--beat", "--schedule", str(tmp_path / "schedule")) as worker:
         gone = is_gone(old, within=60)
-    assert gone, log.read_text()
-    assert "Task django_sessionkit.purge" in log.read_text()
+    log = worker.log.read_text()
+    assert gone, log
+    assert "Task django_sessionkit.purge" in log
