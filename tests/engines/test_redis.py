@@ -601,3 +601,18 @@ def test_a_visitor_who_goes_away_leaves_no_half_of_a_sign_in(go_away_in):
     go_away_in("amove", lambda: SessionMiddleware(view)(request))
     assert request.session.session_key != key
     assert SessionStore(request.session.session_key).handle == UserSession.objects.get().pk
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "nothing"])
+def test_what_somebody_else_has_written_in_place_of_an_epoch_is_none(drive, server, stored, kind):
+    key = redis._epoch_key(digest_of(stored.session_key))
+    SessionStore.note_epoch(7)
+    assert drive(SessionStore, "read", digest_of(stored.session_key)).epoch == 7
+    server.client.delete(key)
+    if kind == "text":
+        server.client.set(key, "seven")
+    elif kind == "list":
+        server.client.rpush(key, 7)
+    assert drive(SessionStore, "read", digest_of(stored.session_key)).epoch == 0
+    SessionStore.note_epoch(8)
+    assert drive(SessionStore, "read", digest_of(stored.session_key)).epoch == 8

@@ -24,6 +24,7 @@ from django_sessionkit.backends.sealing import new_session_key
 from django_sessionkit.clock import as_datetime
 from django_sessionkit.exceptions import InvalidToken
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
+from django_sessionkit.room import Choice
 from django_sessionkit.storage import StoredFully
 from django_sessionkit.tokens import issue, verify
 from django_sessionkit.visit.client import Client as Visitor
@@ -230,6 +231,18 @@ def test_one_that_was_rolled_back_ends_nothing(signed_in, clock):
     assert is_in(browser)
     assert epochs.known(epochs._number_of(thrown)) is None
     assert is_in(browser)
+
+
+def test_a_primary_key_that_is_there_once_more_is_another_ending(signed_in):
+    """As after a flush, or that of another tenant; another process has thrown this one."""
+    browser = signed_in()
+    first = throw([User(pk=12345)])
+    assert is_in(browser)
+    number = first.pk
+    first.delete()
+    second = ending(pk=number)
+    SessionStore.note_epoch(epochs._number_of(second))
+    assert who(browser) == ""
 
 
 def test_what_a_transaction_does_not_show_yet_is_not_remembered():
@@ -477,12 +490,14 @@ def test_the_limit_locks_nobody_out(signed_in, policy, mode, browse, ended):
 
 def test_the_page_of_the_choice_offers_none_of_them(signed_in, policy, browse, alice):
     policy(limit=1, on_limit="ask")
-    signed_in()
+    other = row_of(signed_in()).pk
     waiting = browse()
     assert post_sign_in(waiting).headers["Location"].startswith(LIMIT)
     one = UserSession.objects.get(waits=True)
+    assert Choice(one, 1).alive([other]) == [other]
     assert not limits.admit(one.pk, 1)
     throw([alice], spared=one.pk)
+    assert Choice(one, 1).alive([other]) == []
     assert limits.admit(one.pk, 1)
 
 
