@@ -30,6 +30,7 @@ from tests.desk import (
     log_entries,
     messages_of,
     post,
+    rows_on,
 )
 from tests.pages import fields_of
 from tests.people import CHROME, IPHONE, handle, is_in, is_out, sign_in
@@ -103,6 +104,20 @@ def test_ending_all_sessions_from_a_network(burglars, alice, bob, root):
     )
     assert desk.get(NETWORK).context["title"] == "There is no session to end"
     assert f'<a href="{CHANGELIST}">Back to the list</a>' in desk.get(NETWORK).text
+
+
+def test_question_is_about_what_the_list_shows(burglars, bob, root):
+    desk, _ = sign_in(root), sign_in(bob)
+    for query in (
+        "q=bob",
+        "q=bob 203.0.113.8",
+        "users={bob.pk}&network=203.0.113.0/24",
+        "q=nobody",
+    ):
+        query = query.format(bob=bob)
+        shown = rows_on(desk.get(f"{CHANGELIST}?{query}"))
+        asked = desk.get(f"{END_SHOWN}?{query}").context["preview"]
+        assert {row.pk for row in asked.sample} == set(shown)
 
 
 def test_question_says_who_is_staff_and_that_ones_own_is_among_them(burglars, root, staff):
