@@ -102,6 +102,11 @@ def test_ending_all_sessions_from_a_network(burglars, alice, bob, root):
         root,
         WHY,
     )
+    together, *each = log_entries()
+    assert together == ("root", str(ending), f"Ended: {WHY}")
+    assert {said for _, _, said in each} == {f"Ended: {WHY}"}
+    assert len(each) == 3
+    assert f"Ended: {WHY}" in as_read(desk.get(f"{CHANGELIST}{row.pk}/history/"))
     assert desk.get(NETWORK).context["title"] == "There is no session to end"
     assert f'<a href="{CHANGELIST}">Back to the list</a>' in desk.get(NETWORK).text
 
@@ -286,6 +291,7 @@ def test_many_take_a_number_to_be_typed_and_end_in_the_background(
     assert f'value="{WHY}"' in again.text
     response = answer(desk, again, typed=" 3 ")
     assert sent == [Ending.objects.get()]
+    assert log_entries() == [("root", str(sent[0]), f"Ended: {WHY}")]
     page = desk.get(response["Location"])
     assert page.context["title"] == "Ending sessions: 0 %"
     assert refreshes(page)

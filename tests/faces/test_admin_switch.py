@@ -20,6 +20,7 @@ from tests.desk import (
     SWITCH,
     WHY,
     as_read,
+    log_entries,
     messages_of,
     post,
 )
@@ -60,6 +61,7 @@ def test_every_session_of_everybody(crowd, root, bob):
     ending = Ending.objects.get()
     assert (ending.scope, ending.by, ending.note) == ("everybody", root, WHY)
     assert (ending.ended_from, ending.spares_own) == (handle(desk), True)
+    assert log_entries() == [("root", str(ending), f"Ended: {WHY}")]
     assert response["Location"] == f"{ENDINGS}{ending.pk}/"
     page = desk.get(response["Location"])
     assert page.context["title"] == "Finished: 3 sessions ended"
