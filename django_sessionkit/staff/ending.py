@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from django_sessionkit import audit
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.staff import sentences
@@ -48,6 +49,8 @@ def end_sessions(
     # Somebody else may have ended some of them meanwhile.
     mine = rows.filter(ended_by=person.pk, end_reason=EndReason.REVOKED_BY_STAFF)
     ended = list(mine.select_related("user"))
+    if ended:
+        audit.ended(person.pk, [row.pk for row in ended], note)
     if is_down:
         sentences.say_store_is_down(request)
     if not is_down and own in handles:
@@ -67,6 +70,7 @@ def end_own(request: HttpRequest, note: str) -> None:
     else:
         if ended:
             log_ended(person.pk, [own], note)
+            audit.ended(person.pk, [own], note)
         sentences.sign_out(request)
 
 

@@ -201,7 +201,7 @@ def _keys(rows: UserSessionQuerySet, selection: Selection) -> list[Any] | None:
                 return None
         # The index parts the sessions of a user that have ended from those that have not.
         state = selection.state if selection.state == "active" else ""
-        found = Selection(users=users, state=state).of(rows)
+        found = Selection(users=users, network=selection.network, state=state).of(rows)
         found = found.order_by("user_id", "ended_at", "pk")
         if selection.staff and selection.users is not None:
             found = found.filter(user__in=staff())

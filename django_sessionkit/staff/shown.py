@@ -21,6 +21,7 @@ from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.changelist import selection_of
 from django_sessionkit.staff.ending import end_own
+from django_sessionkit.staff.log import log_ended, log_ending
 from django_sessionkit.staff.permissions import address_of, may_end_sessions, network_for
 from django_sessionkit.staff.progress import (
     begun,
@@ -147,10 +148,12 @@ def _begin(
         spares_own=form.leaves_out_own,
         spares_superusers=not has_highest_rank(request),
     )
+    log_ending(ending)
     if preview.count > endings.BACKGROUND:
         endings.send(ending)  # else the page of the ending does the work
     else:
         endings.work(ending, AT_ONCE)
+        log_ended(ending.by_id, list(endings.ended_rows(ending).values_list("pk", flat=True)), note)
     if preview.has_own and not form.leaves_out_own:
         end_own(request, note)
     return to_ending(site, ending)

@@ -21,6 +21,7 @@ from django_sessionkit.models import Ending
 from django_sessionkit.proofs import ask_for_proof
 from django_sessionkit.selection import staff
 from django_sessionkit.staff.ending import end_own
+from django_sessionkit.staff.log import log_ending
 from django_sessionkit.staff.progress import begun, moment_of_question, to_ending
 from django_sessionkit.staff.questions import EndSeveralForm, context_of
 from django_sessionkit.staff.rank import (
@@ -129,6 +130,7 @@ def _throw(admin: "ModelAdmin[Any]", request: HttpRequest, form: SwitchForm) -> 
         before=answers["before"],
         spares_own=form.leaves_out_own,
     )
+    log_ending(ending)
     endings.send(ending)  # else the page of the ending does the work
     if not form.leaves_out_own and answers["before"] is None and _is_of(request.user, scope, user):
         end_own(request, note)

@@ -44,7 +44,7 @@ def ended_by_staff() -> Any:
 
 
 @pytest.mark.standard("ASVS-7.4.5")
-def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
+def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root, caplog):
     desk, phone, pc = sign_in(root), sign_in(alice, IPHONE), sign_in(alice, CHROME)
     url, page_url, ended = delete_url(phone), page_of(phone), handle(phone)
     asked = desk.get(url)
@@ -83,6 +83,8 @@ def test_ending_the_session_of_somebody_who_has_lost_a_telephone(alice, root):
     assert "End this session" not in as_read(page)
     assert log_entries() == [("root", "alice: Safari on iOS", f"Ended: {WHY}")]
     assert f"Ended: {WHY}" in as_read(desk.get(f"{CHANGELIST}{ended}/history/"))
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "django_sessionkit.audit"]
+    assert line == f'authz_admin:{root.pk},sessions_ended sessions={ended} reason="{WHY}"'
     index = as_read(desk.get("/admin/"))
     assert "alice: Safari on iOS" in index
     assert "eleted" not in index

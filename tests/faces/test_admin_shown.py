@@ -30,6 +30,7 @@ from tests.desk import (
     log_entries,
     messages_of,
     post,
+    rows_on,
 )
 from tests.pages import fields_of
 from tests.people import CHROME, IPHONE, handle, is_in, is_out, sign_in
@@ -101,8 +102,27 @@ def test_ending_all_sessions_from_a_network(burglars, alice, bob, root):
         root,
         WHY,
     )
+    together, *each = log_entries()
+    assert together == ("root", str(ending), f"Ended: {WHY}")
+    assert {said for _, _, said in each} == {f"Ended: {WHY}"}
+    assert len(each) == 3
+    assert f"Ended: {WHY}" in as_read(desk.get(f"{CHANGELIST}{row.pk}/history/"))
     assert desk.get(NETWORK).context["title"] == "There is no session to end"
     assert f'<a href="{CHANGELIST}">Back to the list</a>' in desk.get(NETWORK).text
+
+
+def test_question_is_about_what_the_list_shows(burglars, bob, root):
+    desk, _ = sign_in(root), sign_in(bob)
+    for query in (
+        "q=bob",
+        "q=bob 203.0.113.8",
+        "users={bob.pk}&network=203.0.113.0/24",
+        "q=nobody",
+    ):
+        query = query.format(bob=bob)
+        shown = rows_on(desk.get(f"{CHANGELIST}?{query}"))
+        asked = desk.get(f"{END_SHOWN}?{query}").context["preview"]
+        assert {row.pk for row in asked.sample} == set(shown)
 
 
 def test_question_says_who_is_staff_and_that_ones_own_is_among_them(burglars, root, staff):
@@ -271,6 +291,7 @@ def test_many_take_a_number_to_be_typed_and_end_in_the_background(
     assert f'value="{WHY}"' in again.text
     response = answer(desk, again, typed=" 3 ")
     assert sent == [Ending.objects.get()]
+    assert log_entries() == [("root", str(sent[0]), f"Ended: {WHY}")]
     page = desk.get(response["Location"])
     assert page.context["title"] == "Ending sessions: 0 %"
     assert refreshes(page)

@@ -20,6 +20,7 @@ from tests.desk import (
     SWITCH,
     WHY,
     as_read,
+    log_entries,
     messages_of,
     post,
 )
@@ -60,6 +61,7 @@ def test_every_session_of_everybody(crowd, root, bob):
     ending = Ending.objects.get()
     assert (ending.scope, ending.by, ending.note) == ("everybody", root, WHY)
     assert (ending.ended_from, ending.spares_own) == (handle(desk), True)
+    assert log_entries() == [("root", str(ending), f"Ended: {WHY}")]
     assert response["Location"] == f"{ENDINGS}{ending.pk}/"
     page = desk.get(response["Location"])
     assert page.context["title"] == "Finished: 3 sessions ended"
@@ -68,17 +70,23 @@ def test_every_session_of_everybody(crowd, root, bob):
     assert [is_out(device, FAREWELL) for device in (*crowd, other)] == [True] * 3
 
 
-def test_page_says_that_it_is_in_effect_while_a_worker_cleans_up(crowd, root, monkeypatch):
+def test_it_is_in_effect_while_a_worker_cleans_up_and_the_page_says_so(
+    crowd, root, monkeypatch, django_capture_on_commit_callbacks
+):
     sent: list[Ending] = []
     monkeypatch.setattr(endings, "send", lambda ending: bool(sent.append(ending)) or True)
     monkeypatch.setattr(endings, "work", lambda *args: False)
     desk = sign_in(root)
-    page = desk.get(throw(desk)["Location"])
+    with django_capture_on_commit_callbacks(execute=True):
+        response = throw(desk)
+    page = desk.get(response["Location"])
     assert sent == [Ending.objects.get()]
     text = as_read(page)
     assert re.search(r"In effect since .*?m\.: no session from before goes on\.", text)
     assert "Cleaning up: 0 %" in text
     assert "Progress" not in text
+    assert [is_out(device, FAREWELL) for device in crowd] == [True, True]
+    assert is_in(desk, root)
 
 
 def test_every_session_of_all_staff(crowd, root, staff, bob):

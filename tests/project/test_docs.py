@@ -938,7 +938,7 @@ def test_every_permission_is_documented():
     meta = UserSession._meta
     codenames = [f"{name}_usersession" for name in meta.default_permissions]
     codenames += [codename for codename, _name in meta.permissions]
-    documented = first_column(section("docs/admin.md", "Permissions"))
+    documented = first_column(section("docs/admin.md", "Who may do what"))
     assert documented == [f"django_sessionkit.{codename}" for codename in codenames]
 
 
