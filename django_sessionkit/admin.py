@@ -19,7 +19,7 @@ from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, Validat
 from django.db import DataError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
@@ -30,6 +30,7 @@ from django_sessionkit.accounts import acting_user
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.staff import glance
 
 # How many entries of the admin's log are written at a time.
 ENTRIES = 500
@@ -246,6 +247,18 @@ class UserSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             if not request.GET or ERROR_FLAG in request.GET:
                 raise
             return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
+
+    # Sessions at a glance.
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.glance_view)
+        name = f"{self.opts.app_label}_{self.opts.model_name}_glance"
+        return [path("glance/", view, name=name), *super().get_urls()]
+
+    def glance_view(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return glance.page(request, self, may_view_users(request))
 
     # Who may do what.
 
