@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from django.contrib.admin import ModelAdmin
 from django.contrib.auth import get_user_model
@@ -49,6 +49,7 @@ class Active(NamedTuple):
 class Purge(NamedTuple):
     last: PurgeRun | None  # that has finished
     newest: PurgeRun | None  # if that has not
+    deleted: str
     backlog: str
 
 
@@ -64,7 +65,7 @@ def page(
     request: HttpRequest, model_admin: "ModelAdmin[Any]", names_users: bool
 ) -> TemplateResponse:
     """Answer with the page. ``names_users``: the request's user may see the names of users."""
-    days = tallies.days_until(tallies.today())
+    title, days = gettext("Sessions at a glance"), tallies.days_until(tallies.today())
     known = _with_today(tallies.figures(days))
     newest, last = figures.Newest.find(), tallies.last_finished()
     active = _active(newest, last, days, known)
@@ -72,8 +73,11 @@ def page(
     counted = list(known["sign_ins"])
     context = {
         **model_admin.admin_site.each_context(request),
-        "title": gettext("Sessions at a glance"),
+        "title": title,
         "opts": model_admin.opts,
+        # For the breadcrumbs, which are those of the page of a session.
+        "original": title,
+        "has_view_permission": True,
         "first": days[0],
         "last": days[-1],
         "active": active,
@@ -192,7 +196,7 @@ def _as_row(name: str, status: NodeStatus) -> dict[str, str]:
     latency = status.latency
     return {
         "name": name,
-        "latency": "" if latency is None else number_format(1000 * latency, 1),
+        "latency": "" if latency is None else number_format(1000 * latency, 2),
         "sessions": "" if status.sessions is None else as_text(status.sessions),
         "size": _size(status.size),
         "limit": gettext("no limit") if status.limit == 0 else _size(status.limit),
@@ -212,4 +216,9 @@ def _size(size: int | None) -> str:
 def _purge(last: PurgeRun | None) -> Purge:
     newest = tallies.last_run()
     is_open = newest is not None and newest.finished_at is None
-    return Purge(last, cast("PurgeRun", newest) if is_open else None, as_text(figures.backlog()))
+    return Purge(
+        last,
+        newest if is_open else None,
+        as_text(last.deleted if last else 0),
+        as_text(figures.backlog()),
+    )
