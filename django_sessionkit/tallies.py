@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
-from django.db import connections
+from django.db import connections, router
 from django.db.models import Count, F
 from django.utils import timezone
 
@@ -185,6 +185,10 @@ def write_incidents(**kwargs: object) -> None:
             # A figure is not worth an error at the end of a request. The next one tries again.
             incidents.note(name, number)
             logger.exception("%d events were not written down: %s", number, name)
+    connection = connections[router.db_for_write(Tally)]
+    if not connection.in_atomic_block:  # as in the tests of a site
+        # Django has closed what is too old already, and this may be a new connection.
+        connection.close_if_unusable_or_obsolete()
 
 
 def _add(name: str, number: int) -> None:
