@@ -25,11 +25,12 @@ def look_at(page: Page, look: str) -> None:
         page.evaluate("document.documentElement.dir = 'rtl'")
 
 
-def found_by_axe(page: Page, look: str = "") -> list[str]:
+def found_by_axe(page: Page, look: str = "", within: str | None = None) -> list[str]:
+    """Return what axe finds on a page, or within what a selector names."""
     options: dict[str, Any] = {"runOnly": RULES, "resultTypes": ["violations"]}
     if "forced colours" in look:  # the reader's, in place of those that axe can see
         options["rules"] = {"color-contrast": {"enabled": False}}
-    results = Axe().run(page, options=options).response
+    results = Axe().run(page, within, options).response
     return [
         f"{violation['id']}: {node['html']} {node['failureSummary']}"
         for violation in results["violations"]

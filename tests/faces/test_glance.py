@@ -15,6 +15,7 @@ from django.utils import timezone, translation
 
 from django_sessionkit import tallies
 from django_sessionkit.admin import UserSessionAdmin
+from django_sessionkit.backends import db
 from django_sessionkit.models import EndReason, PurgeRun, Tally, UserSession
 from django_sessionkit.staff import figures
 from django_sessionkit.staff.pictures import HEIGHT, LENGTH, by_day, meters
@@ -140,6 +141,20 @@ def test_of_more_sessions_than_anybody_waits_for_the_purge_has_the_number(
     assert "Active sessions 2 of the 2 newest" in said(desk.get(GLANCE))
 
 
+def test_users_with_most_sessions_come_first_and_what_has_expired_does_not_count(
+    alice, bob, root, monkeypatch
+):
+    desk = sign_in(root)
+    for user in (alice, bob, bob, bob):
+        sign_in(user, IPHONE)
+    last, *_others = UserSession.objects.filter(user=bob)
+    UserSession.objects.filter(pk=last.pk).update(expires_at=timezone.now())
+    assert "User Sessions bob 2 " in said(desk.get(GLANCE))
+    assert "Phone 3 Computer 1" in said(desk.get(GLANCE))
+    monkeypatch.setattr(figures, "PEOPLE", 1)
+    assert "User Sessions bob 2 Stores" in said(desk.get(GLANCE))
+
+
 def test_of_more_sign_ins_than_anybody_waits_for_the_purge_has_the_number(alice, root, monkeypatch):
     desk = sign_in(root)
     for _ in range(3):
@@ -253,6 +268,32 @@ def test_a_store_that_does_not_answer_is_said_to_be_down(root, monkeypatch):
     status = NodeStatus(None, "10.0.0.1:6379")
     monkeypatch.setattr(SessionStore, "status", classmethod(lambda cls: [status]))
     assert "10.0.0.1:6379 Does not answer - - - - - -" in said(desk.get(GLANCE))
+
+
+@pytest.mark.once
+def test_a_database_that_does_not_answer_for_the_sessions_costs_the_page_nothing_else(
+    root, monkeypatch
+):
+    desk = sign_in(root)
+    store.take_down(monkeypatch, "peek")
+    text = said(desk.get(GLANCE))
+    assert "backends.db Does not answer - - - - - - Purge" in text
+    assert "Sign-ins today 1" in text
+
+
+@pytest.mark.once
+def test_of_another_database_less_is_known(root, monkeypatch):
+    desk = sign_in(root)
+    monkeypatch.setattr(db, "EXTENT", {})
+    assert re.search(
+        r"Answers in [\d.]+ ms - - - SQLite 3\.[\d.]+ - - Purge", said(desk.get(GLANCE))
+    )
+
+
+def test_a_store_that_sessions_are_moving_from_is_there_too(root, settings):
+    settings.SESSIONKIT_ADOPT_FROM = ["django_sessionkit.backends.memory"]
+    text = said(sign_in(root).get(GLANCE))
+    assert "django_sessionkit.backends.memory Answers in" in text
 
 
 def test_other_facts_of_a_server(root, monkeypatch):

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import override_settings
 
 from django_sessionkit import incidents, tallies
@@ -194,6 +194,15 @@ def test_events_that_cannot_be_written_down_spoil_no_request_and_are_written_lat
     monkeypatch.setattr(tallies, "_written_at", -float(tallies.INTERVAL))
     tallies.write_incidents()
     assert recorded("event.moved") == {0: 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_connection_is_left_open_for_the_events(nothing_noted):
+    incidents.note(incidents.MOVED)
+    connection.close()
+    tallies.write_incidents()
+    assert connection.connection is None
+    assert recorded("event.moved") == {0: 1}
 
 
 def _fail():
