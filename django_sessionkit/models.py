@@ -592,3 +592,42 @@ class SigningKey(models.Model):
 
     def __str__(self) -> str:
         return f"signing key {self.kid}"
+
+
+class Tally(models.Model):
+    """A figure of one day, which lasts longer than the rows that it counts. See tallies.py."""
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField()
+    name = models.CharField(max_length=40)
+    value = models.BigIntegerField()
+
+    objects = WalkableQuerySet["Tally"].as_manager()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["day", "name"], name="sessionkit_tally_day_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day:%Y-%m-%d} {self.name}: {self.value}"
+
+
+class PurgeRun(models.Model):
+    """One run of the purge over the registry. See tallies.py."""
+
+    id = models.BigAutoField(primary_key=True)
+    started_at = models.DateTimeField()
+    # None: the purge is under way, or was stopped, or a store did not answer.
+    finished_at = models.DateTimeField(null=True)
+    # How many rows of sessions that had ended long ago were deleted.
+    deleted = models.BigIntegerField(default=0)
+
+    objects = WalkableQuerySet["PurgeRun"].as_manager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"purge {self.pk}"

@@ -3,6 +3,7 @@ The purge: it deletes stored sessions that have expired, and rows whose sessions
 the way it mends what a lost request, or a change behind Django's back, has left.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -40,13 +41,16 @@ def purge_payloads(progress: Progress | None = None) -> int:
     )
 
 
-def purge_rows(progress: Progress | None = None) -> int:
+def purge_rows(
+    progress: Progress | None = None, look: Callable[[UserSessionQuerySet], None] | None = None
+) -> int:
     """
     Mark the rows ended of sessions that have expired or that the store has lost, end the sessions
     of users who were disabled or deleted behind Django's back (``QuerySet.update()``, SQL), confirm
     the removal of sessions that were ended, delete the rows of sessions that ended
     SESSIONKIT_RETENTION seconds ago, and take the addresses from rows that were not active for
-    SESSIONKIT_ADDRESS_RETENTION seconds. Return how many were deleted.
+    SESSIONKIT_ADDRESS_RETENTION seconds. Return how many were deleted. ``look`` is called with each
+    part of the table, after all that.
 
     Raises StoreUnavailable, after it has done what it can: a store of several servers may lack one.
     """
@@ -62,6 +66,8 @@ def purge_rows(progress: Progress | None = None) -> int:
         confirmed = part.filter(ended_at__lt=kept_from, expires_at__lte=F("ended_at"))
         deleted += confirmed.delete_now()
         _forget_addresses(part)
+        if look:
+            look(part)
     if unavailable:
         raise unavailable
     return deleted

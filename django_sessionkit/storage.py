@@ -25,6 +25,8 @@ that acknowledges a write has it, and its next read, from wherever, finds it.
 """
 
 import logging
+import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -53,6 +55,19 @@ class StoredFully(NamedTuple):
     payload: bytes
     touched_at: int
     expires_at: int
+
+
+class NodeStatus(NamedTuple):
+    """What staff see of a store, or of one of its servers. None and "": that is not told."""
+
+    latency: float | None  # seconds that one round trip took. None: it does not answer
+    name: str = ""  # of one of several servers
+    sessions: int | None = None  # how many are stored, about
+    size: int | None = None  # bytes that they take, about, or that the server uses
+    limit: int | None = None  # bytes that it may use. 0: without a limit
+    version: str = ""
+    persistence: str = ""  # what survives a restart, in the store's own words
+    eviction: str = ""  # what goes when the limit is reached, in the store's own words
 
 
 class Storage(ABC):
@@ -230,6 +245,24 @@ class Storage(ABC):
         asking: of several servers, the one that it falls to may be down.
         """
         return True
+
+    @classmethod
+    def status(cls) -> list[NodeStatus]:
+        """
+        Return how the store is, or each of its servers. Raises no error where it is unavailable:
+        then ``latency`` is None. This takes no longer than the timeouts of the store.
+        """
+        return [NodeStatus(cls.latency())]
+
+    @classmethod
+    def latency(cls) -> float | None:
+        """Return how many seconds one round trip takes, or None if there is no answer."""
+        started = time.perf_counter()
+        try:
+            cls.call(cls.peek, [secrets.token_hex(32)])
+        except StoreUnavailable:
+            return None
+        return time.perf_counter() - started
 
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:

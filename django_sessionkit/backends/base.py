@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
-from django_sessionkit import clock, endings
+from django_sessionkit import clock, endings, tallies
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
@@ -359,7 +359,9 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         up. Before that, finish the endings that no worker looks after. Raises StoreUnavailable.
         """
         cls.call(endings.finish_all)
-        deleted = cls.call(purge_rows, progress)
+        run, active = cls.call(tallies.begin), tallies.Active()
+        deleted = cls.call(purge_rows, progress, active)
+        cls.call(tallies.finish, run, deleted, active)
         logger.info("Purged %d rows of sessions that ended long ago", deleted)
 
     # The two drivers. The questions of these flows are calls: a function, then its arguments.

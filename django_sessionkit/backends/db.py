@@ -21,7 +21,7 @@ from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
 from django_sessionkit.purging import purge_payloads
 from django_sessionkit.ranges import Progress
-from django_sessionkit.storage import Stored, StoredFully
+from django_sessionkit.storage import NodeStatus, Stored, StoredFully
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -49,6 +49,14 @@ FREE = f"id = (SELECT id FROM (SELECT id FROM {TABLE} WHERE {{}} FOR UPDATE SKIP
 REMOVE = f"DELETE FROM {TABLE} WHERE digest IN"
 TAKE = f"DELETE FROM {TABLE} WHERE {ALIVE} AND {VERSION}"
 PEEK = f"SELECT digest FROM {TABLE} WHERE expires_at > %s AND digest IN"
+EXTENT = {
+    "postgresql": "SELECT reltuples::bigint, pg_total_relation_size(oid) FROM pg_class"
+    f" WHERE oid = '{TABLE}'::regclass",
+    "mysql": "SELECT table_rows, data_length + index_length FROM information_schema.tables"
+    f" WHERE table_schema = DATABASE() AND table_name = '{TABLE}'",
+    # SQLite knows the size of the whole file only.
+    "sqlite": "SELECT NULL, page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+}
 # What MySQL says to one of those who wait for each other. InnoDB sees circles easily, for it also
 # locks what is between two rows: https://dev.mysql.com/doc/refman/8.4/en/innodb-deadlocks.html
 DEADLOCK = 1213
@@ -134,6 +142,17 @@ class SessionStore(base.SessionStore):
         return StoredSession.objects.primary().count() // ranges.ROWS + 1, map(_stored_in, walk)
 
     @classmethod
+    def status(cls) -> list[NodeStatus]:
+        latency = cls.latency()
+        if latency is None:
+            return [NodeStatus(None)]
+        connection = _connection()
+        numbers = ".".join(map(str, connection.get_database_version()))
+        sessions, size = _extent(connection)
+        version = f"{connection.display_name} {numbers}"
+        return [NodeStatus(latency, sessions=sessions, size=size, version=version)]
+
+    @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:
         deleted = cls.call(purge_payloads, progress)
         logger.info("Purged %d expired sessions", deleted)
@@ -178,6 +197,20 @@ def _execute(statement: str, params: list[Any], tries: int = 3) -> bool:
         if error.args[:1] != (DEADLOCK,) or connection.in_atomic_block or tries == 1:
             raise
     return _execute(statement, params, tries - 1)
+
+
+def _extent(connection: BaseDatabaseWrapper) -> tuple[int | None, int | None]:
+    """
+    Return how many sessions the table has, as the database estimates it, and the bytes that the
+    table and its indexes take. To count the rows would take seconds where there are many.
+    """
+    if connection.vendor not in EXTENT:
+        return None, None
+    with connection.cursor() as cursor:
+        cursor.execute(EXTENT[connection.vendor])
+        sessions, size = cursor.fetchone() or (None, None)
+    # PostgreSQL says -1 of a table that was never analyzed.
+    return None if sessions is None or sessions < 0 else int(sessions), size
 
 
 def _marks(values: Collection[str]) -> str:

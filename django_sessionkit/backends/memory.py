@@ -13,7 +13,7 @@ from django_sessionkit.backends import base
 from django_sessionkit.backends.sealing import version_of
 from django_sessionkit.conf import conf
 from django_sessionkit.ranges import Progress
-from django_sessionkit.storage import Stored
+from django_sessionkit.storage import NodeStatus, Stored
 
 
 class Entry(NamedTuple):
@@ -91,6 +91,10 @@ class SessionStore(base.SessionStore):
             for digest in [digest for digest in _entries if not _alive(digest)]:
                 del _entries[digest]
         super().clear_expired(progress)
+
+    @classmethod
+    def status(cls) -> list[NodeStatus]:
+        return [NodeStatus(cls.latency(), sessions=len(_entries))]
 
     # No verb waits for anything but the lock, which is held for some microseconds: none of the
     # async verbs takes a thread, or lets other tasks in.

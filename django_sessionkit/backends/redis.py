@@ -14,7 +14,9 @@ never asked, because replicas lag.
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from operator import methodcaller
 from typing import Any, ClassVar, NamedTuple
@@ -33,6 +35,7 @@ from django_sessionkit.backends.redis_clients import (
     NO_ANSWER,
     aask,
     ask,
+    ask_node,
     ask_nodes,
     is_within_reach,
     key_function,
@@ -41,7 +44,7 @@ from django_sessionkit.backends.redis_clients import (
 )
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.conf import conf
-from django_sessionkit.storage import Stored, StoredFully, no_answer
+from django_sessionkit.storage import NodeStatus, Stored, StoredFully, no_answer
 
 
 class Script(NamedTuple):
@@ -122,6 +125,19 @@ class SessionStore(base.SessionStore):
         except cls.unavailable:
             return [("W013", {"alias": settings.SESSION_CACHE_ALIAS})]
         return [("W009", {"policy": policy}) for policy in policies - {"noeviction"}]
+
+    @classmethod
+    def status(cls) -> list[NodeStatus]:
+        try:
+            client = sync_client()  # that of a Cluster asks who has which keys
+        except cls.unavailable as error:
+            no_answer(error)
+            return [NodeStatus(None)]
+        if not isinstance(client, RedisCluster):
+            database = client.connection_pool.connection_kwargs.get("db", 0)
+            return [_status("", partial(ask, (_info, "")), database)]
+        nodes = client.get_primaries()  # type: ignore[no-untyped-call]
+        return [_status(node.name, partial(ask_node, _info, node), 0) for node in nodes]
 
     # The one verb that is not a flow: every request waits for it, and a flow costs three calls.
 
@@ -228,6 +244,43 @@ class SessionStore(base.SessionStore):
     @classmethod
     def is_within_reach(cls, digest: str) -> bool:
         return is_within_reach(_key(digest))
+
+
+def _info(client: Any) -> tuple[Any, Any]:
+    """
+    Return what a server says to INFO, and to the question for its snapshots: None where that
+    question is not allowed.
+    """
+    pipeline = client.pipeline(transaction=False)
+    pipeline.info()
+    pipeline.config_get("save")
+    info, saves = pipeline.execute(raise_on_error=False)
+    if isinstance(info, Exception):
+        raise info
+    return info, None if isinstance(saves, Exception) else saves.get("save", "")
+
+
+def _status(name: str, ask_server: Callable[[], tuple[Any, Any]], database: int) -> NodeStatus:
+    started = time.perf_counter()
+    try:
+        info, saves = ask_server()
+    except SessionStore.unavailable as error:
+        no_answer(error)
+        return NodeStatus(None, name)
+    latency = time.perf_counter() - started
+    brand = info.get("server_name", "redis")  # Redis itself does not say
+    kept = ["AOF"] if info["aof_enabled"] else []
+    kept += ["RDB"] if saves else []
+    return NodeStatus(
+        latency,
+        name,
+        info.get(f"db{database}", {}).get("keys", 0),  # about: there may be other keys
+        info["used_memory"],
+        info["maxmemory"],
+        f"{brand.capitalize()} {info[f'{brand}_version']}",
+        ", ".join(kept) or ("" if saves is None else "none"),
+        info["maxmemory_policy"],
+    )
 
 
 def _stored(value: bytes, number: bytes | None) -> Stored:

@@ -161,6 +161,16 @@ def ask_nodes(command: str, keys: Collection[str], *args: int) -> dict[str, Any]
     return answers
 
 
+def ask_node(call: Callable[[Any], Any], node: Any) -> Any:
+    """
+    Return what one node of a Cluster answers, whatever keys it has. Raises an error of redis-py, at
+    once if the node has not answered a moment ago.
+    """
+    if node.name in dead_lines:
+        raise exceptions.ConnectionError("Redis did not answer a moment ago")
+    return call(sync_client().get_redis_connection(node))
+
+
 def is_within_reach(key: str) -> bool:
     """Tell whether the node that has a key, or would have it, is not known to be dead."""
     return not dead_lines or node_of(sync_client(), key) not in dead_lines

@@ -281,5 +281,34 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="Tally",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("day", models.DateField()),
+                ("name", models.CharField(max_length=40)),
+                ("value", models.BigIntegerField()),
+            ],
+            options={
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("day", "name"), name="sessionkit_tally_day_name"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="PurgeRun",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("started_at", models.DateTimeField()),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("deleted", models.BigIntegerField(default=0)),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
         migrations.RunPython(leave_room_for_touches, migrations.RunPython.noop),
     ]

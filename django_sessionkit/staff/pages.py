@@ -1,4 +1,4 @@
-"""The URLs of the pages that end sessions, and the links to them on the list."""
+"""The URLs of the other pages for staff, and the links to them on the list."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +11,7 @@ from django.utils.translation import gettext
 
 from django_sessionkit.decorators import background_request
 from django_sessionkit.staff.ending import EndingAdmin
+from django_sessionkit.staff.glance import glance_view
 from django_sessionkit.staff.permissions import may_end_sessions
 from django_sessionkit.staff.progress import ending_view, endings_view
 from django_sessionkit.staff.rank import may_throw_switch
@@ -22,7 +23,7 @@ NAME = "django_sessionkit_usersession_"
 
 
 class EndingPages(EndingAdmin):
-    """The admin of sessions, as far as it ends them."""
+    """The admin of sessions, with its other pages."""
 
     def get_urls(self) -> list[URLPattern]:
         def page(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,6 +31,7 @@ class EndingPages(EndingAdmin):
             return non_atomic_requests(self.admin_site.admin_view(partial(view, self)))
 
         return [
+            path("glance/", page(glance_view), name=f"{NAME}glance"),
             path("end/", page(end_shown_view), name=f"{NAME}end_shown"),
             path("switch/", page(switch_view), name=f"{NAME}switch"),
             path("endings/", page(endings_view), name=f"{NAME}endings"),
@@ -54,7 +56,7 @@ class EndingPages(EndingAdmin):
     def _links(self, request: HttpRequest, shown: Any) -> list[tuple[str, str]]:
         """Return the URLs and texts of the links on the list, for what this request may do."""
         may_end, may_throw = may_end_sessions(request), may_throw_switch(request)
-        links = []
+        links = [(self._url("glance"), gettext("At a glance"))]
         if may_end and not shown.problem and is_a_part(shown.selection):
             text = gettext("End all sessions that this list shows")
             links.append((f"{self._url('end_shown')}?{request.GET.urlencode()}", text))

@@ -40,6 +40,10 @@ class OutageContract(Contract):
                     self.verb(*call)
         self.assertEqual(self.verb("read", digest)[:2], (payload, now))
 
+    def test_status_says_that_nobody_answers(self) -> None:
+        with self.outage(), self.assertLogs("django_sessionkit", "ERROR"):
+            self.assertIn(None, [status.latency for status in self.store.status()])
+
     def test_a_session_says_that_the_store_is_down(self) -> None:
         session = self.store()
         session["cart"] = ["teapot"]

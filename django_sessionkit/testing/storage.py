@@ -8,7 +8,7 @@ from django_sessionkit import clock
 from django_sessionkit.backends.base import SessionStore
 from django_sessionkit.backends.sealing import version_of
 from django_sessionkit.ranges import ROWS
-from django_sessionkit.storage import Stored
+from django_sessionkit.storage import NodeStatus, Stored
 from django_sessionkit.testing.contract import HOUR, SECOND, Contract, new_payload
 
 # How soon a session expires: the next where that was too soon for a busy machine.
@@ -211,6 +211,14 @@ class StorageContract(Contract):
         parts = self.store.scan()
         found = [] if parts is None else [each.digest for part in parts[1] for each in part]
         self.assertTrue(all(len(each) == 64 for each in found))
+
+    # How it is.
+
+    def test_status_says_that_it_answers(self) -> None:
+        self.stored()
+        for status in self.store.status():
+            self.assertIsInstance(status, NodeStatus)
+            self.assertIsNotNone(status.latency)
 
     # Time.
 

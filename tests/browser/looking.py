@@ -26,6 +26,7 @@ def look_at(page: Page, look: str) -> None:
 
 
 def found_by_axe(page: Page, look: str = "", within: str = "html") -> list[str]:
+    """Return what axe finds on a page, or within what a selector names."""
     # "preload" fetches style sheets and puts them into the page, which a strict policy forbids.
     options: dict[str, Any] = {"runOnly": RULES, "resultTypes": ["violations"], "preload": False}
     if "forced colours" in look:  # the reader's, in place of those that axe can see

@@ -347,6 +347,27 @@ def test_all_requests_to_healthy_nodes_are_answered(outage, browse):
     assert set(redis_clients.dead_lines) == {f"{HOST}:{outage.killed.port}"}
 
 
+def test_staff_see_which_nodes_do_not_answer(outage):
+    outage.spread(stored_session)
+    states = {status.name: status for status in SessionStore.status()}
+    names = {f"{HOST}:{node.port}" for node in (outage.healthy, outage.killed, outage.frozen)}
+    assert states.keys() == names
+    for status in states.values():
+        assert status.latency is not None
+        assert status.sessions >= 4
+    outage.begin()
+    started = time.monotonic()
+    states = SessionStore.status()
+    assert time.monotonic() - started < 8
+    answering = [status.name for status in states if status.latency is not None]
+    assert answering == [f"{HOST}:{outage.healthy.port}"]
+    # Nobody knocks again at one that has not answered a request a moment ago.
+    redis_clients.dead_lines[f"{HOST}:{outage.frozen.port}"] = redis_clients.Line()
+    started = time.monotonic()
+    assert SessionStore.status()
+    assert time.monotonic() - started < 1
+
+
 @pytest.mark.parametrize("count", [4, 60], ids=["a few", "more than there are connections"])
 def test_nobody_waits_for_a_task_that_knocks(outage, count):
     keys = outage.spread(stored_session)

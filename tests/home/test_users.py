@@ -146,6 +146,7 @@ from django.core.management import call_command
 from django.test import AsyncClient, Client
 from django.test.utils import setup_test_environment
 from django.utils.html import escape
+from django.utils.http import urlencode
 from asgiref.sync import async_to_sync
 
 from django_sessionkit.admin import UserSessionsAdminMixin
@@ -252,6 +253,8 @@ url = "/admin/django_sessionkit/usersession/"
 answer = staff.get(url, {"user": alice.pk})
 assert answer.context["cl"].result_count == 4, answer.context["cl"].result_count
 assert staff.get(url, {"q": NAME}).context["cl"].result_count == 4
+page = staff.get(f"{url}glance/").content.decode()
+assert escape(str(alice)) in page and f"?{urlencode({'user': alice.pk})}" in page, page
 page = staff.get(f"/admin/people/person/{admin.utils.quote(alice.pk)}/change/")
 assert page.status_code == 200, page
 staff.post(url, {"action": "delete_selected", "_selected_action": [row.pk]})

@@ -1,0 +1,225 @@
+"""
+The figures of each day: how many sessions were active, how many people signed in, how many sessions
+ended and why, and what has happened that no row tells. The purge writes them down, so that nobody
+who looks at them waits for ten million rows to be counted. Days are those of TIME_ZONE.
+
+The names of the figures:
+
+- ``active.<device type>``: sessions that were active when a purge looked last on that day.
+- ``sign_ins``: sign-ins of that day, without sessions that moved here and those of support.
+- ``ended.<reason>``: sessions that ended on that day, by EndReason.
+- ``event.<incident>``: see incidents.py. About: a process that is killed takes some with it.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timedelta
+
+from django.conf import settings
+from django.db import connections, router
+from django.db.models import Count, F
+from django.utils import timezone
+
+from django_sessionkit import incidents
+from django_sessionkit.models import (
+    DeviceType,
+    EndReason,
+    PurgeRun,
+    Tally,
+    UserSession,
+    UserSessionQuerySet,
+)
+from django_sessionkit.selection import since
+
+logger = logging.getLogger("django_sessionkit")
+
+# How many days the pictures of staff show. A first run counts so many days, and as many days of
+# runs stay.
+DAYS = 30
+# How many days of figures stay.
+KEPT = 366
+# Seconds between two writes of incidents, in each process.
+INTERVAL = 10
+
+
+# Days.
+
+
+def day_of(moment: datetime) -> date:
+    """Return the day, by TIME_ZONE, of a moment that is aware, or naive without USE_TZ."""
+    zone = timezone.get_default_timezone()
+    return timezone.localtime(moment, zone).date() if timezone.is_aware(moment) else moment.date()
+
+
+def today() -> date:
+    return day_of(timezone.now())
+
+
+def start_of(day: date) -> datetime:
+    """Return the first moment of a day, aware or naive as USE_TZ says."""
+    start = datetime(day.year, day.month, day.day)  # noqa: DTZ001 (made aware below)
+    if not settings.USE_TZ:
+        return start
+    return timezone.make_aware(start, timezone.get_default_timezone())
+
+
+def days_until(last: date, number: int = DAYS) -> list[date]:
+    """Return so many days, the last one included, the earliest first."""
+    return [last - timedelta(days=ago) for ago in reversed(range(number))]
+
+
+# What is counted.
+
+
+def sign_ins(start: date, end: date | None = None) -> UserSessionQuerySet:
+    """Return the rows of the sign-ins from a day on, up to another day, that one not included."""
+    rows = UserSession.objects.primary().filter(pk__gte=since(start_of(start)))
+    rows = rows.filter(adopted_at=None, support=False)
+    return rows.filter(pk__lt=since(start_of(end))) if end else rows
+
+
+def endings(start: date, end: date | None = None) -> UserSessionQuerySet:
+    """
+    Return the rows of the sessions that ended from a day on, up to another day, that one not
+    included. The reasons are named because the index begins with them.
+    """
+    rows = UserSession.objects.primary().filter(
+        end_reason__in=EndReason.values, ended_at__gte=start_of(start)
+    )
+    return rows.filter(ended_at__lt=start_of(end)) if end else rows
+
+
+class Active:
+    """Counts the active sessions, by device type, in the parts of the table as a purge walks."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, part: UserSessionQuerySet) -> None:
+        rows = part.active().order_by().values_list("device_type")
+        self.counts.update(dict(rows.annotate(number=Count("pk"))))
+
+    def figures(self) -> dict[str, int]:
+        """Return the figures of all device types, for the sessions of one may all have ended."""
+        return {f"active.{name}": self.counts[name] for name in ("", *DeviceType.values)}
+
+
+# The purge calls these.
+
+
+def begin() -> PurgeRun:
+    """Note that a purge begins."""
+    return PurgeRun.objects.primary().create(started_at=timezone.now())
+
+
+def finish(run: PurgeRun, deleted: int, active: Active) -> None:
+    """
+    Write down the figures of the days since the last purge that has finished, and note that this
+    one has.
+    """
+    before, now = last_finished(), timezone.now()
+    day = day_of(now)
+    _write(day, active.figures())
+    # A purge marks what has expired with the time of its expiry: since the purge before, that is.
+    # And the day before that, for what that purge passed over.
+    roll_up(day_of(before.started_at) - timedelta(days=1) if before else date.min, day)
+    runs = PurgeRun.objects.primary()
+    run.finished_at, run.deleted = now, deleted
+    run.save(using=runs.db)
+    runs.filter(started_at__lt=now - timedelta(days=DAYS)).delete_now()
+    Tally.objects.primary().filter(day__lt=day - timedelta(days=KEPT)).delete_now()
+
+
+def roll_up(first: date, last: date) -> None:
+    """
+    Count the sign-ins and endings of these days, of the DAYS last ones at most, and write them
+    down. A figure does not become smaller: rows go, by SESSIONKIT_RETENTION and with their users.
+
+    Two statements for each day read its part of an index.
+    """
+    first = max(first, last - timedelta(days=DAYS - 1))
+    tallies = Tally.objects.primary().filter(day__gte=first)
+    known = {(row.day, row.name): row.value for row in tallies}
+    for day in days_until(last, (last - first).days + 1):
+        after = day + timedelta(days=1)
+        counted = {"sign_ins": sign_ins(day, after).count()}
+        reasons = endings(day, after).order_by().values_list("end_reason")
+        for reason, number in reasons.annotate(number=Count("pk")):
+            counted[f"ended.{reason}"] = number
+        _write(
+            day, {name: max(value, known.get((day, name), 0)) for name, value in counted.items()}
+        )
+
+
+def _write(day: date, figures: Mapping[str, int]) -> None:
+    tallies = Tally.objects.primary()
+    has_target = connections[tallies.db].features.supports_update_conflicts_with_target
+    tallies.bulk_create(
+        [Tally(day=day, name=name, value=value) for name, value in figures.items()],
+        update_conflicts=True,
+        unique_fields=["day", "name"] if has_target else None,
+        update_fields=["value"],
+    )
+
+
+# Incidents.
+
+_written_at = -float(INTERVAL)  # by time.monotonic()
+
+
+def write_incidents(**kwargs: object) -> None:
+    """
+    Add what incidents.py has counted in this process to the figures of today. This is called when
+    an answer was sent, outside of any transaction of the view: nobody waits for it.
+    """
+    global _written_at
+    if time.monotonic() < _written_at + INTERVAL or not (counted := incidents.take()):
+        return
+    _written_at = time.monotonic()
+    for name, number in counted.items():
+        try:
+            _add(f"event.{name}", number)
+        except Exception:
+            # A figure is not worth an error at the end of a request. The next one tries again.
+            incidents.note(name, number)
+            logger.exception("%d events were not written down: %s", number, name)
+    connection = connections[router.db_for_write(Tally)]
+    if not connection.in_atomic_block:  # as in the tests of a site
+        # Django has closed what is too old already, and this may be a new connection.
+        connection.close_if_unusable_or_obsolete()
+
+
+def _add(name: str, number: int) -> None:
+    tallies = Tally.objects.primary()
+    tally = tallies.filter(day=today(), name=name)
+    if not tally.update(value=F("value") + number):
+        tallies.bulk_create([Tally(day=today(), name=name, value=0)], ignore_conflicts=True)
+        tally.update(value=F("value") + number)
+
+
+# Reading them.
+
+
+def figures(days: list[date]) -> dict[str, dict[date, int]]:
+    """Return the figures of these days, by name and day. One query."""
+    found: dict[str, dict[date, int]] = {}
+    for day, name, value in _of(days):
+        found.setdefault(name, {})[day] = value
+    return found
+
+
+def _of(days: list[date]) -> Iterator[tuple[date, str, int]]:
+    rows = Tally.objects.primary().filter(day__gte=days[0], day__lte=days[-1])
+    return rows.values_list("day", "name", "value").iterator()
+
+
+def last_run() -> PurgeRun | None:
+    """Return the newest run of the purge, finished or not."""
+    return PurgeRun.objects.primary().order_by("-pk").first()
+
+
+def last_finished() -> PurgeRun | None:
+    """Return the newest run of the purge that has finished."""
+    return PurgeRun.objects.primary().exclude(finished_at=None).order_by("-pk").first()

@@ -1,0 +1,232 @@
+"""The figures of each day: what the purge writes down, and what stays when the rows have gone."""
+
+import logging
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import override_settings
+
+from django_sessionkit import incidents, tallies
+from django_sessionkit.models import (
+    EndReason,
+    PurgeRun,
+    StoredSession,
+    Tally,
+    UserSession,
+    mark_ended,
+)
+from django_sessionkit.tallies import days_until, figures, last_finished, last_run, today
+from tests import store
+from tests.people import CHROME, IPHONE, handle, row_of, sign_in
+from tests.store import DAY, HOUR, SessionStore
+
+pytestmark = pytest.mark.django_db
+
+
+def purge():
+    SessionStore.clear_expired()
+
+
+def recorded(name):
+    """Return what is written of the last 30 days under a name, by how many days ago it was."""
+    found = figures(days_until(today())).get(name, {})
+    return {(today() - day).days: value for day, value in found.items()}
+
+
+def active():
+    names = {name for name in figures(days_until(today())) if name.startswith("active.")}
+    return {name: value for name in names if (value := recorded(name)[0])}
+
+
+@pytest.fixture
+def nothing_noted(monkeypatch):
+    """No incident of another test is left in this process, and the next one is written at once."""
+    incidents.take()
+    monkeypatch.setattr(tallies, "_written_at", -float(tallies.INTERVAL))
+    yield
+    incidents.take()
+
+
+# Days.
+
+
+def test_the_purge_counts_who_is_active_who_has_signed_in_and_what_has_ended(clock, alice, bob):
+    phone, pc = sign_in(alice, IPHONE), sign_in(alice, CHROME)
+    sign_in(bob, "curl/8.14.1")
+    UserSession.objects.filter(pk=handle(pc)).revoke(EndReason.LIMIT)
+    purge()
+    assert active() == {"active.mobile": 1, "active.bot": 1}
+    assert recorded("sign_ins")[0] == 3
+    assert recorded("ended.limit") == {0: 1}
+    # The next day, the row of the phone is the same, and what has ended is that of yesterday.
+    clock.move(seconds=DAY)
+    UserSession.objects.filter(pk=handle(phone)).revoke(EndReason.REVOKED)
+    purge()
+    assert active() == {"active.bot": 1}
+    assert recorded("active.mobile") == {0: 0, 1: 1}
+    assert recorded("sign_ins") == {0: 0, **recorded("sign_ins"), 1: 3}
+    assert (recorded("ended.limit"), recorded("ended.revoked")) == ({1: 1}, {0: 1})
+
+
+def test_the_first_purge_counts_the_days_before_it(clock, alice):
+    sign_in(alice)
+    clock.move(seconds=3 * DAY)
+    sign_in(alice)
+    purge()
+    counted = recorded("sign_ins")
+    assert (counted[3], counted[0], sum(counted.values()), len(counted)) == (1, 1, 2, 30)
+
+
+def test_a_day_is_counted_again_for_what_the_purge_marks_with_the_time_of_its_expiry(clock, alice):
+    laptop = sign_in(alice)
+    row = row_of(laptop)
+    clock.move(row.expires_at - datetime.now(UTC) - timedelta(seconds=HOUR))
+    purge()
+    clock.move(seconds=2 * DAY)
+    assert recorded("ended.expired") == {}
+    purge()
+    assert recorded("ended.expired") == {2: 1}
+
+
+def test_a_figure_stays_when_its_rows_go(clock, alice):
+    sign_in(alice)
+    purge()
+    alice.delete()
+    purge()
+    assert recorded("sign_ins")[0] == 1
+    assert active() == {}
+
+
+def test_sessions_that_have_moved_here_and_those_of_support_are_no_sign_ins(clock, alice):
+    for change in ({"adopted_at": datetime.now(UTC)}, {"support": True}):
+        UserSession.objects.filter(pk=handle(sign_in(alice))).update(**change)
+    sign_in(alice)
+    purge()
+    assert recorded("sign_ins")[0] == 1
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_days_are_those_of_the_time_zone_of_the_site(use_tz):
+    with override_settings(USE_TZ=use_tz, TIME_ZONE="Asia/Tokyo"):
+        with store.travel(datetime(2040, 3, 2, 1, tzinfo=ZoneInfo("Asia/Tokyo")), tick=False):
+            assert today() == date(2040, 3, 2)
+            start = tallies.start_of(today())
+        assert start.isoformat().startswith("2040-03-02T00:00:00")
+        assert (start.tzinfo is not None) is use_tz
+        assert tallies.day_of(start) == date(2040, 3, 2)
+
+
+def test_figures_of_a_year_ago_go(clock):
+    Tally.objects.create(day=today() - timedelta(days=366), name="sign_ins", value=1)
+    Tally.objects.create(day=today() - timedelta(days=367), name="sign_ins", value=1)
+    purge()
+    assert Tally.objects.filter(day__lt=today() - timedelta(days=30)).count() == 1
+
+
+# Runs of the purge.
+
+
+def test_a_purge_says_when_it_ran_and_how_many_rows_it_deleted(clock, alice):
+    for _ in range(2):
+        sign_in(alice)
+    mark_ended(UserSession.objects.all(), EndReason.LOGOUT)
+    UserSession.objects.update(expires_at=datetime.now(UTC))
+    purge()
+    assert last_run() == last_finished()
+    assert last_run().deleted == 0
+    clock.move(seconds=31 * DAY)
+    purge()
+    assert (last_run().deleted, UserSession.objects.count()) == (2, 0)
+    assert last_run().started_at == last_run().finished_at == datetime.now(UTC)
+    assert PurgeRun.objects.count() == 1  # that of a month ago has gone
+    assert str(last_run()) == f"purge {last_run().pk}"
+
+
+def test_a_purge_that_fails_has_not_finished(clock, alice, monkeypatch):
+    purge()
+    clock.move(seconds=HOUR)
+    sign_in(alice)
+    clock.move(seconds=HOUR)
+    store.take_down(monkeypatch, "peek")
+    with pytest.raises(Exception, match="did not answer"):
+        purge()
+    assert last_run() != last_finished()
+    assert last_run().finished_at is None
+    assert last_finished().finished_at == datetime.now(UTC) - timedelta(hours=2)
+
+
+# What no row tells.
+
+
+def test_what_happens_in_requests_is_added_up_and_costs_a_write_now_and_then(
+    clock, alice, nothing_noted, monkeypatch
+):
+    laptop = sign_in(alice)
+    incidents.note(incidents.UNOPENED)
+    laptop.get("/")
+    assert recorded("event.unopened") == {0: 1}
+    for _ in range(3):
+        incidents.note(incidents.UNOPENED)
+    laptop.get("/")  # so soon, nothing is written
+    assert recorded("event.unopened") == {0: 1}
+    monkeypatch.setattr(tallies, "_written_at", tallies._written_at - tallies.INTERVAL)
+    laptop.get("/")
+    assert recorded("event.unopened") == {0: 4}
+    assert str(Tally.objects.get()) == f"{today()} event.unopened: 4"
+
+
+def test_a_request_in_which_nothing_happens_writes_nothing(client, nothing_noted):
+    with store.round_trips(0):
+        client.get("/")
+
+
+def test_events_that_cannot_be_written_down_spoil_no_request_and_are_written_later(
+    nothing_noted, monkeypatch, caplog
+):
+    incidents.note(incidents.MOVED, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tally.objects, "primary", _fail)
+        with caplog.at_level(logging.ERROR, "django_sessionkit"):
+            tallies.write_incidents()
+    assert "2 events were not written down: moved" in caplog.text
+    monkeypatch.setattr(tallies, "_written_at", -float(tallies.INTERVAL))
+    tallies.write_incidents()
+    assert recorded("event.moved") == {0: 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_connection_is_left_open_for_the_events(nothing_noted):
+    incidents.note(incidents.MOVED)
+    connection.close()
+    tallies.write_incidents()
+    assert connection.connection is None
+    assert recorded("event.moved") == {0: 1}
+
+
+def _fail():
+    raise OperationalError("no route to host")
+
+
+def test_a_stored_session_that_does_not_open_is_an_event(clock, alice, nothing_noted):
+    laptop = sign_in(alice)
+    (digest,) = store.payloads()
+    store.tamper(digest, b"x" * 100)
+    laptop.get("/whoami/")
+    assert recorded("event.unopened")[0] >= 1
+    assert StoredSession.objects.count() <= 1
+
+
+def test_a_sign_in_that_is_refused_is_an_event(alice, policy, nothing_noted):
+    policy(limit=1, on_limit="refuse")
+    for _ in range(2):
+        sign_in(alice)
+    assert recorded("event.refused") == {0: 1}
+
+
+def test_a_session_that_moves_is_an_event(alice, policy, nothing_noted):
+    policy(bind=("browser",), on_change="report")
+    laptop = sign_in(alice)
+    laptop.get("/whoami/", headers={"user-agent": IPHONE})
+    assert recorded("event.moved") == {0: 1}
