@@ -200,7 +200,7 @@ def test_who_may_view_or_end_sessions_sees_the_page_and_names_only_who_may_see_u
     assert desk.get(GLANCE).status_code == 200
     user.user_permissions.add(*Permission.objects.filter(codename="view_user"))
     page = desk.get(GLANCE)
-    assert f'<a href="{CHANGELIST}?user={alice.pk}">alice</a>' in page.text
+    assert f'<a href="{CHANGELIST}?users={alice.pk}">alice</a>' in page.text
 
 
 def test_other_staff_and_strangers_do_not_see_it(alice, client):
@@ -212,7 +212,7 @@ def test_other_staff_and_strangers_do_not_see_it(alice, client):
 def test_links_are_those_of_the_admin_site_that_one_is_on(root):
     desk = sign_in(root)
     page = desk.get("/staff/django_sessionkit/usersession/glance/")
-    assert f'href="/staff/django_sessionkit/usersession/?user={root.pk}"' in page.text
+    assert f'href="/staff/django_sessionkit/usersession/?users={root.pk}"' in page.text
     assert '"/admin/' not in page.text
     link = '<a href="/staff/django_sessionkit/usersession/glance/">At a glance</a>'
     assert link in desk.get("/staff/django_sessionkit/usersession/").text
