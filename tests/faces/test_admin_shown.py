@@ -183,6 +183,17 @@ def test_superusers_are_left_out_by_other_staff(burglars, root, staff):
     assert is_in(master, root)
 
 
+def test_a_superuser_who_acts_as_other_staff_is_none(burglars, root, staff, monkeypatch):
+    acting = User.objects.create_superuser("admin", password="secret")
+    monkeypatch.setattr("django_sessionkit.staff.rank.acting_user", lambda *args: acting)
+    desk, master = sign_in(staff("end_usersession")), sign_in(root, address="203.0.113.1")
+    asked = desk.get(NETWORK)
+    assert asked.context["title"] == "End 3 sessions of 2 people?"
+    answer(desk, asked)
+    assert Ending.objects.get().by == acting
+    assert is_in(master, root)
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -248,6 +259,9 @@ def test_staff_who_may_not_see_addresses_end_by_network(burglars, staff):
     text = as_read(asked)
     assert "Address or network: 203.0.113.0/24" in text
     assert "203.0.113.7" not in asked.text
+    # Nor do they find that out by a form of their own.
+    asked = post(some, END_SHOWN, selection="network=203.0.113.7", note="")
+    assert asked.context["title"] == "End 3 sessions of 2 people?"
 
 
 def test_question_takes_as_many_queries_however_many_sessions(alice, root):
