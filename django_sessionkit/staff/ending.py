@@ -23,7 +23,7 @@ from django_sessionkit.staff import sentences
 from django_sessionkit.staff.log import log_ended
 from django_sessionkit.staff.permissions import address_of, may_end_sessions
 from django_sessionkit.staff.questions import EndForm, EndSeveralForm, context_of
-from django_sessionkit.staff.rank import allowed, current_handle, is_spared, person_of
+from django_sessionkit.staff.rank import current_handle, is_spared, person_of
 from django_sessionkit.staff.rendering import render
 
 END_SHOWN = "admin:django_sessionkit_usersession_end_shown"
@@ -33,11 +33,10 @@ def end_sessions(
     request: HttpRequest, site: admin.AdminSite, sessions: UserSessionQuerySet, note: str
 ) -> None:
     """
-    End those of these sessions that the staff behind the request may end, log that, and leave a
-    message. If the current session is among them, sign its user out.
+    End these sessions on behalf of the staff behind the request, log that, and leave a message. If
+    the current session is among them, sign its user out.
     """
     person, own = person_of(request), current_handle(request)
-    sessions = allowed(request, sessions)
     handles = list(sessions.filter(ended_at=None).values_list("pk", flat=True))
     rows = UserSession.objects.primary().filter(pk__in=handles)
     is_down = False

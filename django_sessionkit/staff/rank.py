@@ -8,8 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from django_sessionkit.accounts import acting_user
-from django_sessionkit.models import UserSession, UserSessionQuerySet
-from django_sessionkit.selection import superusers
+from django_sessionkit.models import UserSession
 
 
 def may_throw_switch(request: HttpRequest) -> bool:
@@ -37,11 +36,6 @@ def lower_of(request: HttpRequest) -> Any:
 def has_highest_rank(request: HttpRequest) -> bool:
     """Tell whether this is a superuser. Staff who act as a superuser are none."""
     return is_superuser(lower_of(request))
-
-
-def allowed(request: HttpRequest, sessions: UserSessionQuerySet) -> UserSessionQuerySet:
-    """Return those of the sessions that staff of this rank may end."""
-    return sessions if has_highest_rank(request) else sessions.exclude(user__in=superusers())
 
 
 def is_spared(request: HttpRequest, session: UserSession) -> bool:

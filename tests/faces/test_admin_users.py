@@ -148,8 +148,11 @@ def test_user_can_still_be_edited(alice, root):
     assert alice.username == "alicia"
     # What a page has posted of the inline does not matter.
     forms = {f"sessionkit_sessions-{name}_FORMS": 7 for name in ("TOTAL", "INITIAL")}
-    forms["sessionkit_sessions-0-digest"] = "x"
+    forms["sessionkit_sessions-0-id"] = UserSession.objects.get(user=alice).pk
+    before = list(UserSession.objects.order_by("pk").values())
     assert press(desk, user_url(alice), **fields, **forms)["Location"] == USERS
+    after = list(UserSession.objects.order_by("pk").values())
+    assert [row["digest"] for row in after] == [row["digest"] for row in before]
     again = press(desk, user_url(alice), **{**fields, "username": ""})
     assert "This field is required." in as_read(again)
     assert len(lines_of(again)) == 1
