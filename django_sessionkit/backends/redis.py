@@ -60,7 +60,7 @@ STAMP = 8  # bytes of touched_at
 # Digits of a digest that are the hash tag. 4,096 tags are spread evenly over a Cluster, and are
 # written in some milliseconds.
 TAG = 3
-# A value that is no string was written by another program: no session is there.
+# A value that is no string was written by another program: no session is there, as MGET has it.
 IS_THERE = "redis.call('TYPE', KEYS[1]).ok == 'string'"
 VERSION = f"redis.call('GETRANGE', KEYS[1], {STAMP}, {STAMP + NONCE - 1})"
 # ARGV: the version that is expected, the payload, when it expires, or nothing: as before.
@@ -145,16 +145,12 @@ class SessionStore(base.SessionStore):
     def read(cls, digest: str) -> Stored | None:
         key, epoch = _key(digest), _epoch_key(digest)
         value, number = ask((methodcaller("mget", key, epoch), key))
-        if value is None:
-            return run(_read_what_is_no_string(key), ask)
         return _stored(value, number)
 
     @classmethod
     async def aread(cls, digest: str) -> Stored | None:
         key, epoch = _key(digest), _epoch_key(digest)
         value, number = await aask((methodcaller("mget", key, epoch), key))
-        if value is None:
-            return await arun(_read_what_is_no_string(key), aask)
         return _stored(value, number)
 
     @classmethod
@@ -283,7 +279,9 @@ def _status(name: str, ask_server: Callable[[], tuple[Any, Any]], database: int)
     )
 
 
-def _stored(value: bytes, number: bytes | None) -> Stored:
+def _stored(value: bytes | None, number: bytes | None) -> Stored | None:
+    if value is None:
+        return None
     # Somebody else may have written what is no number.
     epoch = int(number) if number and number.isdigit() else 0
     return Stored(value[STAMP:], _touched_at(value), epoch)
@@ -294,15 +292,6 @@ def _touched_at(value: bytes) -> int:
 
 
 # The other verbs are flows, once for both kinds of client.
-
-
-def _read_what_is_no_string(key: str) -> Flow[Stored | None]:
-    """
-    Look whether there is nothing, or what somebody else has written that is no string: MGET does
-    not tell. Return what does not open in place of that.
-    """
-    kind = yield methodcaller("type", key), key
-    return None if kind == b"none" else Stored(b"", 0)
 
 
 def _insert(digest: str, payload: bytes, touched_at: int, expires_at: int) -> Flow[bool]:

@@ -249,10 +249,11 @@ class Bomb:
         return Path.touch, (self.canary,)
 
 
-JUNK = [
+STRINGS = [
     *["pickle", "pickle in place", "empty", "stamp", "truncated", "flipped", "another's"],
-    *["number", "10 MB", "list", "hash"],
+    *["number", "10 MB"],
 ]
+JUNK = [*STRINGS, "list", "hash"]
 
 
 @pytest.fixture(params=JUNK)
@@ -288,6 +289,7 @@ def spoil(request, server, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("spoil", STRINGS, indirect=True)
 @pytest.mark.standard("ASVS-1.5.2", "ASVS-16.3.3")
 def test_what_somebody_else_wrote_is_an_empty_session_and_one_line(drive, spoil, stored, caplog):
     spoil(stored)
@@ -296,6 +298,12 @@ def test_what_somebody_else_wrote_is_an_empty_session_and_one_line(drive, spoil,
     (record,) = caplog.records
     assert record.name.startswith("django.security.")
     assert stored.session_key not in record.getMessage()
+
+
+@pytest.mark.parametrize("spoil", ["list", "hash"], indirect=True)
+def test_what_is_no_string_is_no_session(drive, spoil, stored):
+    spoil(stored)
+    assert drive(again(stored), "load") == {}
 
 
 @pytest.mark.parametrize("operation", ["save", "cycle_key", "flush", "touch", "exists"])

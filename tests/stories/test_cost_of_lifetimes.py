@@ -41,10 +41,9 @@ def test_what_it_costs_to_end(signed_in, policy, clock):
     browser = signed_in()
     again = browse_as(browser, key_of(browser))
     clock.move(seconds=600)
-    more = int(store.ON_REDIS)  # it is asked once more whether there is nothing, or no string
-    with round_trips(4 + more):
+    with round_trips(4):
         told(browser)
-    with round_trips(2 + more):  # the session and the row
+    with round_trips(2):  # the session and the row
         told(again)
 
 
