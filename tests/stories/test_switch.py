@@ -6,6 +6,7 @@ though nobody has marked a row or removed a session yet.
 import datetime
 import random
 import uuid
+from contextlib import nullcontext
 
 import pytest
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
