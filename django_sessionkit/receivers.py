@@ -19,14 +19,13 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import request_finished
 from django.db.models import Model, QuerySet
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 from django.utils.functional import LazyObject
 
-from django_sessionkit import incidents, ranges
+from django_sessionkit import ranges
 from django_sessionkit.accounts import acting_user, is_disabled, key_of, policy_of, user_in
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
@@ -34,8 +33,6 @@ from django_sessionkit.models import (
     UserSession,
     UserSessionQuerySet,
 )
-from django_sessionkit.signals import session_moved, sign_in_refused
-from django_sessionkit.tallies import write_incidents
 from django_sessionkit.visit.current import current_request, loaded_session
 
 # The fields that give rights to a user, beside groups and permissions.
@@ -266,22 +263,6 @@ def _signed_in() -> AbstractBaseUser | None:
     if users and hasattr(session, "_session_cache"):
         return cast("AbstractBaseUser", acting_user(users[0], session))
     return users[0] if users else None
-
-
-# What no row tells, for the figures of staff. See incidents.py.
-
-
-@receiver(session_moved, dispatch_uid="django_sessionkit.count_move")
-def count_move(**kwargs: Any) -> None:
-    incidents.note(incidents.MOVED)
-
-
-@receiver(sign_in_refused, dispatch_uid="django_sessionkit.count_refusal")
-def count_refusal(**kwargs: Any) -> None:
-    incidents.note(incidents.REFUSED)
-
-
-request_finished.connect(write_incidents, dispatch_uid="django_sessionkit.write_incidents")
 
 
 # Connecting. By model, because Django deletes rows of a model with receivers more slowly.

@@ -1,6 +1,6 @@
 """
 The figures of each day: how many sessions were active, how many people signed in, how many sessions
-ended and why, and what has happened that no row tells. The purge writes them down, so that nobody
+ended and why. The purge writes them down, so that nobody
 who looks at them waits for ten million rows to be counted. Days are those of TIME_ZONE.
 
 The names of the figures:
@@ -8,21 +8,17 @@ The names of the figures:
 - ``active.<device type>``: sessions that were active when a purge looked last on that day.
 - ``sign_ins``: sign-ins of that day, without sessions that moved here and those of support.
 - ``ended.<reason>``: sessions that ended on that day, by EndReason.
-- ``event.<incident>``: see incidents.py. About: a process that is killed takes some with it.
 """
 
-import logging
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
-from django.db import connections, router
-from django.db.models import Count, F
+from django.db import connections
+from django.db.models import Count
 from django.utils import timezone
 
-from django_sessionkit import incidents
 from django_sessionkit.models import (
     DeviceType,
     EndReason,
@@ -33,15 +29,11 @@ from django_sessionkit.models import (
 )
 from django_sessionkit.selection import since
 
-logger = logging.getLogger("django_sessionkit")
-
 # How many days the pictures of staff show. A first run counts so many days, and as many days of
 # runs stay.
 DAYS = 30
 # How many days of figures stay.
 KEPT = 366
-# Seconds between two writes of incidents, in each process.
-INTERVAL = 10
 
 
 # Days.
@@ -162,41 +154,6 @@ def _write(day: date, figures: Mapping[str, int]) -> None:
         unique_fields=["day", "name"] if has_target else None,
         update_fields=["value"],
     )
-
-
-# Incidents.
-
-_written_at = -float(INTERVAL)  # by time.monotonic()
-
-
-def write_incidents(**kwargs: object) -> None:
-    """
-    Add what incidents.py has counted in this process to the figures of today. This is called when
-    an answer was sent, outside of any transaction of the view: nobody waits for it.
-    """
-    global _written_at
-    if time.monotonic() < _written_at + INTERVAL or not (counted := incidents.take()):
-        return
-    _written_at = time.monotonic()
-    for name, number in counted.items():
-        try:
-            _add(f"event.{name}", number)
-        except Exception:
-            # A figure is not worth an error at the end of a request. The next one tries again.
-            incidents.note(name, number)
-            logger.exception("%d events were not written down: %s", number, name)
-    connection = connections[router.db_for_write(Tally)]
-    if not connection.in_atomic_block:  # as in the tests of a site
-        # Django has closed what is too old already, and this may be a new connection.
-        connection.close_if_unusable_or_obsolete()
-
-
-def _add(name: str, number: int) -> None:
-    tallies = Tally.objects.primary()
-    tally = tallies.filter(day=today(), name=name)
-    if not tally.update(value=F("value") + number):
-        tallies.bulk_create([Tally(day=today(), name=name, value=0)], ignore_conflicts=True)
-        tally.update(value=F("value") + number)
 
 
 # Reading them.

@@ -3,7 +3,6 @@
 import logging
 from typing import Any, NamedTuple
 
-from django_sessionkit import incidents
 from django_sessionkit.backends.facts import END_OF_TIME, Facts
 from django_sessionkit.backends.sealing import SessionKey, seal, unseal
 from django_sessionkit.backends.serializing import Serializer, dump, dump_facts, load, load_facts
@@ -68,7 +67,6 @@ def opened(
         except Exception:  # whatever another SESSION_SERIALIZER raises
             data = None
     if contents is None or not isinstance(data, dict):  # or returns
-        incidents.note(incidents.UNOPENED)
         security_logger.warning(
             "A stored session does not open, and was ignored: its SECRET_KEY or SESSION_SERIALIZER"
             " is not known here, or somebody has written over it"

@@ -14,9 +14,8 @@ from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext
-from django.utils.translation import gettext_lazy as _
 
-from django_sessionkit import incidents, tallies
+from django_sessionkit import tallies
 from django_sessionkit.models import DeviceType, EndReason, PurgeRun, get_session_stores
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import figures
@@ -24,15 +23,8 @@ from django_sessionkit.staff.permissions import may_view_users
 from django_sessionkit.staff.pictures import Meter, Picture, as_text, by_day, meters
 from django_sessionkit.storage import NodeStatus
 
-# What somebody who looks after security wants to see, by the names of the figures. The first two
-# end sessions, so the registry knows of them all.
-SECURITY = {
-    "ended.reused": _("An old session key was used"),
-    "ended.limit": _("Ended: too many devices"),
-    f"event.{incidents.MOVED}": _("Browser or network changed"),
-    f"event.{incidents.REFUSED}": _("Sign-in refused: too many devices"),
-    f"event.{incidents.UNOPENED}": _("Stored session does not open"),
-}
+# The ends that somebody who looks after security wants to see also where there were none.
+SECURITY = EndReason.REUSED, EndReason.MOVED, EndReason.LIMIT
 
 Figures = Mapping[str, Mapping[date, int]]
 
@@ -92,7 +84,7 @@ def glance_view(model_admin: "ModelAdmin[Any]", request: HttpRequest) -> Templat
         "ended_today": as_text(_ended_on(days[-1], known)),
         "endings": _endings(days, known, counted),
         "security": [
-            _line(str(label), days, known, name, counted) for name, label in SECURITY.items()
+            _line(str(reason.label), days, known, f"ended.{reason}", counted) for reason in SECURITY
         ],
         "devices": _devices(active),
         "people": _people(newest, may_view_users(request), model_admin),

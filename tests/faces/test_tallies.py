@@ -1,18 +1,15 @@
 """The figures of each day: what the purge writes down, and what stays when the rows have gone."""
 
-import logging
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import OperationalError, connection
 from django.test import override_settings
 
-from django_sessionkit import incidents, tallies
+from django_sessionkit import tallies
 from django_sessionkit.models import (
     EndReason,
     PurgeRun,
-    StoredSession,
     Tally,
     UserSession,
     mark_ended,
@@ -38,15 +35,6 @@ def recorded(name):
 def active():
     names = {name for name in figures(days_until(today())) if name.startswith("active.")}
     return {name: value for name in names if (value := recorded(name)[0])}
-
-
-@pytest.fixture
-def nothing_noted(monkeypatch):
-    """No incident of another test is left in this process, and the next one is written at once."""
-    incidents.take()
-    monkeypatch.setattr(tallies, "_written_at", -float(tallies.INTERVAL))
-    yield
-    incidents.take()
 
 
 # Days.
@@ -155,78 +143,3 @@ def test_a_purge_that_fails_has_not_finished(clock, alice, monkeypatch):
     assert last_run() != last_finished()
     assert last_run().finished_at is None
     assert last_finished().finished_at == datetime.now(UTC) - timedelta(hours=2)
-
-
-# What no row tells.
-
-
-def test_what_happens_in_requests_is_added_up_and_costs_a_write_now_and_then(
-    clock, alice, nothing_noted, monkeypatch
-):
-    laptop = sign_in(alice)
-    incidents.note(incidents.UNOPENED)
-    laptop.get("/")
-    assert recorded("event.unopened") == {0: 1}
-    for _ in range(3):
-        incidents.note(incidents.UNOPENED)
-    laptop.get("/")  # so soon, nothing is written
-    assert recorded("event.unopened") == {0: 1}
-    monkeypatch.setattr(tallies, "_written_at", tallies._written_at - tallies.INTERVAL)
-    laptop.get("/")
-    assert recorded("event.unopened") == {0: 4}
-    assert str(Tally.objects.get()) == f"{today()} event.unopened: 4"
-
-
-def test_a_request_in_which_nothing_happens_writes_nothing(client, nothing_noted):
-    with store.round_trips(0):
-        client.get("/")
-
-
-def test_events_that_cannot_be_written_down_spoil_no_request_and_are_written_later(
-    nothing_noted, monkeypatch, caplog
-):
-    incidents.note(incidents.MOVED, 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(Tally.objects, "primary", _fail)
-        with caplog.at_level(logging.ERROR, "django_sessionkit"):
-            tallies.write_incidents()
-    assert "2 events were not written down: moved" in caplog.text
-    monkeypatch.setattr(tallies, "_written_at", -float(tallies.INTERVAL))
-    tallies.write_incidents()
-    assert recorded("event.moved") == {0: 2}
-
-
-@pytest.mark.django_db(transaction=True)
-def test_no_connection_is_left_open_for_the_events(nothing_noted):
-    incidents.note(incidents.MOVED)
-    connection.close()
-    tallies.write_incidents()
-    assert connection.connection is None
-    assert recorded("event.moved") == {0: 1}
-
-
-def _fail():
-    raise OperationalError("no route to host")
-
-
-def test_a_stored_session_that_does_not_open_is_an_event(clock, alice, nothing_noted):
-    laptop = sign_in(alice)
-    (digest,) = store.payloads()
-    store.tamper(digest, b"x" * 100)
-    laptop.get("/whoami/")
-    assert recorded("event.unopened")[0] >= 1
-    assert StoredSession.objects.count() <= 1
-
-
-def test_a_sign_in_that_is_refused_is_an_event(alice, policy, nothing_noted):
-    policy(limit=1, on_limit="refuse")
-    for _ in range(2):
-        sign_in(alice)
-    assert recorded("event.refused") == {0: 1}
-
-
-def test_a_session_that_moves_is_an_event(alice, policy, nothing_noted):
-    policy(bind=("browser",), on_change="report")
-    laptop = sign_in(alice)
-    laptop.get("/whoami/", headers={"user-agent": IPHONE})
-    assert recorded("event.moved") == {0: 1}
