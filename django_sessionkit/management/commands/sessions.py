@@ -51,6 +51,7 @@ FILTERS = (
     *("transport", "new", "search", "state", "end_reason"),
 )
 WHICH = "Say which sessions, by --user, --network or --older-than for example, or say --all."
+RESUMES = "--resume goes on with one ending: leave out the filters, --all, --now and --dry-run."
 # What --now takes, one of them.
 SWITCHES = {"all": Ending.Scope.EVERYBODY, "staff": Ending.Scope.STAFF, "user": Ending.Scope.USER}
 
@@ -161,6 +162,8 @@ class Command(BaseCommand):
     def handle_end(self, options: Facts) -> None:
         asks = not (options["no_input"] or options["dry_run"])
         if options["resume"] is not None:
+            if _given(options) or any(options[name] for name in ("all", "now", "dry_run")):
+                raise CommandError(RESUMES, returncode=USAGE)
             self._work(_unfinished(options["resume"]), options)
             return
         if asks and options["json"]:
