@@ -341,6 +341,10 @@ def _one_of(choices: Any) -> Callable[[str], str]:
     return parse
 
 
+def _flag(text: str) -> bool:
+    return _one_of("01")(text) == "1"
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
     "users": _users,
     "network": _network,
@@ -350,8 +354,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "reason": _one_of(EndReason.values),
     "device_type": _one_of(DeviceType.values),
     "transport": _one_of(Transport.values),
-    "staff": lambda text: text == "1",
-    "new": lambda text: text == "1",
+    "staff": _flag,
+    "new": _flag,
     "started_after": _moment,
     "started_before": _moment,
     "seen_after": _moment,
