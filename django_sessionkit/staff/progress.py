@@ -23,7 +23,11 @@ from django_sessionkit import endings
 from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
-from django_sessionkit.staff.permissions import may_end_sessions, may_view_users
+from django_sessionkit.staff.permissions import (
+    may_end_sessions,
+    may_view_users,
+    network_for,
+)
 from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
 from django_sessionkit.staff.rendering import render
 
@@ -112,10 +116,12 @@ def moment_of_question(request: HttpRequest) -> str:
     return request.POST.get("asked") or timezone.now().isoformat()
 
 
-def begun(request: HttpRequest, scope: str, note: str, what: dict[str, Any]) -> Ending | None:
+def begun(
+    request: HttpRequest, scope: str, note: str, what: dict[str, Any], **columns: Any
+) -> Ending | None:
     """
-    Return the ending that this form has begun before, or None. ``what`` has columns of JSON, with
-    their values.
+    Return the ending that this form has begun before, or None. ``what`` has columns of JSON, and
+    ``columns`` others, with the values that the form asks for: it may have been changed since.
     """
     with suppress(ValueError):
         asked = parse_datetime(moment_of_question(request))
@@ -125,6 +131,7 @@ def begun(request: HttpRequest, scope: str, note: str, what: dict[str, Any]) -> 
             by=person_of(request).pk,
             ended_from=current_handle(request),
             created_at__gte=asked,
+            **columns,
         )
         for ending in same:
             if all(json.loads(getattr(ending, name) or "null") == what[name] for name in what):
@@ -188,6 +195,9 @@ def in_words(request: HttpRequest, selection: Selection) -> Iterator[tuple[str, 
         value = getattr(selection, name)
         if name == "users":
             text = _people(request, value)
+        elif name == "network":
+            text = str(network_for(request, value))
+            text = text.removesuffix(f"/{value.max_prefixlen}")
         elif name == "state":
             text = gettext("Active") if text == "active" else gettext("Ended")
         elif name in CHOICES:

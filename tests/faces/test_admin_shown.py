@@ -341,6 +341,15 @@ def test_a_form_that_is_sent_twice_begins_one_ending(burglars, bob, root):
     assert Ending.objects.count() == 4
 
 
+def test_who_goes_back_and_ends_ones_own_too_ends_it(burglars, root):
+    desk = sign_in(root, address="203.0.113.9")
+    asked = desk.get(NETWORK)
+    answer(desk, asked)
+    assert is_in(desk, root)
+    answer(desk, asked, spares_own=None)
+    assert is_out(desk, OWN_FAREWELL)
+
+
 @pytest.mark.parametrize("asked_at", ["nonsense", "2026-13-13T00:00:00+00:00", ""])
 def test_time_of_the_question_that_somebody_has_made_up(burglars, root, asked_at):
     desk = sign_in(root)
@@ -350,6 +359,14 @@ def test_time_of_the_question_that_somebody_has_made_up(burglars, root, asked_at
 
 
 # The page of an ending.
+
+
+def test_page_of_an_ending_shows_the_network_to_who_may_not_see_addresses(root, staff, slow):
+    other = ending(root, filters='{"network": "203.0.113.7"}')
+    page = sign_in(staff("end_usersession")).get(f"{ENDINGS}{other.pk}/")
+    assert "Address or network: 203.0.113.0/24" in as_read(page)
+    assert "203.0.113.7" not in page.text
+    assert "Address or network: 203.0.113.7" in as_read(sign_in(root).get(f"{ENDINGS}{other.pk}/"))
 
 
 def ending(root: User, **columns: Any) -> Ending:

@@ -173,6 +173,19 @@ def test_a_form_that_is_sent_twice_throws_it_once(crowd, root, bob):
     assert Ending.objects.count() == 4
 
 
+def test_who_goes_back_and_asks_for_more_throws_it_again(crowd, root, alice):
+    desk = sign_in(root)
+    asked = re.search(r'name="asked" value="([^"]*)"', desk.get(SWITCH).text)
+    assert asked
+    throw(desk, asked=asked[1], before="2026-01-01T00:00")
+    assert is_in(crowd[0], alice)
+    desk.get(throw(desk, asked=asked[1])["Location"])
+    assert is_out(crowd[0], FAREWELL)
+    throw(desk, asked=asked[1], spares_own=None)
+    assert is_out(desk, OWN_FAREWELL)
+    assert Ending.objects.count() == 3
+
+
 # Who may.
 
 
