@@ -9,12 +9,16 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit.models import EndReason, Transport, UserSession
 from django_sessionkit.staff.sights import neighbours, sight_of
 
+# The list has so many characters of what staff have said about an end, and the page of a session
+# all.
+NOTE = 60
 # The reasons whose labels begin with "Ended".
 SAYS_ENDED = {EndReason.REVOKED, EndReason.REVOKED_BY_STAFF, EndReason.PARENT}
 
@@ -75,9 +79,8 @@ class SessionColumns(admin.ModelAdmin):  # type: ignore[type-arg]
         text = state_of(session)
         if session.ended_at:
             time = display_for_value(session.ended_at, "")
-            note = session.end_note
-            second = format_html('<span title="{}">{}</span>', note, time) if note else time
-            return _two_lines(text, second)
+            note = Truncator(session.end_note).chars(NOTE)
+            return _two_lines(text, format_html("{}<br>{}", time, note) if note else time)
         news = [session.get_novelty_display()] if session.novelty else []
         if session.reported_at:
             news.append(gettext("Not recognised"))

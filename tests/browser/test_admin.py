@@ -11,7 +11,7 @@ from django.test import Client
 from playwright.sync_api import Locator, Page, expect
 
 from django_sessionkit import endings
-from django_sessionkit.models import Ending, UserSession
+from django_sessionkit.models import Ending, EndReason, UserSession
 from tests import people
 from tests.browser.looking import (
     LOOKS,
@@ -142,6 +142,21 @@ def test_the_switch_and_a_page_that_comes_anew_until_all_is_done(
     # Nobody presses anything.
     expect(title(desk)).to_have_text("Finished: 1 session ended")
     assert not is_in(phone)
+
+
+def test_columns_of_the_list_fit_into_1280_pixels(desk: Page, root: User, alice: User):
+    people.sign_in(alice, IPHONE, "2001:db8:1234:5678:9abc:def0:1234:5678")
+    ended = UserSession.objects.filter(pk=people.handle(people.sign_in(alice, CHROME, THIEF)))
+    ended.revoke(
+        EndReason.REVOKED_BY_STAFF, root, note="https://tickets.example.org/" + "4711" * 30
+    )
+    desk.set_viewport_size({"width": 1280, "height": 900})
+    desk.goto(f"{CHANGELIST}?state=all")
+    assert "https://tickets" in desk.inner_text("#result_list")
+    table = desk.locator("#result_list").bounding_box()
+    assert table
+    assert table["x"] + table["width"] <= 1280
+    assert desk.locator(".results").evaluate("each => each.scrollWidth <= each.clientWidth")
 
 
 # What holds for each of these pages.

@@ -84,7 +84,7 @@ def test_list_says_who_is_signed_in_where_since_when_and_what_has_ended(alice, b
     lines = cells_of(page)
     assert len(lines) == 5
     assert lines[0].startswith("bob Firefox on Linux Computer Ended by staff (root) Nov")
-    assert 'title="ticket &lt;4711&gt;"' in page.text
+    assert "ticket &lt;4711&gt;</div>" in page.text
     assert lines[1].startswith("bob Safari on iOS Phone Ended: Expired 192.0.2.1")
     assert lines[2].startswith("bob Chrome on Windows Computer Ended: Too many devices")
     assert "198.51.100.7" in lines[2]
