@@ -124,11 +124,10 @@ def total(ending: Ending) -> int | None:
     table = _table(ending).filter(pk__gt=beginning(ending)).order_by()
     if (count := table[:LIMIT].count()) < LIMIT:
         return count
-    estimate = _estimate(table.db)
-    return None if estimate is None else max(LIMIT, estimate)
+    rows = estimate(table.db)
+    return None if rows is None else max(LIMIT, rows)
 
 
-# About how many rows a table has, as the database has counted them at some time.
 ESTIMATES = {
     "postgresql": "SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass",
     "mysql": "SELECT table_rows FROM information_schema.tables"
@@ -136,7 +135,11 @@ ESTIMATES = {
 }
 
 
-def _estimate(database: str) -> int | None:
+def estimate(database: str) -> int | None:
+    """
+    Return about how many rows the table has, as the database has counted them at some time: -1 on
+    PostgreSQL if it never has. None: this database does not say.
+    """
     connection = connections[database]
     if connection.vendor not in ESTIMATES:
         return None

@@ -1,7 +1,7 @@
 """
-The figures of each day: how many sessions were active, how many people signed in, how many sessions
-ended and why. The purge writes them down, so that nobody
-who looks at them waits for ten million rows to be counted. Days are those of TIME_ZONE.
+The figures of each day: how many sessions were active, how many sign-ins there were, how many
+sessions ended and why. The purge writes them down, so that nobody who looks at them waits for ten
+million rows to be counted. Days are those of TIME_ZONE.
 
 The names of the figures:
 
@@ -11,7 +11,7 @@ The names of the figures:
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
@@ -161,15 +161,11 @@ def _write(day: date, figures: Mapping[str, int]) -> None:
 
 def figures(days: list[date]) -> dict[str, dict[date, int]]:
     """Return the figures of these days, by name and day. One query."""
+    rows = Tally.objects.primary().filter(day__gte=days[0], day__lte=days[-1])
     found: dict[str, dict[date, int]] = {}
-    for day, name, value in _of(days):
+    for day, name, value in rows.values_list("day", "name", "value"):
         found.setdefault(name, {})[day] = value
     return found
-
-
-def _of(days: list[date]) -> Iterator[tuple[date, str, int]]:
-    rows = Tally.objects.primary().filter(day__gte=days[0], day__lte=days[-1])
-    return rows.values_list("day", "name", "value").iterator()
 
 
 def last_run() -> PurgeRun | None:

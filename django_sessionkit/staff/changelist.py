@@ -18,12 +18,11 @@ from django.contrib.admin.views.main import (
     SEARCH_VAR,
     ChangeList,
 )
-from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import formats, timezone
+from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.http import urlencode
 from django.utils.translation import gettext, ngettext
@@ -36,7 +35,9 @@ from django_sessionkit.models import (
     UserSessionQuerySet,
 )
 from django_sessionkit.paging import SIDES
+from django_sessionkit.reach import estimate
 from django_sessionkit.selection import PARSERS, Selection, search
+from django_sessionkit.staff import sentences
 from django_sessionkit.staff.permissions import (
     may_end_sessions,
     may_view_users,
@@ -233,20 +234,16 @@ class SessionList(ChangeList):
             text = ngettext("%(count)s session", "%(count)s sessions", count)
             return text % {"count": count} if count else ""
         if self.selection == Selection() and (about := self._estimate()):
-            return gettext("about %(count)s sessions") % {"count": _number(about)}
+            return gettext("about %(count)s sessions") % {"count": sentences.counted(about)}
         if self.page.is_first and self.page.older:
             return gettext("more than %(count)s sessions") % {"count": SIZE}
         return ""
 
     def _estimate(self) -> int:
         """Return how many rows PostgreSQL thinks that the table has, in round figures, or 0."""
-        connection = connections[self.rows.db]
-        if connection.vendor != "postgresql":
+        if connections[self.rows.db].vendor != "postgresql":
             return 0
-        table = connection.ops.quote_name(UserSession._meta.db_table)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT reltuples FROM pg_class WHERE oid = %s::regclass", [table])
-            number = int(cursor.fetchone()[0])  # -1: nothing has looked at the table yet
+        number = estimate(self.rows.db) or 0  # -1: nothing has looked at the table yet
         return int(float(f"{number:.2g}")) if number > SIZE else 0
 
     @cached_property
@@ -335,19 +332,10 @@ class SessionList(ChangeList):
         if isinstance(value, datetime):
             return str(display_for_value(value, ""))
         if name == "users":
-            return self._names(cast("tuple[str, ...]", value))
+            return sentences.names_by_key(self.request, value, NAMES)
         if name == "network":
             return str(value[0]) if value.num_addresses == 1 else str(value)
         return str(value)
-
-    def _names(self, keys: tuple[str, ...]) -> str:
-        names = list(keys[:NAMES])
-        if may_view_users(self.request):  # who may not could try keys, and learn all names
-            users = get_user_model()._base_manager.filter(pk__in=names)
-            known = {str(user.pk): str(user) for user in users}
-            names = [known.get(key, key) for key in names]
-        more = ["…"] if len(keys) > NAMES else []
-        return ", ".join([*names, *more])
 
 
 def _day(back: int) -> str:
@@ -355,7 +343,3 @@ def _day(back: int) -> str:
     now = timezone.now()
     today = timezone.localdate(now) if timezone.is_aware(now) else now.date()
     return (today - timedelta(days=back)).isoformat()
-
-
-def _number(number: int) -> str:
-    return formats.number_format(number, use_l10n=True, force_grouping=True)

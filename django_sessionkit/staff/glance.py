@@ -21,6 +21,7 @@ from django_sessionkit.selection import Selection
 from django_sessionkit.staff import figures
 from django_sessionkit.staff.permissions import may_view_users
 from django_sessionkit.staff.pictures import Meter, Picture, as_text, by_day, meters
+from django_sessionkit.staff.rendering import render
 from django_sessionkit.storage import NodeStatus
 
 # The ends that somebody who looks after security wants to see also where there were none.
@@ -60,19 +61,13 @@ def glance_view(model_admin: "ModelAdmin[Any]", request: HttpRequest) -> Templat
     """Answer with the page, to whoever may see sessions."""
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
-    title, days = gettext("Sessions at a glance"), tallies.days_until(tallies.today())
+    days = tallies.days_until(tallies.today())
     known = _with_today(tallies.figures(days))
     newest, last = figures.Newest.find(), tallies.last_finished()
     active = _active(newest, last, days, known)
     # A day on which nothing else was counted has no figure, rather than one of 0.
     counted = list(known["sign_ins"])
     context = {
-        **model_admin.admin_site.each_context(request),
-        "title": title,
-        "opts": model_admin.opts,
-        # For the breadcrumbs, which are those of the page of a session.
-        "original": title,
-        "has_view_permission": True,
         "first": days[0],
         "last": days[-1],
         "active": active,
@@ -92,8 +87,8 @@ def glance_view(model_admin: "ModelAdmin[Any]", request: HttpRequest) -> Templat
         "stores": _stores(),
         "purge": _purge(last),
     }
-    request.current_app = model_admin.admin_site.name
-    return TemplateResponse(request, "admin/django_sessionkit/glance.html", context)
+    title = gettext("Sessions at a glance")
+    return render(model_admin.admin_site, request, "glance", title, **context)
 
 
 # By day.

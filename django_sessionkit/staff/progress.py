@@ -4,12 +4,11 @@ where no worker does the work, whoever looks at it moves it on.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
-from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -25,7 +24,6 @@ from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.permissions import (
     may_end_sessions,
-    may_view_users,
     network_for,
 )
 from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
@@ -186,7 +184,7 @@ def _described(request: HttpRequest, ending: Ending) -> Iterator[tuple[str, str]
     if ending.scope == Ending.Scope.FILTER:
         yield from in_words(request, Selection.parse(json.loads(ending.filters)))
     if ending.scope == Ending.Scope.USER:
-        yield str(LABELS["users"]), _people(request, json.loads(ending.users))
+        yield str(LABELS["users"]), sentences.names_by_key(request, json.loads(ending.users))
 
 
 def in_words(request: HttpRequest, selection: Selection) -> Iterator[tuple[str, str]]:
@@ -194,7 +192,7 @@ def in_words(request: HttpRequest, selection: Selection) -> Iterator[tuple[str, 
     for name, text in selection.as_text().items():
         value = getattr(selection, name)
         if name == "users":
-            text = _people(request, value)
+            text = sentences.names_by_key(request, value)
         elif name == "network":
             text = str(network_for(request, value))
             text = text.removesuffix(f"/{value.max_prefixlen}")
@@ -207,13 +205,3 @@ def in_words(request: HttpRequest, selection: Selection) -> Iterator[tuple[str, 
         elif name.endswith(("_after", "_before")):
             text = str(localize(timezone.localtime(value) if value.tzinfo else value))
         yield str(LABELS[name]), text
-
-
-def _people(request: HttpRequest, keys: Sequence[str]) -> str:
-    """Return the names of users. Staff who may not see users could try keys, and learn all."""
-    names: Sequence[Any] = keys[: sentences.NAMED]
-    if may_view_users(request):
-        users = get_user_model()._base_manager.filter(pk__in=names)
-        known = {str(user.pk): user for user in users}
-        names = [known.get(key, key) for key in names]
-    return sentences.names_of(names, len(keys))

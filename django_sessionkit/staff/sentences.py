@@ -2,7 +2,7 @@
 What staff read before and after sessions end: how many, whose, and what that does not do.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -16,6 +16,7 @@ from django.utils.translation import gettext, ngettext
 
 from django_sessionkit.conf import conf
 from django_sessionkit.models import UserSession
+from django_sessionkit.staff.permissions import may_view_users
 
 # So many people are named in a message or a question.
 NAMED = 20
@@ -80,6 +81,19 @@ def names_of(people: Iterable[Any], number: int | None = None) -> str:
         return names
     text = ngettext("{names} and {count} other", "{names} and {count} others", others)
     return format_html(text, names=names, count=counted(others))
+
+
+def names_by_key(request: HttpRequest, keys: Sequence[str], number: int = NAMED) -> str:
+    """
+    Return the names of the users with these keys, of so many at most. Staff who may not see users
+    could try keys, and learn all names: they read the keys.
+    """
+    names: Sequence[Any] = keys[:number]
+    if may_view_users(request):
+        users = get_user_model()._base_manager.filter(pk__in=names)
+        known = {str(user.pk): user for user in users}
+        names = [known.get(key, key) for key in names]
+    return names_of(names, len(keys))
 
 
 # After.
