@@ -42,7 +42,8 @@ def question(number: int, people: int, is_more: bool = False) -> str:
     text = ngettext("%(count)s person", "%(count)s people", people)
     return gettext("End %(sessions)s of %(people)s?") % {
         "sessions": sessions(number, is_more),
-        "people": text % {"count": counted(people)},
+        # Those that were not counted have more users, but for one who has all of them.
+        "people": text % {"count": counted(people, is_more and people > 1)},
     }
 
 

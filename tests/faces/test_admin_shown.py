@@ -14,7 +14,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_sessionkit import endings
+from django_sessionkit import endings, reach
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
 from django_sessionkit.staff import progress
 from tests import store
@@ -310,6 +310,15 @@ def test_many_take_a_number_to_be_typed_and_end_in_the_background(
     assert page.context["title"] == "Ending sessions: 0 %"
     assert refreshes(page)
     assert is_in(burglars[0])
+
+
+def test_of_more_than_are_counted_there_are_more_people(burglars, root, monkeypatch):
+    desk = sign_in(root)
+    monkeypatch.setattr(reach, "LIMIT", 2)
+    assert desk.get(NETWORK).context["title"] == "End more than 2 sessions of more than 2 people?"
+    monkeypatch.setattr(reach, "LIMIT", 1)
+    UserSession.objects.update(user=root)
+    assert desk.get(NETWORK).context["title"] == "End more than 1 session of 1 person?"
 
 
 def test_number_may_change_while_one_types_it(burglars, alice, root, slow):
