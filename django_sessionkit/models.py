@@ -421,8 +421,10 @@ class UserSession(models.Model):
             # The sign-ins of a user that have not ended, and those that have, are in it by time. So
             # a page reads what it shows, however many there are.
             models.Index(fields=["user", "ended_at", "id"], name="sessionkit_usersession_user"),
-            # What staff look for: the sessions from an address, and what has ended when, by reason.
+            # What staff look for: the sessions from an address, those of a browser, and what has
+            # ended when, by reason.
             models.Index(fields=["ip", "id"], name="sessionkit_usersession_ip"),
+            models.Index(fields=["browser", "id"], name="sessionkit_usersession_browser"),
             models.Index(
                 fields=["end_reason", "ended_at", "id"], name="sessionkit_usersession_ended"
             ),

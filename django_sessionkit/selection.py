@@ -40,7 +40,7 @@ LONGEST = 1000
 A_MINUTE = timedelta(minutes=1)
 STATES = "active", "ended"
 # What has an index: with one of these, a database reads no more than it returns.
-NARROW = "users", "network", "handle", "reason", "staff"
+NARROW = "users", "network", "handle", "browser", "reason", "staff"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

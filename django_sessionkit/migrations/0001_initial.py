@@ -270,6 +270,7 @@ class Migration(migrations.Migration):
                         fields=["user", "ended_at", "id"], name="sessionkit_usersession_user"
                     ),
                     models.Index(fields=["ip", "id"], name="sessionkit_usersession_ip"),
+                    models.Index(fields=["browser", "id"], name="sessionkit_usersession_browser"),
                     models.Index(
                         fields=["end_reason", "ended_at", "id"], name="sessionkit_usersession_ended"
                     ),

@@ -190,8 +190,9 @@ def _indexed(selection: Selection, by_end: bool) -> Selection:
 
 def _keys(rows: UserSessionQuerySet, selection: Selection) -> list[Any] | None:
     """
-    Return the handles of the sessions of these users or from this network. They are in the order of
-    an index, so that a database reads no other rows. None stands for too many, or for everybody.
+    Return the handles of the sessions of these users, of this browser or from this network. They
+    are in the order of an index, so that a database reads no other rows. None stands for too many,
+    or for everybody.
     """
     if selection.users is not None or selection.staff:
         users = selection.users
@@ -205,6 +206,9 @@ def _keys(rows: UserSessionQuerySet, selection: Selection) -> list[Any] | None:
         found = found.order_by("user_id", "ended_at", "pk")
         if selection.staff and selection.users is not None:
             found = found.filter(user__in=staff())
+    elif selection.browser:
+        found = Selection(browser=selection.browser, network=selection.network).of(rows)
+        found = found.order_by("browser", "pk")
     elif selection.network is not None:
         found = Selection(network=selection.network).of(rows).order_by("ip", "pk")
     else:

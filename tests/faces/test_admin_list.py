@@ -401,6 +401,19 @@ def test_search_by_handle_and_by_browser(alice, bob, root):
     assert rows_on(desk.get(CHANGELIST, {"q": str(ended), "state": "active"})) == []
 
 
+def test_sessions_of_a_browser_are_found_at_once_however_many_others_there_are(
+    alice, root, monkeypatch
+):
+    monkeypatch.setattr(seeking, "WINDOWS", (1, 2))
+    desk, browser = sign_in(root), uuid.uuid4()
+    old = [row.pk for row in rows_of(alice, 20)[:3]]
+    UserSession.objects.filter(pk__in=old).update(browser=browser)
+    page = desk.get(CHANGELIST, {"q": str(browser)})
+    assert rows_on(page) == old[::-1]
+    assert "3 sessions" in as_read(page)
+    assert "Look further back" not in links_of(page)
+
+
 def test_search_by_address_in_any_way_to_write_it(alice, root):
     desk = sign_in(root)
     sign_in(alice, address="110.0.0.1")
