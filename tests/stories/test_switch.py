@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import timezone
 
-from django_sessionkit import epochs, limits
+from django_sessionkit import endings, epochs, limits
 from django_sessionkit.backends import facts as facts_of_sessions
 from django_sessionkit.backends import records
 from django_sessionkit.backends.sealing import new_session_key
@@ -557,14 +557,23 @@ def ten_thousand(user):
     return keys
 
 
-def test_ten_thousand_clients(alice):
+def test_ten_thousand_clients(alice, django_capture_on_commit_callbacks):
     keys = ten_thousand(alice)
     assert all(SessionStore(key).load() for key in keys[::100])
-    with CaptureQueriesContext(connection) as queries:
-        throw()
-    assert len(queries) < 5  # however many sessions there are
+    everybody, why = Ending.Scope.EVERYBODY, {"by": None, "note": "", "ended_from": None}
+    with (
+        CaptureQueriesContext(connection) as queries,
+        django_capture_on_commit_callbacks(execute=True),
+    ):
+        thrown = endings.throw(everybody, **why)
+    assert len(queries) < 6  # however many sessions there are
     digests = [key.digest for key in keys[:500]]
     assert SessionStore.peek(digests) == {*digests}  # nobody has removed anything
     asked = random.sample(keys, ASKED)
     assert not [key for key in asked if SessionStore(key).load()]
-    assert UserSession.objects.filter(end_reason=EndReason.REVOKED_BY_STAFF).count() == ASKED
+    ended = UserSession.objects.filter(end_reason=EndReason.REVOKED_BY_STAFF)
+    assert ended.count() == ASKED
+    # Nor does one come back while all are removed.
+    assert not endings.work(thrown, 0)
+    assert ASKED < ended.count() < len(keys)
+    assert not [key for key in random.sample(keys, ASKED) if SessionStore(key).load()]
