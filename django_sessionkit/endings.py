@@ -31,32 +31,16 @@ from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
 from django_sessionkit.reach import (
-    Preview,
     are_few,
     batches,
     beginning,
     ended_rows,
     may_end_superusers,
-    preview,
     rows_again,
     total,
 )
 from django_sessionkit.selection import Selection, since, staff
 from django_sessionkit.signals import ending_finished, ending_started
-
-__all__ = [
-    "BACKGROUND",
-    "Preview",
-    "begin",
-    "carry_on",
-    "ended_rows",
-    "finish_all",
-    "may_end_superusers",
-    "preview",
-    "send",
-    "throw",
-    "work",
-]
 
 logger = logging.getLogger("django_sessionkit")
 

@@ -15,8 +15,8 @@ from django.db import router
 from django.utils import timezone
 
 from django_sessionkit.clock import as_milliseconds
-from django_sessionkit.endings import Preview
 from django_sessionkit.models import Ending, UserSession
+from django_sessionkit.reach import Preview
 
 Facts = dict[str, Any]
 

@@ -17,6 +17,7 @@ from django.utils.translation import gettext, ngettext
 
 from django_sessionkit import endings
 from django_sessionkit.models import Ending
+from django_sessionkit.reach import Preview, ended_rows, preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.changelist import selection_of
@@ -78,25 +79,25 @@ def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> Ht
     if selection.network:
         selection = replace(selection, network=network_for(request, selection.network))
     selection = replace(selection, state=selection.state or "active")
-    preview = endings.preview(selection, by=lower_of(request), own=current_handle(request))
+    found = preview(selection, by=lower_of(request), own=current_handle(request))
     answers = request.POST if "post" in request.POST else None
-    number = _number(request, preview.count)
-    form = EndSeveralForm(answers, has_own=preview.has_own, sentence=number)
+    number = _number(request, found.count)
+    form = EndSeveralForm(answers, has_own=found.has_own, sentence=number)
     if form.is_valid():
-        return _begin(site, request, selection, form, preview)
+        return _begin(site, request, selection, form, found)
     return render(
         site,
         request,
         "end_shown",
-        sentences.question(preview.count, preview.users, preview.is_more),
-        preview=preview,
-        sample=[(row, address_of(request, row)) for row in preview.sample],
+        sentences.question(found.count, found.users, found.is_more),
+        preview=found,
+        sample=[(row, address_of(request, row)) for row in found.sample],
         what=list(in_words(request, selection)),
-        facts=_facts(preview),
+        facts=_facts(found),
         selection=urlencode(selection.as_text()),
         asked=moment_of_question(request),
         number=number,
-        in_background=preview.count > endings.BACKGROUND,
+        in_background=found.count > endings.BACKGROUND,
         **context_of(form),
     )
 
@@ -112,19 +113,19 @@ def _number(request: HttpRequest, count: int) -> str:
     return shown if shown.isdecimal() and int(shown) > endings.BACKGROUND else str(count)
 
 
-def _facts(preview: endings.Preview) -> list[str]:
+def _facts(found: Preview) -> list[str]:
     facts = []
-    if preview.staff:
+    if found.staff:
         text = ngettext(
             "%(count)s of these people is staff: %(names)s.",
             "%(count)s of these people are staff: %(names)s.",
-            preview.staff_count,
+            found.staff_count,
         )
-        names = sentences.names_of(preview.staff, preview.staff_count)
-        facts.append(text % {"count": sentences.counted(preview.staff_count), "names": names})
-    if preview.superusers:
-        facts.append(sentences.superusers_left_out(preview.superusers))
-    if preview.has_own:
+        names = sentences.names_of(found.staff, found.staff_count)
+        facts.append(text % {"count": sentences.counted(found.staff_count), "names": names})
+    if found.superusers:
+        facts.append(sentences.superusers_left_out(found.superusers))
+    if found.has_own:
         facts.append(sentences.one_is_own())
     return facts
 
@@ -134,7 +135,7 @@ def _begin(
     request: HttpRequest,
     selection: Selection,
     form: EndSeveralForm,
-    preview: endings.Preview,
+    found: Preview,
 ) -> HttpResponse:
     note = form.cleaned_data["note"]
     what, spares_own = {"filters": selection.as_text()}, form.leaves_out_own
@@ -150,11 +151,11 @@ def _begin(
         spares_superusers=not has_highest_rank(request),
     )
     log_ending(ending)
-    if preview.count > endings.BACKGROUND:
+    if found.count > endings.BACKGROUND:
         endings.send(ending)  # else the page of the ending does the work
     else:
         endings.work(ending, AT_ONCE)
-        log_ended(ending.by_id, list(endings.ended_rows(ending).values_list("pk", flat=True)), note)
-    if preview.has_own and not spares_own:
+        log_ended(ending.by_id, list(ended_rows(ending).values_list("pk", flat=True)), note)
+    if found.has_own and not spares_own:
         end_own(request, note)
     return to_ending(site, ending)

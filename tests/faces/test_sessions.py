@@ -16,6 +16,7 @@ from django_sessionkit import endings, ranges
 from django_sessionkit.management import facts as facts_module
 from django_sessionkit.management.commands import clearsessions, sessions
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
+from django_sessionkit.reach import Preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.signals import sessions_ended
 from tests import store
@@ -391,7 +392,7 @@ def test_dry_run_ends_nothing(alice, root):
 @once
 def test_very_many_are_said_in_short():
     many = {"count": 100_000, "is_more": True, "users": 3201, "has_own": False, "superusers": 0}
-    found = endings.Preview(**many, staff=["a\x1b", "b"], staff_count=5, sample=[])
+    found = Preview(**many, staff=["a\x1b", "b"], staff_count=5, sample=[])
     assert sessions.in_words(found) == (
         "more than 100,000 sessions of 3,201 users. Staff among them: a?, b, and 3 more."
     )

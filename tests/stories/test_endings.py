@@ -17,9 +17,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_sessionkit import audit, endings, epochs, ranges, reach
-from django_sessionkit.endings import begin, carry_on, preview, throw, work
+from django_sessionkit.endings import begin, carry_on, throw, work
 from django_sessionkit.models import Ending, EndReason, UserSession
 from django_sessionkit.purging import purge_rows
+from django_sessionkit.reach import preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.signals import ending_finished, ending_started
 from django_sessionkit.staff.log import log_ended, log_ending
@@ -533,7 +534,7 @@ def test_rows_that_an_ending_has_ended_can_be_told(alice: User, support: User):
     rows = many(3, alice)
     done(ending_of(asked(handle=str(rows[0].pk)), support))
     ending = done(ending_of(asked(users=str(alice.pk)), support, ended_from=rows[1].pk))
-    assert [row.pk for row in endings.ended_rows(ending)] == [rows[2].pk]
+    assert [row.pk for row in reach.ended_rows(ending)] == [rows[2].pk]
 
 
 def test_log_of_the_admin_has_every_session_or_one_entry_for_many(

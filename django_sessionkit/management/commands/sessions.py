@@ -40,6 +40,7 @@ from django_sessionkit.models import (
     UserSession,
     still_stored,
 )
+from django_sessionkit.reach import Preview, preview
 from django_sessionkit.selection import STATES, Selection, search
 
 # Exit codes, beside 0 for what was done.
@@ -172,7 +173,7 @@ class Command(BaseCommand):
             raise CommandError('Say why, by --reason "ticket 4711".', returncode=USAGE)
         scope = _scope_of(options) if options["now"] else None
         selection = _selection(options)
-        found = endings.preview(selection, by=None, own=None)
+        found = preview(selection, by=None, own=None)
         if not (found.count or scope):
             raise CommandError("No active session matches.", returncode=REFUSED)
         if options["dry_run"]:
@@ -182,14 +183,14 @@ class Command(BaseCommand):
             self._ask(found)
         self._work(_begun(selection, scope, options), options)
 
-    def _preview(self, found: endings.Preview, options: Facts) -> None:
+    def _preview(self, found: Preview, options: Facts) -> None:
         if options["json"]:
             names = "count", "is_more", "users", "staff", "staff_count"
             self._print([{name: getattr(found, name) for name in names}], options)
         else:
             self.stdout.write(f"Would end {in_words(found)}")
 
-    def _ask(self, found: endings.Preview) -> None:
+    def _ask(self, found: Preview) -> None:
         self.stdout.write(f"This ends {in_words(found)}")
         question, yes = "End them? [y/N] ", ["y", "yes"]
         if found.count > endings.BACKGROUND:
