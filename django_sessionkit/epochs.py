@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connections, router
-from django.db.models import Exists, OuterRef, Q, QuerySet, Value
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -38,8 +38,14 @@ SCOPES = [Ending.Scope.EVERYBODY, Ending.Scope.STAFF, Ending.Scope.USER]
 START = datetime(1970, 1, 1, tzinfo=UTC)
 # A transaction that is older than this has been rolled back by its server.
 OLD = timedelta(hours=1)
-# A process knows so many numbers at most. A site has one, and one more for each of its tenants.
-KEPT = 10_000
+# A process knows so many numbers and users of epochs at most. A site has one number, and one more
+# for each of its tenants; what a process has learned for a number before is of no use any more. The
+# last number is known in any case.
+KEPT = 100_000
+# So many epochs of single users does a process learn, the newest ones, and those that are not
+# worked off: with each one that is thrown, a request reads them. What the stores still have of the
+# sessions that the others have ended is found by the write of activity.
+NEWEST = 5_000
 
 
 class Epoch(NamedTuple):
@@ -53,7 +59,7 @@ class Epoch(NamedTuple):
 
 
 class Epochs(NamedTuple):
-    """What there is to know of all epochs."""
+    """What a process knows of the epochs."""
 
     of_everybody: list[Epoch]
     of_users: dict[str, list[Epoch]]  # by their primary keys, as text
@@ -100,8 +106,8 @@ def known(number: int) -> Epochs | None:
 
 
 def learn(number: int) -> Epochs:
-    """Read all epochs, because a store has a number that this process did not know."""
-    endings = list(_endings())
+    """Read the epochs, because a store has a number that this process did not know."""
+    endings = list(_to_learn())
     everybody: list[Epoch] = []
     of_users: dict[str, list[Epoch]] = {}
     for ending in endings:
@@ -114,10 +120,20 @@ def learn(number: int) -> Epochs:
     everybody = _telling(everybody)
     epochs = Epochs(everybody, {user: _telling(some) for user, some in of_users.items()})
     if number in map(_number_of, endings) or not _may_be_hidden(number):
-        while len(_known) >= KEPT:
-            _known.pop(next(iter(_known)), None)
         _known[number] = epochs
+        _forget_first()
     return epochs
+
+
+def _forget_first() -> None:
+    """Forget what was learned first, if that is too much. Other threads may do so, too."""
+    numbers = list(_known.items())
+    size = sum(1 + len(epochs.of_users) for _, epochs in numbers)
+    for number, epochs in numbers[:-1]:
+        if size <= KEPT:
+            break
+        size -= 1 + len(epochs.of_users)
+        _known.pop(number, None)
 
 
 def forget(number: int) -> None:
@@ -154,6 +170,13 @@ def over(users: Iterable[str | None], at: datetime | Combinable | None = None) -
 def _endings() -> "QuerySet[Ending]":
     endings = Ending.objects.using(router.db_for_write(Ending))
     return endings.filter(scope__in=SCOPES).exclude(before=None)
+
+
+def _to_learn() -> "QuerySet[Ending]":
+    users = _endings().filter(scope=Ending.Scope.USER).order_by("-pk")
+    last = Coalesce(Subquery(users.values("pk")[NEWEST : NEWEST + 1]), Value(0))
+    is_needed = ~Q(scope=Ending.Scope.USER) | Q(finished_at=None) | Q(pk__gt=last)
+    return _endings().filter(is_needed)
 
 
 def _is_about(users: Iterable[str]) -> Q:

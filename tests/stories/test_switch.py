@@ -194,13 +194,43 @@ def test_a_process_learns_of_it_once(drive, signed_in):
 
 
 def test_no_process_knows_more_than_so_many(signed_in, monkeypatch):
-    monkeypatch.setattr(epochs, "KEPT", 2)
+    monkeypatch.setattr(epochs, "KEPT", 4)
     monkeypatch.setattr(epochs, "_known", {})
     browser = signed_in()
     for _ in range(4):
         throw([User(pk=12345)])
         assert is_in(browser)
     assert len(epochs._known) == 2
+
+
+def test_what_a_process_knows_does_not_grow_with_the_square_of_the_epochs(monkeypatch):
+    """Each that is thrown makes it read all of them anew, and it forgets what it knew before."""
+    monkeypatch.setattr(epochs, "KEPT", 50)
+    monkeypatch.setattr(epochs, "_known", {})
+    for pk in range(30):
+        thrown = throw([User(pk=pk)])
+        epochs.learn(epochs._number_of(thrown))
+    assert sum(len(known.of_users) for known in epochs._known.values()) <= 50
+    known = epochs.known(epochs._number_of(thrown))
+    assert known is not None
+    assert len(known.of_users) == 30
+
+
+def test_a_process_learns_no_more_than_the_newest_epochs_of_single_users(monkeypatch):
+    """The others are worked off, and the write of activity still finds them."""
+    monkeypatch.setattr(epochs, "NEWEST", 2)
+    now = timezone.now()
+    everybody = ending()
+    unfinished = ending([User(pk=1)])
+    for pk in (2, 3, 4):
+        ending([User(pk=pk)], finished_at=now)
+    Ending.objects.exclude(pk=everybody.pk).update(scope=Ending.Scope.USER)
+    known = epochs.learn(5)
+    assert set(known.of_users) == {"1", "3", "4"}
+    assert known.of_everybody
+    assert epochs.ending_of("2", None, 0, uuid7()) == everybody
+    everybody.delete()
+    assert epochs.ending_of("2", None, 0, uuid7()) == Ending.objects.get(pk=unfinished.pk + 1)
 
 
 # What a process knows.
