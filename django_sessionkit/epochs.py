@@ -25,7 +25,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
@@ -102,7 +102,14 @@ def note(ending: Ending) -> None:
 
 
 def note_again() -> None:
-    """Tell every store of the newest epoch: one of them has lost it."""
+    """
+    Tell every store of the newest epoch: one of them has lost it. In the transaction of a view, do
+    so afterwards: until it is over, everybody else would wait who tells the store.
+    """
+    transaction.on_commit(_note_newest, using=router.db_for_write(Ending), robust=True)
+
+
+def _note_newest() -> None:
     if (newest := _endings().order_by("-created_at").first()) is not None:
         note(newest)
 
