@@ -331,12 +331,12 @@ def _apps() -> Iterator[checks.CheckMessage]:
         for app in missing:
             yield _message("E011", app=app)
         return
-    users, sessions = (
-        router.db_for_write(apps.get_model(model))
-        for model in (settings.AUTH_USER_MODEL, "django_sessionkit.UserSession")
-    )
-    if users != sessions:
-        yield _message("E014", users=users, sessions=sessions)
+    users = router.db_for_write(apps.get_model(settings.AUTH_USER_MODEL))
+    for model in ("UserSession", "Ending"):
+        sessions = router.db_for_write(apps.get_model("django_sessionkit", model))
+        if users != sessions:
+            yield _message("E014", users=users, sessions=sessions)
+            return
 
 
 def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:

@@ -18,14 +18,15 @@ signs in again at once would be signed out once more.
 """
 
 import json
+import secrets
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import connections, router
-from django.db.models import Exists, OuterRef, Q, QuerySet, Value
+from django.db import connections, router, transaction
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -35,11 +36,18 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import Ending, get_session_stores
 
 SCOPES = [Ending.Scope.EVERYBODY, Ending.Scope.STAFF, Ending.Scope.USER]
-START = datetime(1970, 1, 1, tzinfo=UTC)
 # A transaction that is older than this has been rolled back by its server.
 OLD = timedelta(hours=1)
-# A process knows so many numbers at most. A site has one, and one more for each of its tenants.
-KEPT = 10_000
+# So many numbers are of the same millisecond.
+SPREAD = 1_000_000
+# A process knows so many numbers and users of epochs at most. A site has one number, and one more
+# for each of its tenants; what a process has learned for a number before is of no use any more. The
+# last number is known in any case.
+KEPT = 100_000
+# So many epochs of single users does a process learn, the newest ones, and those that are not
+# worked off: with each one that is thrown, a request reads them. What the stores still have of the
+# sessions that the others have ended is found by the write of activity.
+NEWEST = 5_000
 
 
 class Epoch(NamedTuple):
@@ -53,7 +61,7 @@ class Epoch(NamedTuple):
 
 
 class Epochs(NamedTuple):
-    """What there is to know of all epochs."""
+    """What a process knows of the epochs."""
 
     of_everybody: list[Epoch]
     of_users: dict[str, list[Epoch]]  # by their primary keys, as text
@@ -80,16 +88,28 @@ def note(ending: Ending) -> None:
     Tell every store of a new epoch, once its row is committed. If a store does not answer, which is
     logged, its sessions end with their next write of activity.
     """
-    number = _number_of(ending)
-    _known.pop(number, None)
-    # Also those of SESSIONKIT_ADOPT_FROM: other processes may still serve with them.
-    for store in get_session_stores():
-        with suppress(StoreUnavailable):
-            store.call(store.note_epoch, number)
+    while True:
+        there = _extent()
+        number = _new_number(ending)
+        # Also those of SESSIONKIT_ADOPT_FROM: other processes may still serve with them.
+        for store in get_session_stores():
+            with suppress(StoreUnavailable):
+                store.call(store.note_epoch, number)
+        # A store of several servers gets a number bit by bit. Somebody may have learned it from one
+        # of them before another epoch began, and then got it once more, in place of the other's.
+        if _extent() == there:
+            return
 
 
 def note_again() -> None:
-    """Tell every store of the newest epoch: one of them has lost it."""
+    """
+    Tell every store of the newest epoch: one of them has lost it. In the transaction of a view, do
+    so afterwards: until it is over, everybody else would wait who tells the store.
+    """
+    transaction.on_commit(_note_newest, using=router.db_for_write(Ending), robust=True)
+
+
+def _note_newest() -> None:
     if (newest := _endings().order_by("-created_at").first()) is not None:
         note(newest)
 
@@ -100,8 +120,8 @@ def known(number: int) -> Epochs | None:
 
 
 def learn(number: int) -> Epochs:
-    """Read all epochs, because a store has a number that this process did not know."""
-    endings = list(_endings())
+    """Read the epochs, because a store has a number that this process did not know."""
+    endings = list(_to_learn())
     everybody: list[Epoch] = []
     of_users: dict[str, list[Epoch]] = {}
     for ending in endings:
@@ -113,11 +133,21 @@ def learn(number: int) -> Epochs:
                 of_users.setdefault(user, []).append(epoch)
     everybody = _telling(everybody)
     epochs = Epochs(everybody, {user: _telling(some) for user, some in of_users.items()})
-    if number in map(_number_of, endings) or not _may_be_hidden(number):
-        while len(_known) >= KEPT:
-            _known.pop(next(iter(_known)), None)
+    if number // SPREAD in map(_time_of, endings) or not _may_be_hidden(number):
         _known[number] = epochs
+        _forget_first()
     return epochs
+
+
+def _forget_first() -> None:
+    """Forget what was learned first, if that is too much. Other threads may do so, too."""
+    numbers = list(_known.items())
+    size = sum(1 + len(epochs.of_users) for _, epochs in numbers)
+    for number, epochs in numbers[:-1]:
+        if size <= KEPT:
+            break
+        size -= 1 + len(epochs.of_users)
+        _known.pop(number, None)
 
 
 def forget(number: int) -> None:
@@ -156,20 +186,35 @@ def _endings() -> "QuerySet[Ending]":
     return endings.filter(scope__in=SCOPES).exclude(before=None)
 
 
+def _to_learn() -> "QuerySet[Ending]":
+    users = _endings().filter(scope=Ending.Scope.USER).order_by("-pk")
+    last = Coalesce(Subquery(users.values("pk")[NEWEST : NEWEST + 1]), Value(0))
+    is_needed = ~Q(scope=Ending.Scope.USER) | Q(finished_at=None) | Q(pk__gt=last)
+    return _endings().filter(is_needed)
+
+
 def _is_about(users: Iterable[str]) -> Q:
     # The column is a list of texts, as JSON: so a quotation mark is before and after each.
     alternatives = [Q(users__contains=json.dumps(user)) for user in sorted(users)]
     return Q.create([Q(scope=Ending.Scope.EVERYBODY), *alternatives], Q.OR)
 
 
-def _number_of(ending: Ending) -> int:
+def _extent() -> dict[str, Any]:
+    """Return what is not the same any more when there is another epoch."""
+    return _endings().aggregate(Count("pk"), Max("pk"))
+
+
+def _new_number(ending: Ending) -> int:
     """
-    Return the number that stands for an ending: its time, in microseconds. Not its primary key: a
-    rollback, a flush and another tenant have that once more.
+    Return a number that nobody has learned yet: the time of an ending, and a random rest. Not its
+    primary key: a rollback, a flush and another tenant have that once more.
     """
+    return _time_of(ending) * SPREAD + secrets.randbelow(SPREAD)
+
+
+def _time_of(ending: Ending) -> int:
     at: Any = ending.created_at
-    at = at if timezone.is_aware(at) else timezone.make_aware(at)
-    return int((at - START) // timedelta(microseconds=1))
+    return as_milliseconds(at)
 
 
 def _users_of(ending: Ending) -> list[str]:
@@ -198,5 +243,5 @@ def _may_be_hidden(number: int) -> bool:
     began before shows what there was then (MySQL, and SQLite with WAL), and the store of another
     server shows more.
     """
-    is_new = as_datetime(number // 1000) > timezone.now() - OLD
+    is_new = as_datetime(number // SPREAD) > timezone.now() - OLD
     return is_new and connections[router.db_for_write(Ending)].in_atomic_block

@@ -51,6 +51,13 @@ class SessionsElsewhere:
         return "sessions" if model._meta.app_label == "django_sessionkit" else None
 
 
+class EndingsElsewhere:
+    """A router that knows of some of the models only."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "sessions" if model._meta.model_name == "ending" else None
+
+
 class SessionMiddlewareOfAnotherPackage(contrib.SessionMiddleware):
     pass
 
@@ -256,7 +263,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.aal4"},
         {"SESSIONKIT_POLICY": "django_sessionkit.policy.AAL2"},  # not the function
     ],
-    "E014": [{"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]}],
+    "E014": [
+        {"DATABASE_ROUTERS": ["tests.faces.test_checks.SessionsElsewhere"]},
+        {"DATABASE_ROUTERS": ["tests.faces.test_checks.EndingsElsewhere"]},
+    ],
     "E015": [
         {"SESSIONKIT_ADOPT_FROM": ["nowhere"]},
         {"SESSIONKIT_ADOPT_FROM": [DATABASE, "django.contrib.sessions.backends"]},
