@@ -23,7 +23,7 @@ from django_sessionkit import endings
 from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
-from django_sessionkit.staff.permissions import may_end_sessions, may_view_users
+from django_sessionkit.staff.permissions import may_end_sessions, may_view_users, network_for
 from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
 from django_sessionkit.staff.rendering import render
 
@@ -188,6 +188,8 @@ def in_words(request: HttpRequest, selection: Selection) -> Iterator[tuple[str, 
         value = getattr(selection, name)
         if name == "users":
             text = _people(request, value)
+        elif name == "network":  # which other staff have asked for, who may see more
+            text = str(network_for(request, value))
         elif name == "state":
             text = gettext("Active") if text == "active" else gettext("Ended")
         elif name in CHOICES:

@@ -352,6 +352,15 @@ def test_time_of_the_question_that_somebody_has_made_up(burglars, root, asked_at
 # The page of an ending.
 
 
+def test_page_of_an_ending_says_no_more_of_an_address_than_one_may_see(burglars, root, staff):
+    desk = sign_in(root)
+    url = answer(desk, desk.get(f"{END_SHOWN}?network=203.0.113.7"), END_SHOWN)["Location"]
+    assert "Address or network: 203.0.113.7/32" in as_read(desk.get(url))
+    page = sign_in(staff("end_usersession")).get(url)
+    assert "Address or network: 203.0.113.0/24" in as_read(page)
+    assert "203.0.113.7" not in page.text
+
+
 def ending(root: User, **columns: Any) -> Ending:
     usual: dict[str, Any] = {
         "scope": Ending.Scope.FILTER,
