@@ -112,10 +112,13 @@ def moment_of_question(request: HttpRequest) -> str:
     return request.POST.get("asked") or timezone.now().isoformat()
 
 
-def begun(request: HttpRequest, scope: str, note: str, what: dict[str, Any]) -> Ending | None:
+def begun(
+    request: HttpRequest, scope: str, note: str, what: dict[str, Any], **columns: Any
+) -> Ending | None:
     """
     Return the ending that this form has begun before, or None. ``what`` has columns of JSON, with
-    their values.
+    their values, and ``columns`` others: whoever goes back and changes an answer begins another
+    ending.
     """
     with suppress(ValueError):
         asked = parse_datetime(moment_of_question(request))
@@ -125,6 +128,7 @@ def begun(request: HttpRequest, scope: str, note: str, what: dict[str, Any]) -> 
             by=person_of(request).pk,
             ended_from=current_handle(request),
             created_at__gte=asked,
+            **columns,
         )
         for ending in same:
             if all(json.loads(getattr(ending, name) or "null") == what[name] for name in what):

@@ -137,7 +137,9 @@ def _begin(
     preview: endings.Preview,
 ) -> HttpResponse:
     note = form.cleaned_data["note"]
-    ending = begun(request, Ending.Scope.FILTER, note, {"filters": selection.as_text()})
+    spares_own = form.leaves_out_own
+    what = {"filters": selection.as_text()}
+    ending = begun(request, Ending.Scope.FILTER, note, what, spares_own=spares_own)
     if ending:
         return to_ending(site, ending)
     ending = endings.begin(
@@ -145,7 +147,7 @@ def _begin(
         by=person_of(request),
         note=note,
         ended_from=current_handle(request),
-        spares_own=form.leaves_out_own,
+        spares_own=spares_own,
         spares_superusers=not has_highest_rank(request),
     )
     log_ending(ending)
@@ -154,6 +156,6 @@ def _begin(
     else:
         endings.work(ending, AT_ONCE)
         log_ended(ending.by_id, list(endings.ended_rows(ending).values_list("pk", flat=True)), note)
-    if preview.has_own and not form.leaves_out_own:
+    if preview.has_own and not spares_own:
         end_own(request, note)
     return to_ending(site, ending)

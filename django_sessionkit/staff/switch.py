@@ -10,6 +10,7 @@ from django.contrib.admin import ModelAdmin
 from django.contrib.admin.widgets import AdminRadioSelect, AdminTextInputWidget
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -118,7 +119,10 @@ def _throw(admin: "ModelAdmin[Any]", request: HttpRequest, form: SwitchForm) -> 
     answers = form.cleaned_data
     scope, note, user = Ending.Scope(answers["scope"]), answers["note"], answers["person"]
     what = {"users": [str(user.pk)]} if user else {}
-    ending = begun(request, scope, note, what)
+    spares_own = form.leaves_out_own
+    # An ending without a time is about what there was when it began.
+    before = answers["before"] or F("created_at")
+    ending = begun(request, scope, note, what, before=before, spares_own=spares_own)
     if ending:
         return to_ending(admin.admin_site, ending)
     ending = endings.throw(
@@ -128,11 +132,11 @@ def _throw(admin: "ModelAdmin[Any]", request: HttpRequest, form: SwitchForm) -> 
         ended_from=current_handle(request),
         user=user,
         before=answers["before"],
-        spares_own=form.leaves_out_own,
+        spares_own=spares_own,
     )
     log_ending(ending)
     endings.send(ending)  # else the page of the ending does the work
-    if not form.leaves_out_own and answers["before"] is None and _is_of(request.user, scope, user):
+    if not spares_own and answers["before"] is None and _is_of(request.user, scope, user):
         end_own(request, note)
     return to_ending(admin.admin_site, ending)
 

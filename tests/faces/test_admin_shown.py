@@ -341,6 +341,15 @@ def test_a_form_that_is_sent_twice_begins_one_ending(burglars, bob, root):
     assert Ending.objects.count() == 4
 
 
+def test_whoever_goes_back_and_ends_their_own_session_too_means_it(burglars, root):
+    desk = sign_in(root, address="203.0.113.1")
+    asked = desk.get(NETWORK)
+    answer(desk, asked)
+    assert is_in(desk, root)
+    answer(desk, asked, spares_own=None)
+    assert not is_in(desk, root)
+
+
 @pytest.mark.parametrize("asked_at", ["nonsense", "2026-13-13T00:00:00+00:00", ""])
 def test_time_of_the_question_that_somebody_has_made_up(burglars, root, asked_at):
     desk = sign_in(root)

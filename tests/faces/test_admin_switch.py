@@ -173,6 +173,21 @@ def test_a_form_that_is_sent_twice_throws_it_once(crowd, root, bob):
     assert Ending.objects.count() == 4
 
 
+def test_whoever_goes_back_and_changes_an_answer_throws_it_again(crowd, root):
+    desk, other = sign_in(root), sign_in(root)
+    asked = re.search(r'name="asked" value="([^"]*)"', desk.get(SWITCH).text)
+    assert asked
+    throw(desk, asked=asked[1], before="2026-01-01T00:00")
+    assert is_in(crowd[0])
+    desk.get(throw(desk, asked=asked[1])["Location"])
+    assert is_out(crowd[0], FAREWELL)
+    assert is_out(other, FAREWELL)
+    assert is_in(desk, root)
+    throw(desk, asked=asked[1], spares_own=None)
+    assert who(desk) == ""
+    assert Ending.objects.count() == 3
+
+
 # Who may.
 
 
