@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 
 from django_sessionkit import endings
@@ -113,7 +114,7 @@ def _number(request: HttpRequest, count: int) -> str:
 
 
 def _facts(preview: endings.Preview) -> list[str]:
-    facts = []
+    facts: list[str] = []
     if preview.staff:
         text = ngettext(
             "%(count)s of these people is staff: %(names)s.",
@@ -121,7 +122,8 @@ def _facts(preview: endings.Preview) -> list[str]:
             preview.staff_count,
         )
         names = sentences.names_of(preview.staff, preview.staff_count)
-        facts.append(text % {"count": sentences.counted(preview.staff_count), "names": names})
+        said = text % {"count": sentences.counted(preview.staff_count), "names": names}
+        facts.append(SafeString(said))  # like the names, which are HTML
     if preview.superusers:
         facts.append(sentences.superusers_left_out(preview.superusers))
     if preview.has_own:

@@ -139,6 +139,13 @@ def test_question_says_who_is_staff_and_that_ones_own_is_among_them(burglars, ro
     assert is_out(burglars[0], FAREWELL)
 
 
+def test_name_of_staff_is_escaped_once(root):
+    with_markup = User.objects.create_user("<b>o'brien", password="secret", is_staff=True)
+    sign_in(with_markup, address="203.0.113.7")
+    page = sign_in(root).get(NETWORK)
+    assert "1 of these people is staff: &lt;b&gt;o&#x27;brien." in page.text
+
+
 def test_ones_own_session_goes_too_if_one_says_so(burglars, root):
     desk = sign_in(root, address="203.0.113.1")
     own = handle(desk)
