@@ -10,18 +10,17 @@ from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth import get_user_model
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.utils.formats import localize
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import endings
 from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
-from django_sessionkit.selection import Selection
+from django_sessionkit.selection import PARSERS, Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.permissions import may_end_sessions, may_view_users, network_for
 from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
@@ -120,8 +119,8 @@ def begun(
     their values, and ``columns`` others: whoever goes back and changes an answer begins another
     ending.
     """
-    with suppress(ValueError):
-        asked = parse_datetime(moment_of_question(request))
+    with suppress(ValidationError):
+        asked = PARSERS["started_after"](moment_of_question(request))
         same = Ending.objects.filter(
             scope=scope,
             note=note,

@@ -18,6 +18,7 @@ from django.utils.translation import gettext, ngettext
 
 from django_sessionkit import endings
 from django_sessionkit.models import Ending
+from django_sessionkit.reach import LIMIT
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.changelist import selection_of
@@ -110,7 +111,8 @@ def _number(request: HttpRequest, count: int) -> str:
     if count <= endings.BACKGROUND:
         return ""
     shown = request.POST.get("number", "")
-    return shown if shown.isdecimal() and int(shown) > endings.BACKGROUND else str(count)
+    is_number = shown.isdecimal() and len(shown) <= len(str(LIMIT))
+    return shown if is_number and int(shown) > endings.BACKGROUND else str(count)
 
 
 def _facts(preview: endings.Preview) -> list[str]:

@@ -70,6 +70,8 @@ class SwitchForm(EndSeveralForm):
 
     def clean_before(self) -> Any:
         before = self.cleaned_data["before"]
+        if before and before.year < 1970:  # with which a database may have trouble
+            raise ValidationError(self.fields["before"].error_messages["invalid"], code="invalid")
         if before and before > timezone.now():
             raise ValidationError(_("This is in the future."), code="future")
         return before
