@@ -81,7 +81,9 @@ class Command(BaseCommand):
         of_show.add_argument("handle", type=uuid.UUID)
 
         of_end = verbs.add_parser("end", parents=[which, with_json], help="end active sessions")
-        of_end.add_argument("--reason", metavar="TEXT", help='for your colleagues: "ticket 4711"')
+        of_end.add_argument(
+            "--reason", type=_text, metavar="TEXT", help='for your colleagues: "ticket 4711"'
+        )
         of_end.add_argument("--dry-run", action="store_true", help="count only, end nothing")
         of_end.add_argument("--no-input", action="store_true", help="do not ask")
         of_end.add_argument(
