@@ -165,8 +165,9 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _back(self, request: HttpRequest, session: UserSession) -> HttpResponse:
         """Lead back to the list or, by ``?back=user``, to the page of the user."""
-        if request.GET.get("back") == "user":
-            users = type(session.user)._meta
+        model = type(session.user)
+        if request.GET.get("back") == "user" and self.admin_site.is_registered(model):
+            users = model._meta
             name = f"admin:{users.app_label}_{users.model_name}_change"
             url = reverse(name, args=[session.user_id], current_app=self.admin_site.name)
             return HttpResponseRedirect(url)
