@@ -140,6 +140,8 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         session = self.get_object(request, unquote(object_id))
         if session is None:
             raise Http404
+        if not self.has_view_permission(request, session):
+            raise PermissionDenied
         spared = is_spared(request, session)
         if request.method == "POST" and spared:
             raise PermissionDenied

@@ -43,7 +43,7 @@ LIST = "admin:django_sessionkit_usersession_changelist"
 
 def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
     """Ask whether the sessions of the selection in the URL are to end, or in the form: end them."""
-    if not may_end_sessions(request):
+    if not (may_end_sessions(request) and admin.has_view_permission(request)):
         raise PermissionDenied
     site = admin.admin_site
     try:

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_sessionkit import endings
+from django_sessionkit.admin import UserSessionAdmin
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
 from django_sessionkit.staff import progress
 from tests import store
@@ -508,6 +509,17 @@ def test_other_staff_end_nothing_and_see_no_ending(burglars, root, staff, slow):
     assert [desk.get(url).status_code for url in urls] == [403, 200, 200]
     assert is_in(burglars[0])
     assert Ending.objects.count() == 1
+
+
+def test_who_may_see_no_sessions_here_is_asked_about_none(burglars, root, staff, monkeypatch):
+    def sees(self: Any, request: Any, obj: Any = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    monkeypatch.setattr(UserSessionAdmin, "has_view_permission", sees)
+    some, desk = sign_in(staff("end_usersession")), sign_in(root)
+    for url in (NETWORK, f"{CHANGELIST}{handle(burglars[0])}/delete/"):
+        assert some.get(url).status_code == 403
+        assert desk.get(url).status_code == 200
 
 
 def test_form_takes_a_request_of_ones_own(burglars, root):
