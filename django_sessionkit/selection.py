@@ -36,6 +36,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PEOPLE = 200
 # A search has so many characters at most: SQLite refuses to look for very long texts.
 LONGEST = 1000
+# A selection has so many users at most: SQLite takes 32,766 values in a statement.
+MOST = 10_000
 # Between a sign-in and the making of its handle lies far less than this.
 A_MINUTE = timedelta(minutes=1)
 STATES = "active", "ended"
@@ -276,7 +278,10 @@ def _text(value: object) -> str:
 
 
 def _users(text: str) -> tuple[str, ...]:
-    return tuple(_user(_searchable(unquote(part))) for part in text.split(",") if part)
+    parts = text.split(",", MOST + 1)
+    if len(parts) > MOST:
+        raise ValidationError(_("Search for a shorter text."))
+    return tuple(_user(_searchable(unquote(part))) for part in parts if part)
 
 
 def _user(text: str) -> str:

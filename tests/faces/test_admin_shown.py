@@ -233,6 +233,13 @@ def test_everybody_can_not_be_slipped_in_by_the_form(alice, root):
     assert is_in(phone)
 
 
+def test_more_users_than_a_statement_can_have_are_refused(root):
+    users = ",".join(map(str, range(1, 300_000)))
+    desk = sign_in(root)
+    assert post(desk, END_SHOWN, selection=f"users={users}")["Location"] == CHANGELIST
+    assert messages_of(desk.get(CHANGELIST)) == [("error", "Search for a shorter text.")]
+
+
 def test_selection_is_said_in_words(alice, root, staff):
     desk = sign_in(root)
     query = (
