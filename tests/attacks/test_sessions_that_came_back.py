@@ -13,11 +13,11 @@ from django_sessionkit import registry
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import UserSession
-from tests import store
+from tests import desk, store
 from tests.accounts import alive, changed, disabled, listed
 from tests.browsers import browse_as, put, read
 from tests.interleaving import after, before, elsewhere, together
-from tests.pages import press, token
+from tests.pages import press
 from tests.people import IPHONE, handle, is_in, key_of, post_sign_in, sign_in, who
 from tests.renewals import AFTER, DUE, OPEN_STEPS, STEPS
 from tests.store import DAY, HOUR, SessionStore, later
@@ -227,17 +227,16 @@ def test_cve_2026_79313_session_expires_although_nothing_clears_it_up(
 @pytest.mark.parametrize("how", ["page", "action", "user"])
 @pytest.mark.standard("ASVS-7.4.5")
 def test_cve_2025_29928_what_staff_delete_is_over(alice, bob, root, how):
-    desk, phone, other = sign_in(root), sign_in(alice, IPHONE), sign_in(bob)
+    staff, phone, other = sign_in(root), sign_in(alice, IPHONE), sign_in(bob)
     key = key_of(phone)
     match how:
         case "page":
-            press(desk, f"{ADMIN}{handle(phone)}/delete/")
+            desk.end(staff, desk.delete_url(phone))
         case "action":
-            chosen = {"action": "delete_selected", "_selected_action": [str(handle(phone))]}
-            desk.post(ADMIN, {**token(desk.get(ADMIN)), **chosen})
+            desk.answer(staff, desk.choose(staff, "delete_selected", handle(phone)))
         case "user":
-            press(desk, f"/admin/auth/user/{alice.pk}/delete/", post="yes")
+            press(staff, f"/admin/auth/user/{alice.pk}/delete/", post="yes")
     assert not SessionStore().exists(key)
     assert not is_in(phone)
     assert is_in(other, bob)
-    assert is_in(desk, root)
+    assert is_in(staff, root)

@@ -492,15 +492,16 @@ def test_links_on_the_list(root, staff):
         tools = page.text.partition('class="object-tools"')[2].partition("</ul>")[0]
         return re.findall(r'href="([^"]*)"', tools)
 
-    switch = f"{CHANGELIST}switch/"
-    assert tools(root) == [switch, ENDINGS]
-    assert tools(root, "?transport=cookie") == [f"{END_SHOWN}?transport=cookie", switch, ENDINGS]
-    assert tools(staff("view_user", "view_usersession"), "?transport=cookie") == []
+    glance, switch = f"{CHANGELIST}glance/", f"{CHANGELIST}switch/"
+    shown = f"{END_SHOWN}?transport=cookie"
+    assert tools(root) == [glance, switch, ENDINGS]
+    assert tools(root, "?transport=cookie") == [glance, shown, switch, ENDINGS]
+    assert tools(staff("view_user", "view_usersession"), "?transport=cookie") == [glance]
     user, both = staff("view_usersession"), staff("end_usersession", "end_every_usersession")
-    assert tools(user) == []
-    assert tools(both) == [switch, ENDINGS]
-    assert tools(staff("view_usersession", "end_every_usersession")) == [switch, ENDINGS]
-    assert tools(staff("end_usersession")) == [ENDINGS]
+    assert tools(user) == [glance]
+    assert tools(both) == [glance, switch, ENDINGS]
+    assert tools(staff("view_usersession", "end_every_usersession")) == [glance, switch, ENDINGS]
+    assert tools(staff("end_usersession")) == [glance, ENDINGS]
 
 
 @pytest.mark.standard("ASVS-8.2.2")

@@ -152,6 +152,7 @@ from asgiref.sync import async_to_sync
 from django_sessionkit.admin import UserSessionsAdminMixin
 from django_sessionkit.models import UserSession
 from django_sessionkit.policy import Policy
+from django_sessionkit.selection import Selection
 
 User = get_user_model()
 
@@ -250,14 +251,16 @@ assert row.renew and is_in(phone)
 # The staff find them, and end them.
 staff = sign_in(STAFF)
 url = "/admin/django_sessionkit/usersession/"
-answer = staff.get(url, {"user": alice.pk})
-assert answer.context["cl"].result_count == 4, answer.context["cl"].result_count
-assert staff.get(url, {"q": NAME}).context["cl"].result_count == 4
+whose = Selection(users=(str(alice.pk),)).as_text()
+for asked in (whose, {"q": NAME}):
+    answer = staff.get(url, {**asked, "state": "all"})
+    assert len(answer.context["cl"].result_list) == 4, answer.context["cl"].result_list
 page = staff.get(f"{url}glance/").content.decode()
-assert escape(str(alice)) in page and f"?{urlencode({'user': alice.pk})}" in page, page
+assert escape(str(alice)) in page and f"?{urlencode(whose)}" in page, page
 page = staff.get(f"/admin/people/person/{admin.utils.quote(alice.pk)}/change/")
 assert page.status_code == 200, page
-staff.post(url, {"action": "delete_selected", "_selected_action": [row.pk]})
+chosen = {"action": "delete_selected", "_selected_action": [row.pk]}
+staff.post(url, {**chosen, "post": "yes", "note": "a stolen laptop"})
 assert not is_in(phone)
 row.refresh_from_db()
 assert (row.end_reason, row.ended_by) == ("revoked_by_staff", root)

@@ -23,11 +23,11 @@ STOP = 4711  # the number of the lock at which the revocation stops
 ROWS = """
 INSERT INTO django_sessionkit_usersession (id, user_id, digest, started_at, authenticated_at,
     last_seen_at, expires_at, user_agent, client_hints, networks, label, language, novelty, backend,
-    transport, remembered, counts, waits, support, renew, end_reason)
+    transport, remembered, counts, waits, support, renew, end_reason, end_note, device_type)
 SELECT (substr(%(after)s, 1, 12) || '7fffb' || lpad(to_hex(number), 15, '0'))::uuid, user_id,
     md5(%(after)s || number::text) || md5(number::text || %(after)s), started_at, authenticated_at,
     last_seen_at, expires_at, '', '', '', '', '', '', '', 'cookie', false, true, false, false,
-    false, ''
+    false, '', '', ''
 FROM django_sessionkit_usersession, generate_series(1, %(many)s) AS number
 WHERE id = %(after)s::uuid
 """

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from django_sessionkit import registry
 from django_sessionkit.models import EndReason, UserSession
-from tests import store
+from tests import desk, store
 from tests.browsers import SCRIPT, view
 from tests.pages import LIMIT, LIST, OTHERS, words
 from tests.people import (
@@ -182,9 +182,8 @@ def test_a_farewell_without_the_device_is_better_than_none(owner, thief, monkeyp
 
 def test_staff_end_sessions_from_one_of_theirs(owner, root):
     staff = sign_in(root, CHROME)
-    url = f"/admin/django_sessionkit/usersession/{handle(owner)}/delete/"
-    ended, page = row_of(owner), staff.get(url)
-    staff.post(url, {"csrfmiddlewaretoken": str(page.context["csrf_token"]), "post": "yes"})
+    ended = row_of(owner)
+    desk.end(staff, desk.delete_url(owner))
     ended.refresh_from_db()
     assert (ended.end_reason, ended.ended_from) == (EndReason.REVOKED_BY_STAFF, handle(staff))
     assert farewell(owner) == "warning: You were signed out by the staff of this site."

@@ -25,6 +25,7 @@ from django_sessionkit.signals import (
     session_key_reused,
     session_started,
 )
+from tests import desk
 from tests.browsers import BROWSERS, PAGE, browse_as
 from tests.pages import OTHERS, press
 from tests.people import (
@@ -198,8 +199,8 @@ def ended(by: Client, device: Client) -> None:
 
 
 def test_who_is_signed_out_by_staff_is_told_by_whom_but_not_their_name(alice: User, root: User):
-    phone, desk = sign_in(alice, IPHONE), sign_in(root)
-    press(desk, f"/admin/django_sessionkit/usersession/{handle(phone)}/delete/", post="yes")
+    phone = sign_in(alice, IPHONE)
+    desk.end(sign_in(root), desk.delete_url(phone))
     assert not is_in(phone)
     message = only_mail()
     assert message.subject == "Our staff signed you out (shop.example)"

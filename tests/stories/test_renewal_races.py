@@ -63,6 +63,9 @@ def test_twenty_requests_at_that_moment(shopper, monkeypatch, reused, caplog, wh
             patch.setattr(SessionStore, "finish", all_at_once)
             together(*[lambda number=number: request(number) for number in range(20)])
         assert [response.status_code for response in responses] == [200] * 20
+        if not any(given(response) for response in responses):
+            # Nobody waits: each has found that another one was just writing. The next one renews.
+            responses.append(read(browse_as(browser, old)))
         (new,) = {given(response) for response in responses} - {None}
         assert new != old
         if what == "write" and not HOLDS_ROWS:  # otherwise nobody waits for them

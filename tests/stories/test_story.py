@@ -99,7 +99,10 @@ def test_alice_ends_a_session_and_staff_ends_the_other(browse, example_database,
         if "Firefox" in row and "alice" in row
     ]
     handle = re.search(r'value="([-0-9a-f]{36})"', row)[1]
-    page = office.submit(page, action="delete_selected", _selected_action=handle)
+    chosen = {"action": "delete_selected", "_selected_action": handle}
+    page = office.submit(page, **chosen)
+    assert "End 1 session of 1 person?" in page.text
+    page = office.submit(page, **chosen, post="yes", note="a stolen laptop")
     assert page.status_code == 200
     page = laptop.get("/account/")
     assert page.url.path == "/account/sign-in/"
