@@ -163,6 +163,10 @@ class Command(BaseCommand):
     def handle_end(self, options: Facts) -> None:
         asks = not (options["no_input"] or options["dry_run"])
         if options["resume"] is not None:
+            if _given(options) or any(options[name] for name in ("all", "now", "dry_run")):
+                raise CommandError(
+                    "--resume goes on with what was begun: leave out the rest.", returncode=USAGE
+                )
             self._work(_unfinished(options["resume"]), options)
             return
         if asks and options["json"]:
