@@ -176,7 +176,12 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             self.actions = [*self.actions, "end_all_sessions"]
 
     def has_view_sessions_permission(self, request: HttpRequest) -> bool:
-        return may_view_sessions(self.admin_site, request)
+        return self._is_of_users and may_view_sessions(self.admin_site, request)
+
+    @property
+    def _is_of_users(self) -> bool:
+        """Whether this is no admin of something else, whose keys are not those of users."""
+        return issubclass(self.model, get_user_model())
 
     def has_end_sessions_permission(self, request: HttpRequest) -> bool:
         return self.has_view_sessions_permission(request) and may_end_sessions(request)
@@ -215,9 +220,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         inlines = super().get_inlines(request, obj)
-        # The inline is for users, and this may be the admin of something else, or show it already.
-        is_user = issubclass(self.model, get_user_model())
-        if obj is None or not is_user or UserSessionInline in inlines:
+        if obj is None or not self._is_of_users or UserSessionInline in inlines:
             return inlines
         return [*inlines, UserSessionInline]
 

@@ -277,9 +277,13 @@ def test_admin_of_something_else_without_fields_and_actions(root, rf):
     group = Group.objects.create(name="editors")
     request = rf.get("/")
     request.user = root
-    groups = GroupAdmin(Group, staff_site)
+    groups: Any = GroupAdmin(Group, staff_site)
     assert groups.get_inlines(request, group) == ()
     assert groups.get_actions(request) == {}
+    # The keys of groups are not those of users.
+    groups = type("Groups", (UserSessionsAdminMixin,), {})(Group, staff_site)
+    assert "end_all_sessions" not in groups.get_actions(request)
+    assert "sessions_link" not in groups.get_list_display(request)
     assert MyUserAdmin(User, staff_site).get_actions(rf.get("/?_popup=1")) == {}
 
 
