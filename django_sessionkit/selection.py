@@ -79,6 +79,11 @@ class Selection:
         given = {f.name: asked[f.name] for f in fields(cls) if asked.get(f.name)}
         return cls(**{name: PARSERS[name](_searchable(text)) for name, text in given.items()})
 
+    @classmethod
+    def of_user(cls, key: object) -> Self:
+        """Return the sessions of the user with this primary key."""
+        return cls(users=(str(key),))
+
     def as_text(self) -> dict[str, str]:
         """Return what parse() makes the same selection of."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -89,11 +89,13 @@ class SessionsOfUser:
 
     @property
     def list_url(self) -> str:
-        return f"{self._url('changelist')}?{urlencode({'users': self.user.pk, 'state': 'all'})}"
+        asked = {**Selection.of_user(self.user.pk).as_text(), "state": "all"}
+        return f"{self._url('changelist')}?{urlencode(asked)}"
 
     @property
     def end_all_url(self) -> str:
-        return f"{self._url('end_shown')}?{urlencode({'users': self.user.pk})}"
+        asked = Selection.of_user(self.user.pk).as_text()
+        return f"{self._url('end_shown')}?{urlencode(asked)}"
 
     def _url(self, name: str, *args: Any) -> str:
         return reverse(PAGES + name, args=args, current_app=self.site.name)
@@ -207,7 +209,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html(
             '<a href="{}?{}" aria-label="{}">{}</a>',
             url,
-            urlencode({"users": user.pk}),
+            urlencode(Selection.of_user(user.pk).as_text()),
             gettext("Sessions of %(user)s") % {"user": user},
             gettext("Sessions"),
         )

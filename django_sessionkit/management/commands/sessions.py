@@ -318,8 +318,7 @@ def _selection(options: Facts) -> Selection:
     if options["all"] and set(given) - {"older_than", "state", "end_reason"}:
         raise CommandError("--all is every session: leave out the filters.", returncode=USAGE)
     words = {
-        "users": options["user"]
-        and Selection(users=(_key_of(options["user"]),)).as_text()["users"],
+        "users": options["user"] and Selection.of_user(_key_of(options["user"])).as_text()["users"],
         "network": options["network"],
         "started_before": options["older_than"] and options["older_than"].isoformat(),
         "seen_before": options["inactive_for"] and options["inactive_for"].isoformat(),
