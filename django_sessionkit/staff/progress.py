@@ -6,6 +6,7 @@ where no worker does the work, whoever looks at it moves it on.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
@@ -29,6 +30,8 @@ from django_sessionkit.staff.rendering import render
 # Seconds for which a view of the page of an ending works, and after which the page comes anew.
 SLICE = 2
 REFRESH = 3
+# A form that is sent again after this time is meant: new sessions may have begun since.
+AGAIN = timedelta(minutes=1)
 # So many endings are listed.
 RECENT = 50
 
@@ -126,7 +129,7 @@ def begun(
             note=note,
             by=person_of(request).pk,
             ended_from=current_handle(request),
-            created_at__gte=asked,
+            created_at__gte=max(asked, timezone.now() - AGAIN),
             **columns,
         )
         for ending in same:

@@ -4,7 +4,7 @@ and the list of what was ended together.
 """
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -354,6 +354,18 @@ def test_a_form_that_is_sent_twice_begins_one_ending(burglars, bob, root):
     answer(desk, asked, note="another")
     answer(desk, asked, selection=f"users={bob.pk}&state=active")
     assert Ending.objects.count() == 4
+
+
+def test_a_form_that_is_sent_again_later_is_meant(burglars, bob, root):
+    desk = sign_in(root)
+    asked = desk.get(NETWORK)
+    at = {"asked": (timezone.now() - timedelta(hours=1)).isoformat()}
+    first = answer(desk, asked, **at)
+    assert answer(desk, asked, **at)["Location"] == first["Location"]
+    Ending.objects.update(created_at=timezone.now() - 2 * progress.AGAIN)
+    tablet = sign_in(bob, address="203.0.113.8")
+    assert answer(desk, asked, **at)["Location"] != first["Location"]
+    assert is_out(tablet, FAREWELL)
 
 
 def test_whoever_goes_back_and_ends_their_own_session_too_means_it(burglars, root):
