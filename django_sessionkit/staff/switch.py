@@ -3,6 +3,7 @@ The switch: it ends every session of everybody, of all staff or of one user, or 
 before some time. It takes effect at once, whatever the tables say.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from django import forms
@@ -90,8 +91,10 @@ class SwitchForm(EndSeveralForm):
 
     def _person(self, name: str) -> Any:
         model = get_user_model()
-        users = model._base_manager.filter(**{model.USERNAME_FIELD: as_username(name)})
-        return users.first()
+        with suppress(ValueError):  # where user names are numbers
+            users = model._base_manager.filter(**{model.USERNAME_FIELD: as_username(name)})
+            return users.first()
+        return None
 
 
 def switch_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
