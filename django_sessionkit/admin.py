@@ -48,8 +48,6 @@ class UserSessionAdmin(EndingPages, SessionColumns):
     sortable_by = ()
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    # The method of EndingPages, which ends sessions, replaces Django's action, which deletes.
-    actions = ["delete_selected"]
     # The digest, the name of a session in the store, is left out: staff do not need to see it.
     readonly_fields = [
         "user_link",

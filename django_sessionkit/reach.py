@@ -16,7 +16,7 @@ from django.db.models import Count, Exists, OuterRef, Q
 
 from django_sessionkit import ranges
 from django_sessionkit.models import Ending, EndReason, UserSession, UserSessionQuerySet
-from django_sessionkit.selection import Selection, staff, superusers
+from django_sessionkit.selection import Selection, staff, superusers, without_unfound_superusers
 
 # The handles of so many sessions are fetched at once, where an index leads to them, and a preview
 # counts so many.
@@ -89,7 +89,8 @@ def rows_again(ending: Ending, handles: list[uuid.UUID]) -> UserSessionQuerySet:
     rows = UserSession.objects.primary().filter(pk__in=handles)
     if ending.scope != Ending.Scope.FILTER:
         return rows.filter(_from_before(ending))
-    return replace(_selection_of(ending), users=None, network=None, staff=False).of(rows)
+    rows = replace(_selection_of(ending), users=None, network=None, staff=False).of(rows)
+    return without_unfound_superusers(rows) if ending.spares_superusers else rows
 
 
 def _from_before(ending: Ending) -> Q:

@@ -36,6 +36,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PEOPLE = 200
 # A search has so many characters at most: SQLite refuses to look for very long texts.
 LONGEST = 1000
+# A selection has so many users at most: SQLite takes 32,766 values in a statement.
+MOST = 10_000
 # Between a sign-in and the making of its handle lies far less than this.
 A_MINUTE = timedelta(minutes=1)
 STATES = "active", "ended"
@@ -76,6 +78,11 @@ class Selection:
         """
         given = {f.name: asked[f.name] for f in fields(cls) if asked.get(f.name)}
         return cls(**{name: PARSERS[name](_searchable(text)) for name, text in given.items()})
+
+    @classmethod
+    def of_user(cls, key: object) -> Self:
+        """Return the sessions of the user with this primary key."""
+        return cls(users=(str(key),))
 
     def as_text(self) -> dict[str, str]:
         """Return what parse() makes the same selection of."""
@@ -195,6 +202,16 @@ def superusers() -> Any:
     return users.filter(is_superuser=True) if _has("is_superuser") else users.none()
 
 
+def without_unfound_superusers(rows: UserSessionQuerySet) -> UserSessionQuerySet:
+    """Return those of these rows, which are few, that are not of superusers whom superusers() does
+    not find: no column tells, but a property of the user model."""
+    if _has("is_superuser"):
+        return rows
+    people = get_user_model()._base_manager.filter(pk__in=rows.order_by().values("user"))
+    spared = [person.pk for person in people if getattr(person, "is_superuser", False)]
+    return rows.exclude(user__in=spared)
+
+
 def _has(name: str) -> bool:
     try:
         get_user_model()._meta.get_field(name)
@@ -276,7 +293,10 @@ def _text(value: object) -> str:
 
 
 def _users(text: str) -> tuple[str, ...]:
-    return tuple(_user(_searchable(unquote(part))) for part in text.split(",") if part)
+    parts = text.split(",", MOST + 1)
+    if len(parts) > MOST:
+        raise ValidationError(_("Search for a shorter text."))
+    return tuple(_user(_searchable(unquote(part))) for part in parts if part)
 
 
 def _user(text: str) -> str:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit.models import EndReason, Transport, UserSession
+from django_sessionkit.selection import Selection
 from django_sessionkit.staff.sights import neighbours, sight_of
 
 # The list has so many characters of what staff have said about an end, and the page of a session
@@ -61,7 +62,8 @@ class SessionColumns(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("user"))
     def user_link(self, session: UserSession) -> str:
-        return self._link({"users": session.user_id, "state": "all"}, session.user)
+        asked = Selection.of_user(session.user_id).as_text()
+        return self._link({**asked, "state": "all"}, session.user)
 
     @admin.display(description=_("device"))
     def device(self, session: UserSession) -> str:

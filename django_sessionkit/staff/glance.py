@@ -168,7 +168,7 @@ def _people(
             (
                 str(names.get(key, key)),
                 number,
-                f"{changelist}?{urlencode(Selection(users=(str(key),)).as_text())}",
+                f"{changelist}?{urlencode(Selection.of_user(key).as_text())}",
             )
             for key, number in found.items()
         ]

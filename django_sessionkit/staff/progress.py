@@ -6,32 +6,31 @@ where no worker does the work, whoever looks at it moves it on.
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.utils.formats import localize
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import endings
 from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
-from django_sessionkit.selection import Selection
+from django_sessionkit.selection import PARSERS, Selection
 from django_sessionkit.staff import sentences
-from django_sessionkit.staff.permissions import (
-    may_end_sessions,
-    network_for,
-)
+from django_sessionkit.staff.permissions import may_end_sessions, network_for
 from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
 from django_sessionkit.staff.rendering import render
 
 # Seconds for which a view of the page of an ending works, and after which the page comes anew.
 SLICE = 2
 REFRESH = 3
+# A form that is sent again after this time is meant: new sessions may have begun since.
+AGAIN = timedelta(minutes=1)
 # So many endings are listed.
 RECENT = 50
 
@@ -121,14 +120,14 @@ def begun(
     Return the ending that this form has begun before, or None. ``what`` has columns of JSON, and
     ``columns`` others, with the values that the form asks for: it may have been changed since.
     """
-    with suppress(ValueError):
-        asked = parse_datetime(moment_of_question(request))
+    with suppress(ValidationError):
+        asked = PARSERS["started_after"](moment_of_question(request))
         same = Ending.objects.filter(
             scope=scope,
             note=note,
             by=person_of(request).pk,
             ended_from=current_handle(request),
-            created_at__gte=asked,
+            created_at__gte=max(asked, timezone.now() - AGAIN),
             **columns,
         )
         for ending in same:

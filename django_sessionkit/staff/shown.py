@@ -13,11 +13,12 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 
 from django_sessionkit import endings
 from django_sessionkit.models import Ending
-from django_sessionkit.reach import Preview, ended_rows, preview
+from django_sessionkit.reach import LIMIT, Preview, ended_rows, preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.changelist import selection_of
@@ -42,7 +43,7 @@ LIST = "admin:django_sessionkit_usersession_changelist"
 
 def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
     """Ask whether the sessions of the selection in the URL are to end, or in the form: end them."""
-    if not may_end_sessions(request):
+    if not (may_end_sessions(request) and admin.has_view_permission(request)):
         raise PermissionDenied
     site = admin.admin_site
     try:
@@ -110,11 +111,12 @@ def _number(request: HttpRequest, count: int) -> str:
     if count <= endings.BACKGROUND:
         return ""
     shown = request.POST.get("number", "")
-    return shown if shown.isdecimal() and int(shown) > endings.BACKGROUND else str(count)
+    is_number = shown.isdecimal() and len(shown) <= len(str(LIMIT))
+    return shown if is_number and int(shown) > endings.BACKGROUND else str(count)
 
 
 def _facts(found: Preview) -> list[str]:
-    facts = []
+    facts: list[str] = []
     if found.staff:
         text = ngettext(
             "%(count)s of these people is staff: %(names)s.",
@@ -122,7 +124,8 @@ def _facts(found: Preview) -> list[str]:
             found.staff_count,
         )
         names = sentences.names_of(found.staff, found.staff_count)
-        facts.append(text % {"count": sentences.counted(found.staff_count), "names": names})
+        said = text % {"count": sentences.counted(found.staff_count), "names": names}
+        facts.append(SafeString(said))  # like the names, which are HTML
     if found.superusers:
         facts.append(sentences.superusers_left_out(found.superusers))
     if found.has_own:

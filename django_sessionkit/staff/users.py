@@ -89,11 +89,13 @@ class SessionsOfUser:
 
     @property
     def list_url(self) -> str:
-        return f"{self._url('changelist')}?{urlencode({'users': self.user.pk, 'state': 'all'})}"
+        asked = {**Selection.of_user(self.user.pk).as_text(), "state": "all"}
+        return f"{self._url('changelist')}?{urlencode(asked)}"
 
     @property
     def end_all_url(self) -> str:
-        return f"{self._url('end_shown')}?{urlencode({'users': self.user.pk})}"
+        asked = Selection.of_user(self.user.pk).as_text()
+        return f"{self._url('end_shown')}?{urlencode(asked)}"
 
     def _url(self, name: str, *args: Any) -> str:
         return reverse(PAGES + name, args=args, current_app=self.site.name)
@@ -176,7 +178,12 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             self.actions = [*self.actions, "end_all_sessions"]
 
     def has_view_sessions_permission(self, request: HttpRequest) -> bool:
-        return may_view_sessions(self.admin_site, request)
+        return self._is_of_users and may_view_sessions(self.admin_site, request)
+
+    @property
+    def _is_of_users(self) -> bool:
+        """Whether this is no admin of something else, whose keys are not those of users."""
+        return issubclass(self.model, get_user_model())
 
     def has_end_sessions_permission(self, request: HttpRequest) -> bool:
         return self.has_view_sessions_permission(request) and may_end_sessions(request)
@@ -202,7 +209,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html(
             '<a href="{}?{}" aria-label="{}">{}</a>',
             url,
-            urlencode({"users": user.pk}),
+            urlencode(Selection.of_user(user.pk).as_text()),
             gettext("Sessions of %(user)s") % {"user": user},
             gettext("Sessions"),
         )
@@ -215,9 +222,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         inlines = super().get_inlines(request, obj)
-        # The inline is for users, and this may be the admin of something else, or show it already.
-        is_user = issubclass(self.model, get_user_model())
-        if obj is None or not is_user or UserSessionInline in inlines:
+        if obj is None or not self._is_of_users or UserSessionInline in inlines:
             return inlines
         return [*inlines, UserSessionInline]
 

@@ -5,11 +5,13 @@ import uuid
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
+from django_sessionkit.admin import UserSessionAdmin
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.desk import (
@@ -124,6 +126,10 @@ def test_ending_from_the_page_of_the_user_leads_back_to_that(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     response = end(desk, f"{delete_url(phone)}?back=user")
     assert response["Location"] == f"/admin/auth/user/{alice.pk}/change/"
+    # Where that is in another admin site, the list has to do.
+    url = delete_url(sign_in(alice)).replace("admin", "sessions", 1)
+    response = end(desk, f"{url}?back=user")
+    assert response["Location"] == CHANGELIST.replace("admin", "sessions", 1)
 
 
 @pytest.mark.parametrize("site", ["admin", "sessions"])
@@ -380,6 +386,21 @@ def test_what_is_marked_stays_marked_when_the_database_breaks_off_the_rest(
 
 
 # Rank.
+
+
+@pytest.mark.parametrize("actions", [(), ["export"], ["delete_selected"], None])
+def test_an_admin_with_actions_of_its_own_ends_and_does_not_delete(alice, staff, rf, actions):
+    class Exporting(UserSessionAdmin):
+        def export(self, request, queryset):
+            raise NotImplementedError
+
+    own = type("Own", (Exporting,), {"actions": actions})(UserSession, admin.site)
+    request = rf.get("/")
+    request.user = staff("view_usersession", "delete_user")
+    assert "delete_selected" not in own.get_actions(request)
+    request.user = staff("end_usersession")
+    found = own.get_actions(request).get("delete_selected")
+    assert (found and found[0]) is (None if actions is None else UserSessionAdmin.delete_selected)
 
 
 @pytest.mark.standard("ASVS-8.2.2")

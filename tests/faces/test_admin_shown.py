@@ -4,7 +4,7 @@ and the list of what was ended together.
 """
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,8 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_sessionkit import endings, reach
+from django_sessionkit import endings, reach, selection
+from django_sessionkit.admin import UserSessionAdmin
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
 from django_sessionkit.staff import progress
 from tests import store
@@ -139,6 +140,13 @@ def test_question_says_who_is_staff_and_that_ones_own_is_among_them(burglars, ro
     assert is_out(burglars[0], FAREWELL)
 
 
+def test_name_of_staff_is_escaped_once(root):
+    with_markup = User.objects.create_user("<b>o'brien", password="secret", is_staff=True)
+    sign_in(with_markup, address="203.0.113.7")
+    page = sign_in(root).get(NETWORK)
+    assert "1 of these people is staff: &lt;b&gt;o&#x27;brien." in page.text
+
+
 def test_ones_own_session_goes_too_if_one_says_so(burglars, root):
     desk = sign_in(root, address="203.0.113.1")
     own = handle(desk)
@@ -184,6 +192,14 @@ def test_superusers_are_left_out_by_other_staff(burglars, root, staff):
     assert is_in(master, root)
 
 
+def test_superusers_whom_no_column_tells_are_left_out_too(burglars, root, staff, monkeypatch):
+    monkeypatch.setattr(selection, "_has", lambda name: False)  # is_superuser is a property, say
+    intruder, some = sign_in(root, address="203.0.113.1"), sign_in(staff("end_usersession"))
+    page = some.get(answer(some, some.get(NETWORK))["Location"])
+    assert page.context["title"] == "Finished: 3 sessions ended"
+    assert is_in(intruder, root)
+
+
 def test_a_superuser_who_acts_as_other_staff_is_none(burglars, root, staff, monkeypatch):
     acting = User.objects.create_superuser("admin", password="secret")
     monkeypatch.setattr("django_sessionkit.staff.rank.acting_user", lambda *args: acting)
@@ -219,10 +235,17 @@ def test_what_this_database_can_not_find_leads_back_to_the_list(root):
 
 def test_everybody_can_not_be_slipped_in_by_the_form(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
-    for selection in ("", "state=active"):
-        response = post(desk, END_SHOWN, selection=selection)
+    for asked in ("", "state=active"):
+        response = post(desk, END_SHOWN, selection=asked)
         assert response["Location"] == CHANGELIST
     assert is_in(phone)
+
+
+def test_more_users_than_a_statement_can_have_are_refused(root):
+    users = ",".join(map(str, range(1, 300_000)))
+    desk = sign_in(root)
+    assert post(desk, END_SHOWN, selection=f"users={users}")["Location"] == CHANGELIST
+    assert messages_of(desk.get(CHANGELIST)) == [("error", "Search for a shorter text.")]
 
 
 def test_selection_is_said_in_words(alice, root, staff):
@@ -329,7 +352,7 @@ def test_number_may_change_while_one_types_it(burglars, alice, root, slow):
     # What was few is many now: then it has to be typed.
     asked = desk.get(NETWORK)
     Ending.objects.all().delete()
-    for number in ("", "1", "x", "²"):
+    for number in ("", "1", "x", "²", "9" * 5000):
         assert answer(desk, asked, number=number, typed="4").status_code == 302
         assert answer(desk, asked, number=number, typed=number).status_code == 200
 
@@ -350,6 +373,18 @@ def test_a_form_that_is_sent_twice_begins_one_ending(burglars, bob, root):
     assert Ending.objects.count() == 4
 
 
+def test_a_form_that_is_sent_again_later_is_meant(burglars, bob, root):
+    desk = sign_in(root)
+    asked = desk.get(NETWORK)
+    at = {"asked": (timezone.now() - timedelta(hours=1)).isoformat()}
+    first = answer(desk, asked, **at)
+    assert answer(desk, asked, **at)["Location"] == first["Location"]
+    Ending.objects.update(created_at=timezone.now() - 2 * progress.AGAIN)
+    tablet = sign_in(bob, address="203.0.113.8")
+    assert answer(desk, asked, **at)["Location"] != first["Location"]
+    assert is_out(tablet, FAREWELL)
+
+
 def test_who_goes_back_and_ends_ones_own_too_ends_it(burglars, root):
     desk = sign_in(root, address="203.0.113.9")
     asked = desk.get(NETWORK)
@@ -359,7 +394,13 @@ def test_who_goes_back_and_ends_ones_own_too_ends_it(burglars, root):
     assert is_out(desk, OWN_FAREWELL)
 
 
-@pytest.mark.parametrize("asked_at", ["nonsense", "2026-13-13T00:00:00+00:00", ""])
+@pytest.mark.parametrize(
+    "asked_at",
+    [
+        *("nonsense", "2026-13-13T00:00:00+00:00", ""),
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-28T03:00:00"),
+    ],
+)
 def test_time_of_the_question_that_somebody_has_made_up(burglars, root, asked_at):
     desk = sign_in(root)
     asked = desk.get(NETWORK)
@@ -504,6 +545,17 @@ def test_other_staff_end_nothing_and_see_no_ending(burglars, root, staff, slow):
     assert [desk.get(url).status_code for url in urls] == [403, 200, 200]
     assert is_in(burglars[0])
     assert Ending.objects.count() == 1
+
+
+def test_who_may_see_no_sessions_here_is_asked_about_none(burglars, root, staff, monkeypatch):
+    def sees(self: Any, request: Any, obj: Any = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    monkeypatch.setattr(UserSessionAdmin, "has_view_permission", sees)
+    some, desk = sign_in(staff("end_usersession")), sign_in(root)
+    for url in (NETWORK, f"{CHANGELIST}{handle(burglars[0])}/delete/"):
+        assert some.get(url).status_code == 403
+        assert desk.get(url).status_code == 200
 
 
 def test_form_takes_a_request_of_ones_own(burglars, root):

@@ -140,6 +140,21 @@ def test_what_is_missing_or_makes_no_sense_ends_nothing(crowd, root, fields, wro
     assert is_in(crowd[0])
 
 
+def test_names_of_users_that_are_numbers(crowd, root, bob, monkeypatch):
+    desk = sign_in(root)
+    monkeypatch.setattr(User, "USERNAME_FIELD", "id")
+    assert errors_of(throw(desk, "user", user="bob")) == {
+        "user": ["There is no user of this name."]
+    }
+    assert throw(desk, "user", user=str(bob.pk)).status_code == 302
+
+
+def test_time_that_no_database_can_hold(crowd, root, settings):
+    settings.TIME_ZONE = "Asia/Tokyo"
+    errors = errors_of(throw(sign_in(root), before="0001-01-01T00:00"))
+    assert errors == {"before": ["Enter a valid date/time."]}
+
+
 @pytest.mark.parametrize("scope", ["everybody", "staff", "user"])
 def test_ones_own_session_too_if_one_says_so(root, scope):
     desk = sign_in(root)

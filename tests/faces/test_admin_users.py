@@ -1,8 +1,11 @@
 """The user admin of a project, with the sessions of its users."""
 
 import re
+from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib import admin
@@ -14,6 +17,7 @@ from django.urls import path
 
 from django_sessionkit.admin import UserSessionAdmin, UserSessionInline, UserSessionsAdminMixin
 from django_sessionkit.models import UserSession
+from django_sessionkit.selection import Selection
 from django_sessionkit.staff import users as staff_users
 from tests.admin_sites import MyUserAdmin, staff_site
 from tests.admin_sites import urlpatterns as admin_sites
@@ -273,13 +277,29 @@ def test_site_that_has_no_page_of_sessions_has_no_ways_to_it(alice, root):
     assert is_in(phone)
 
 
+def test_keys_of_users_may_be_any_text(root, rf):
+    request = rf.get("/")
+    request.user, anybody = root, SimpleNamespace(pk="50%, b", user_id="50%, b")
+    shown = staff_users.SessionsOfUser(staff_site, request, anybody)
+    row: Any = SimpleNamespace(user_id="50%, b", user="ann")
+    users = MyUserAdmin(User, staff_site)
+    links = [users.sessions_link(anybody), UserSessionAdmin(UserSession, staff_site).user_link(row)]
+    for link in (shown.list_url, shown.end_all_url, *links):
+        query = unescape(link.partition("?")[2].partition('"')[0])
+        assert dict(parse_qsl(query))["users"] == Selection(users=("50%, b",)).as_text()["users"]
+
+
 def test_admin_of_something_else_without_fields_and_actions(root, rf):
     group = Group.objects.create(name="editors")
     request = rf.get("/")
     request.user = root
-    groups = GroupAdmin(Group, staff_site)
+    groups: Any = GroupAdmin(Group, staff_site)
     assert groups.get_inlines(request, group) == ()
     assert groups.get_actions(request) == {}
+    # The keys of groups are not those of users.
+    groups = type("Groups", (UserSessionsAdminMixin,), {})(Group, staff_site)
+    assert "end_all_sessions" not in groups.get_actions(request)
+    assert "sessions_link" not in groups.get_list_display(request)
     assert MyUserAdmin(User, staff_site).get_actions(rf.get("/?_popup=1")) == {}
 
 

@@ -153,6 +153,13 @@ def test_no_filter_is_never_everything(laptop, verb):
 
 
 @once
+def test_reason_is_a_text(laptop):
+    for reason, said in [("", "no text"), (" ", "no text"), ("\udcff", "no UTF-8")]:
+        assert said in refused("end", "--all", *NOT_ASKED, "--reason", reason)[1]
+    assert is_in(laptop)
+
+
+@once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -164,7 +171,6 @@ def test_no_filter_is_never_everything(laptop, verb):
         (["list", "--ip", "192.0.2.1", "--search", "192.0.2.2"], "Search for one thing at a time."),
         (["list", "--older-than", "99999d"], "is no time"),
         (["end", "--all"], 'Say why, by --reason "ticket 4711".'),
-        (["end", "--all", "--reason", ""], 'Say why, by --reason "ticket 4711".'),
         (["end", "--all", "--reason", "x" * 256, "--no-input"], "at most 255 characters"),
         (["end", "--all", *WHY, "--json"], "With --json, add --no-input or --dry-run."),
         (["end", "--resume", "1", "--dry-run"], "--resume goes on with one ending"),
@@ -452,6 +458,10 @@ def test_stopped_and_resumed(alice, parts, monkeypatch, ended):
     assert head.split() == ["ENDING", "BEGUN", "SESSIONS", "ENDED", "REASON"]
     assert line.split()[0] == str(ending.pk)
     assert "ticket 4711" in line
+    for more in (["--dry-run"], ["--all"], ["--user", "alice"], ["--now"]):
+        said = "--resume goes on with what was begun: leave out the rest."
+        assert refused("end", "--resume", ending.pk, *more) == (sessions.USAGE, said)
+    assert any(is_in(browser) for browser in browsers)
     assert run("end", "--resume", ending.pk).endswith("Ended 5 sessions.\n")
     assert waited == [sessions.SLICE]
     assert not any(is_in(browser) for browser in browsers)

@@ -83,7 +83,9 @@ class Command(BaseCommand):
         of_show.add_argument("handle", type=uuid.UUID)
 
         of_end = verbs.add_parser("end", parents=[which, with_json], help="end active sessions")
-        of_end.add_argument("--reason", metavar="TEXT", help='for your colleagues: "ticket 4711"')
+        of_end.add_argument(
+            "--reason", type=_text, metavar="TEXT", help='for your colleagues: "ticket 4711"'
+        )
         of_end.add_argument("--dry-run", action="store_true", help="count only, end nothing")
         of_end.add_argument("--no-input", action="store_true", help="do not ask")
         of_end.add_argument(
@@ -316,8 +318,7 @@ def _selection(options: Facts) -> Selection:
     if options["all"] and set(given) - {"older_than", "state", "end_reason"}:
         raise CommandError("--all is every session: leave out the filters.", returncode=USAGE)
     words = {
-        "users": options["user"]
-        and Selection(users=(_key_of(options["user"]),)).as_text()["users"],
+        "users": options["user"] and Selection.of_user(_key_of(options["user"])).as_text()["users"],
         "network": options["network"],
         "started_before": options["older_than"] and options["older_than"].isoformat(),
         "seen_before": options["inactive_for"] and options["inactive_for"].isoformat(),
