@@ -282,9 +282,12 @@ def _claim(ending: Ending) -> bool:
 
 
 def _write(ending: Ending, **columns: Any) -> bool:
-    """Write into the row of an ending, unless somebody else has claimed it meanwhile."""
+    """
+    Write into the row of an ending, unless somebody else has claimed it meanwhile, or has done a
+    part of it and given it back.
+    """
     row = _all().filter(pk=ending.pk, claimed_until=ending.claimed_until, finished_at=None)
-    if not row.update(**columns):
+    if not row.filter(done_to=ending.done_to).update(**columns):
         return False
     ending.claimed_until = columns["claimed_until"]
     ending.done_to = columns.get("done_to", ending.done_to)

@@ -326,6 +326,18 @@ def test_two_who_work_at_once_end_each_session_once(alice: User, small: None, en
     assert ending.finished_at
 
 
+def test_nobody_goes_back_to_what_another_one_has_done_meanwhile(
+    alice: User, small: None, monkeypatch: pytest.MonkeyPatch
+):
+    many(12, alice)
+    ending = ending_of(asked(state="active"))
+    # Who has read the row, and has not claimed it yet, stands still for a batch of another one.
+    before(monkeypatch, endings, "_write", lambda: elsewhere(lambda: carry_on(ending.pk, 0)))
+    while not endings.work(ending, 0):
+        pass
+    assert (ending.ended, ending.looked_at) == (12, 12)
+
+
 def test_nobody_takes_what_somebody_works_at(
     alice: User, small: None, monkeypatch: pytest.MonkeyPatch
 ):
