@@ -459,8 +459,8 @@ def test_stopped_and_resumed(alice, parts, monkeypatch, ended):
     assert line.split()[0] == str(ending.pk)
     assert "ticket 4711" in line
     for more in (["--dry-run"], ["--all"], ["--user", "alice"], ["--now"]):
-        said = "--resume goes on with what was begun: leave out the rest."
-        assert refused("end", "--resume", ending.pk, *more) == (sessions.USAGE, said)
+        refusal = refused("end", "--resume", ending.pk, *more)
+        assert refusal == (sessions.USAGE, sessions.RESUMES)
     assert any(is_in(browser) for browser in browsers)
     assert run("end", "--resume", ending.pk).endswith("Ended 5 sessions.\n")
     assert waited == [sessions.SLICE]
