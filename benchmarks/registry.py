@@ -37,6 +37,11 @@ def digest_of(number: int) -> str:
     return sha256(str(number).encode()).hexdigest()
 
 
+def redis_key(digest: str) -> str:
+    """Return the key of a session of the kit in Redis, whose digest begins with a hash tag."""
+    return f"sessionkit:{{{digest[:3]}}}{digest[3:]}"
+
+
 def handle_of(number: int) -> UUID:
     return UUID(f"{1_700_000_000_000 + number:012x}70008{number:015x}")
 
@@ -117,7 +122,7 @@ class Kit(Registry):
         if self.contender.store != ON_REDIS:
             copy_row(self.stored, numbers, digest=DIGEST)
         else:
-            keys = [f"sessionkit:{digest_of(number)}" for number in numbers]
+            keys = [redis_key(digest_of(number)) for number in numbers]
             self.redis.mset(dict.fromkeys(keys, b"\0" * 400))
 
     def forget(self, number: int) -> None:
@@ -150,7 +155,7 @@ class Bare(Kit):
         if self.contender.store == ON_REDIS:
             pipeline = self.redis.pipeline(transaction=False)
             for digest in self.digests[number]:
-                pipeline.exists(f"sessionkit:{digest}")
+                pipeline.exists(redis_key(digest))
             pipeline.execute()
         return rows
 
@@ -162,7 +167,7 @@ class Bare(Kit):
         )
         others = self.digests[number][1:]
         if self.contender.store == ON_REDIS:
-            self.redis.delete(*[f"sessionkit:{digest}" for digest in others])
+            self.redis.delete(*map(redis_key, others))
         else:
             statement = "DELETE FROM django_sessionkit_storedsession WHERE digest = ANY(%s)"
             self.cursor.execute(statement, [others])
