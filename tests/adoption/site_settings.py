@@ -18,7 +18,7 @@ if database["ENGINE"].endswith("sqlite3"):
     database["OPTIONS"] = {
         "timeout": 60,
         "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA synchronous=OFF",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF",
     }
 
 DATABASES = {"default": database}
