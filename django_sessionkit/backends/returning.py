@@ -48,9 +48,13 @@ class Returning(Loading):
         if connections[rows().db].in_atomic_block:
             after_commit(self._leave_for, key.digest, mark)
         elif not self.call(self.take, key.digest, mark):
-            # It was ended here, or this took so long that somebody else has gone on.
+            # It was ended here, or this took so long that others have gone on, here and there.
             stored = self.call(self.read, key.digest)
-            if not (stored and is_moving(stored.payload)):
+            if stored and is_moving(stored.payload):
+                return None
+            newer = engine(str(key)).load() if stored else {}
+            was, became = (record.facts, data), (record.facts, newer)
+            if newer in ({}, data) or self.call(self._catch_up, key, was, became):
                 there.delete()
             return None
         return there

@@ -6,8 +6,10 @@ is used. And nobody is signed out who meets processes of both kinds.
 import pytest
 from django.contrib.auth import SESSION_KEY
 
+from django_sessionkit.backends.exchanging import unmarked
+from django_sessionkit.backends.sealing import digest_of, version_of
 from django_sessionkit.models import EndReason, UserSession
-from tests import moving, store
+from tests import interleaving, moving, store
 from tests.browsers import cart, put
 from tests.moving import HERE, RETURNING, generation, is_there, restarted, session_in
 from tests.people import is_still_in, key_of, only_row
@@ -164,3 +166,28 @@ def test_made_up_key_is_a_stranger(browse, other):
             browser.cookies["sessionid"] = key
             assert not is_still_in(browser)
         assert session_in(other, "a" * 32).load() == {}
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_process_that_comes_late_with_the_way_back_loses_nothing(browse, monkeypatch, writes):
+    """It took so long that another process of ours has gone on, and one of Django's as well."""
+    with after(moving.DATABASE):
+        browser = browse()
+        put(browser, cart="teapot")
+    key = key_of(browser)
+    digest = digest_of(key)
+
+    def others_go_on():
+        stored = SessionStore.read(digest)
+        SessionStore.replace(digest, unmarked(stored.payload), None, version_of(stored.payload))
+        if writes:
+            theirs = session_in(moving.DATABASE, key)
+            theirs["theirs"] = "yes"
+            theirs.save()
+
+    interleaving.before(monkeypatch, SessionStore, "take", others_go_on)
+    engine = type(session_in(moving.DATABASE, key))
+    assert SessionStore(key).return_to(engine) is None
+    expected = {"cart": "teapot", **({"theirs": "yes"} if writes else {})}
+    assert SessionStore(key).load() == expected
+    assert not is_there(moving.DATABASE, key)
