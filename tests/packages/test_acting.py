@@ -190,7 +190,8 @@ def test_what_staff_end_in_the_admin_while_they_act_as_other_staff_is_ended_by_t
     at_work = support(package)
     at_work.act_as(root)
     row = row_of(phone)
-    at_work.browser.post(f"/admin/django_sessionkit/usersession/{row.pk}/delete/")
+    url = f"/admin/django_sessionkit/usersession/{row.pk}/delete/"
+    at_work.browser.post(url, {"note": "ticket 4711"})
     row.refresh_from_db()
     assert (row.end_reason, row.ended_by) == (EndReason.REVOKED_BY_STAFF, staff)
     entry = LogEntry.objects.get(content_type=ContentType.objects.get_for_model(UserSession))
