@@ -929,7 +929,8 @@ def test_a_list_reads_the_newest_sign_ins_however_many_there_are(laptop: Client,
             made, read = 0, rows_read()
             costs.append(count_of(laptop, url))
             assert made <= NEWEST + 5
-            assert rows_read() - read <= NEWEST + 100
+            # For each, MariaDB also looks whether an epoch has ended it.
+            assert rows_read() - read <= 2 * NEWEST + 100
         post_init.disconnect(note, sender=UserSession)
         assert costs == trips
         # The current session is an older sign-in than all of those: one more round trip gets it.
