@@ -28,6 +28,7 @@ from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.limits import make_room
 from django_sessionkit.models import (
+    Ending,
     EndReason,
     Novelty,
     Transport,
@@ -256,11 +257,7 @@ def end_by_epoch(user: str, person: str, authenticated_at: int, handle: uuid.UUI
     ending = epochs.ending_of(user, person, authenticated_at, handle)
     if ending is None:
         return False
-    row = free(handle.hex).filter(ended_at=None)
-    reason, by, note = EndReason.REVOKED_BY_STAFF, ending.by, ending.note
-    said = {"ended_by": by, "ended_from": ending.ended_from, "end_note": note}
-    if row.update(ended_at=timezone.now(), end_reason=reason, **said):
-        models.announce([handle], reason, by, note)
+    _end_if_free(handle.hex, EndReason.REVOKED_BY_STAFF, ending=ending)
     return True
 
 
@@ -348,11 +345,23 @@ def _with_one_of(digests: Sequence[str], rows: UserSessionQuerySet) -> UserSessi
     return rows.alias(present=Coalesce("digest", Value(""))).filter(present__in=digests)
 
 
-def _end_if_free(handle: str, reason: str, digests: Sequence[str] = ()) -> None:
-    """Mark a row ended and say so, unless another transaction holds it."""
+def _end_if_free(
+    handle: str, reason: str, digests: Sequence[str] = (), ending: Ending | None = None
+) -> None:
+    """
+    Mark a row ended and say so, unless another transaction holds it. ``ending`` is what staff end
+    it by.
+    """
+    by, note = (ending.by, ending.note) if ending else (None, "")
     row = free(handle, digests).filter(ended_at=None)
-    if row.update(ended_at=timezone.now(), end_reason=reason, ended_by=None):
-        models.announce([uuid.UUID(handle)], reason, None)
+    if row.update(
+        ended_at=timezone.now(),
+        end_reason=reason,
+        ended_by=by,
+        ended_from=ending and ending.ended_from,
+        end_note=note,
+    ):
+        models.announce([uuid.UUID(handle)], reason, by, note)
 
 
 def rekey(

@@ -3,7 +3,8 @@ Staff end a session, or those that they have ticked in the list. Each time a pag
 wants to know why.
 """
 
-from typing import Any
+import uuid
+from typing import Any, cast
 
 from django.contrib import admin
 from django.contrib.admin import helpers
@@ -19,11 +20,12 @@ from django.utils.translation import gettext_lazy as _
 from django_sessionkit import audit
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.own_sessions import handle_of
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.log import log_ended
 from django_sessionkit.staff.permissions import address_of, may_end_sessions
 from django_sessionkit.staff.questions import EndForm, EndSeveralForm, context_of
-from django_sessionkit.staff.rank import current_handle, is_spared, person_of
+from django_sessionkit.staff.rank import is_spared, person_of
 from django_sessionkit.staff.rendering import render
 
 END_SHOWN = "admin:django_sessionkit_usersession_end_shown"
@@ -36,7 +38,7 @@ def end_sessions(
     End these sessions on behalf of the staff behind the request, log that, and leave a message. If
     the current session is among them, sign its user out.
     """
-    person, own = person_of(request), current_handle(request)
+    person, own = person_of(request), handle_of(request)
     handles = list(sessions.filter(ended_at=None).values_list("pk", flat=True))
     rows = UserSession.objects.primary().filter(pk__in=handles)
     is_down = False
@@ -60,7 +62,8 @@ def end_sessions(
 
 def end_own(request: HttpRequest, note: str) -> None:
     """End the session of the request itself at once, whatever else an ending has still to do."""
-    own, person = current_handle(request), person_of(request)
+    # Whoever ends their own session has one.
+    own, person = cast("uuid.UUID", handle_of(request)), person_of(request)
     rows = UserSession.objects.filter(pk=own)
     try:
         ended = rows.revoke(EndReason.REVOKED_BY_STAFF, person, own, note)
@@ -101,7 +104,7 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         handles = request.POST.getlist(helpers.ACTION_CHECKBOX_NAME)
         rows = UserSession.objects.primary()
         chosen = list(rows.filter(pk__in=handles).select_related("user"))
-        own = current_handle(request)
+        own = handle_of(request)
         active = [row for row in chosen if _is_active(row)]
         ending = [row for row in active if not is_spared(request, row)]
         answers = request.POST if "post" in request.POST else None
@@ -109,7 +112,7 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if form.is_valid():
             rows = rows.filter(pk__in=[row.pk for row in ending])
             if form.leaves_out_own:
-                rows = rows.exclude(pk=own)
+                rows = rows.other_than(request)
             end_sessions(request, self.admin_site, rows, form.cleaned_data["note"])
             return None
         return render(
@@ -157,7 +160,7 @@ class EndingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "opts": self.opts,
             "original": session,
             "address": address_of(request, session),
-            "is_current": session.pk == current_handle(request),
+            "is_current": session.pk == handle_of(request),
             "is_spared": spared,
             "has_view_permission": True,
             "preserved_filters": self.get_preserved_filters(request),

@@ -18,9 +18,9 @@ from django.utils.translation import gettext
 from django_sessionkit import tallies
 from django_sessionkit.models import DeviceType, EndReason, PurgeRun, get_session_stores
 from django_sessionkit.selection import Selection
-from django_sessionkit.staff import figures
+from django_sessionkit.staff import figures, sentences
 from django_sessionkit.staff.permissions import may_view_users
-from django_sessionkit.staff.pictures import Meter, Picture, as_text, by_day, meters
+from django_sessionkit.staff.pictures import Meter, Picture, by_day, meters
 from django_sessionkit.staff.rendering import render
 from django_sessionkit.storage import NodeStatus
 
@@ -71,12 +71,12 @@ def glance_view(model_admin: "ModelAdmin[Any]", request: HttpRequest) -> Templat
         "first": days[0],
         "last": days[-1],
         "active": active,
-        "number": as_text(active.number),
-        "newest": as_text(figures.NEWEST),
+        "number": sentences.counted(active.number),
+        "newest": sentences.counted(figures.NEWEST),
         "active_by_day": _active_by_day(days, known, active),
         "sign_ins": by_day(gettext("Sign-ins"), days, known.get("sign_ins", {})),
-        "sign_ins_today": as_text(known["sign_ins"][days[-1]]),
-        "ended_today": as_text(_ended_on(days[-1], known)),
+        "sign_ins_today": sentences.counted(known["sign_ins"][days[-1]]),
+        "ended_today": sentences.counted(_ended_on(days[-1], known)),
         "endings": _endings(days, known, counted),
         "security": [
             _line(str(reason.label), days, known, f"ended.{reason}", counted) for reason in SECURITY
@@ -191,7 +191,7 @@ def _as_row(name: str, status: NodeStatus) -> dict[str, str]:
     return {
         "name": name,
         "latency": "" if latency is None else number_format(1000 * latency, 2),
-        "sessions": "" if status.sessions is None else as_text(status.sessions),
+        "sessions": "" if status.sessions is None else sentences.counted(status.sessions),
         "size": _size(status.size),
         "limit": gettext("no limit") if status.limit == 0 else _size(status.limit),
         "version": status.version,
@@ -213,6 +213,6 @@ def _purge(last: PurgeRun | None) -> Purge:
     return Purge(
         last,
         newest if is_open else None,
-        as_text(last.deleted if last else 0),
-        as_text(figures.backlog()),
+        sentences.counted(last.deleted if last else 0),
+        sentences.counted(figures.backlog()),
     )

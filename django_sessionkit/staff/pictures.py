@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.translation import gettext
+
+from django_sessionkit.staff.sentences import counted
 
 # A bar with the gap beside it is so wide, and a picture so high.
 STEP, HEIGHT = 10, 60
@@ -42,11 +44,6 @@ class Meter(NamedTuple):
     url: str = ""
 
 
-def as_text(number: int) -> str:
-    """Return a number as people read it, with the separators of their language."""
-    return number_format(number, force_grouping=True)
-
-
 def by_day(name: str, days: Sequence[date], figures: Mapping[date, int]) -> Picture:
     """Return the picture of figures with this name, "Sign-ins" say, with a bar for each day."""
     most = max(figures.values(), default=0)
@@ -55,22 +52,22 @@ def by_day(name: str, days: Sequence[date], figures: Mapping[date, int]) -> Pict
         for index, day in enumerate(days)
         if figures.get(day)
     ]
-    texts = [(day, as_text(figures[day]) if day in figures else "") for day in days]
+    texts = [(day, counted(figures[day]) if day in figures else "") for day in days]
     title = gettext("%(name)s by day, from %(first)s to %(last)s: %(most)s at most") % {
         "name": name,
         "first": _short(days[0]),
         "last": _short(days[-1]),
-        "most": as_text(most),
+        "most": counted(most),
     }
-    total = as_text(sum(figures.values()))
-    return Picture(title, STEP * len(days), bars, texts, as_text(most), total)
+    total = counted(sum(figures.values()))
+    return Picture(title, STEP * len(days), bars, texts, counted(most), total)
 
 
 def meters(parts: Sequence[tuple[str, int, str]]) -> list[Meter]:
     """Return a meter for each label, number and URL. The largest number has the whole length."""
     most = max((number for _label, number, _url in parts), default=0)
     return [
-        Meter(label, as_text(number), _scaled(number, most, LENGTH), url)
+        Meter(label, counted(number), _scaled(number, most, LENGTH), url)
         for label, number, url in parts
     ]
 
@@ -86,7 +83,7 @@ def _scaled(number: int, most: int, length: int) -> int:
 
 
 def _text(day: date, number: int) -> str:
-    values: dict[str, Any] = {"day": _short(day), "number": as_text(number)}
+    values: dict[str, Any] = {"day": _short(day), "number": counted(number)}
     return gettext("%(day)s: %(number)s") % values
 
 

@@ -20,10 +20,11 @@ from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import endings
 from django_sessionkit.models import DeviceType, Ending, EndReason, Transport
+from django_sessionkit.own_sessions import handle_of
 from django_sessionkit.selection import PARSERS, Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.permissions import may_end_sessions, network_for
-from django_sessionkit.staff.rank import current_handle, may_throw_switch, person_of
+from django_sessionkit.staff.rank import may_throw_switch, person_of
 from django_sessionkit.staff.rendering import render
 
 # Seconds for which a view of the page of an ending works, and after which the page comes anew.
@@ -126,7 +127,7 @@ def begun(
             scope=scope,
             note=note,
             by=person_of(request).pk,
-            ended_from=current_handle(request),
+            ended_from=handle_of(request),
             created_at__gte=max(asked, timezone.now() - AGAIN),
             **columns,
         )

@@ -20,10 +20,6 @@ def person_of(request: HttpRequest) -> Any:
     return acting_user(request.user, request.session)
 
 
-def current_handle(request: HttpRequest) -> Any:
-    return getattr(request.session, "handle", None)
-
-
 def is_superuser(user: Any) -> bool:
     return bool(getattr(user, "is_superuser", False))
 

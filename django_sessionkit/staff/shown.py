@@ -18,6 +18,7 @@ from django.utils.translation import gettext, ngettext
 
 from django_sessionkit import endings
 from django_sessionkit.models import Ending
+from django_sessionkit.own_sessions import handle_of
 from django_sessionkit.reach import LIMIT, Preview, ended_rows, preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
@@ -32,7 +33,7 @@ from django_sessionkit.staff.progress import (
     to_ending,
 )
 from django_sessionkit.staff.questions import EndSeveralForm, context_of
-from django_sessionkit.staff.rank import current_handle, has_highest_rank, lower_of, person_of
+from django_sessionkit.staff.rank import has_highest_rank, lower_of, person_of
 from django_sessionkit.staff.rendering import render
 
 # Seconds for which the request that begins a small ending works on it.
@@ -80,7 +81,7 @@ def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> Ht
     if selection.network:
         selection = replace(selection, network=network_for(request, selection.network))
     selection = replace(selection, state=selection.state or "active")
-    found = preview(selection, by=lower_of(request), own=current_handle(request))
+    found = preview(selection, by=lower_of(request), own=handle_of(request))
     answers = request.POST if "post" in request.POST else None
     number = _number(request, found.count)
     form = EndSeveralForm(answers, has_own=found.has_own, sentence=number)
@@ -149,7 +150,7 @@ def _begin(
         selection,
         by=person_of(request),
         note=note,
-        ended_from=current_handle(request),
+        ended_from=handle_of(request),
         spares_own=spares_own,
         spares_superusers=not has_highest_rank(request),
     )

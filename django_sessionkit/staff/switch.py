@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from django_sessionkit import endings
 from django_sessionkit.forms import as_username
 from django_sessionkit.models import Ending
+from django_sessionkit.own_sessions import handle_of
 from django_sessionkit.proofs import ask_for_proof
 from django_sessionkit.selection import staff
 from django_sessionkit.staff.ending import end_own
@@ -27,7 +28,6 @@ from django_sessionkit.staff.log import log_ending
 from django_sessionkit.staff.progress import begun, moment_of_question, to_ending
 from django_sessionkit.staff.questions import EndSeveralForm, context_of
 from django_sessionkit.staff.rank import (
-    current_handle,
     has_highest_rank,
     is_superuser,
     may_throw_switch,
@@ -134,7 +134,7 @@ def _throw(admin: "ModelAdmin[Any]", request: HttpRequest, form: SwitchForm) -> 
         scope,
         by=person_of(request),
         note=note,
-        ended_from=current_handle(request),
+        ended_from=handle_of(request),
         user=user,
         before=before,
         spares_own=spares_own,
