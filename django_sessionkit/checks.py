@@ -111,6 +111,10 @@ MESSAGES = {
         "Tokens need PyJWT, which is not installed.",
         'Install "django-sessionkit[jwt]".',
     ),
+    "E021": (
+        "KEY_FUNCTION of CACHES[{alias!r}] parts keys that are read together: no session loads.",
+        "Remove KEY_FUNCTION, or let it end with the key as it is given, as Django's own does.",
+    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
