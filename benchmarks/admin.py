@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import psycopg
@@ -49,8 +50,12 @@ machine: `python -m benchmarks.admin`.
 in {seconds:,.0f} seconds.
 """
 
-# A question: its name, what we ask and what it finds, bare SQL that finds the same, and a page.
-Asked = tuple[str, Callable[[], Any], Callable[[], Any], str]
+
+class Asked(NamedTuple):
+    name: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]  # by bare SQL, with the same result
+    parameters: Mapping[str, str] | None = None  # of the URL of the list, if that is the page
 
 
 def asked_of_the_list(bare: psycopg.Cursor[Any]) -> Iterator[Asked]:
@@ -70,8 +75,8 @@ def asked_of_the_list(bare: psycopg.Cursor[Any]) -> Iterator[Asked]:
         return [row[0] for row in bare.execute(sql).fetchall()[:SIZE]]
 
     for each in questions():
-        url = f"{LIST}?{urlencode({'state': 'all', **each.asked})}"
-        yield each.name, lambda: ours(each.asked), lambda: theirs(each.sql), url  # noqa: B023
+        asked, sql = each.asked, each.sql
+        yield Asked(each.name, partial(ours, asked), partial(theirs, sql), asked)
 
 
 def asked_of_the_glance(bare: psycopg.Cursor[Any]) -> Iterator[Asked]:
@@ -81,7 +86,7 @@ def asked_of_the_glance(bare: psycopg.Cursor[Any]) -> Iterator[Asked]:
         return {name: number for name, number in bare.execute(sql).fetchall() if number is not None}
 
     for each in pictures():
-        yield each.name, each.ours, lambda: theirs(each.sql), ""  # noqa: B023
+        yield Asked(each.name, each.ours, partial(theirs, each.sql))
 
 
 def timed(ask: Callable[[], Any]) -> tuple[float, Any]:
@@ -93,17 +98,20 @@ def timed(ask: Callable[[], Any]) -> tuple[float, Any]:
 
 def compared(table: Table, asked: Asked, client: Any, judged: bool) -> None:
     """Add a row to the table for this question."""
-    name, *both, url = asked
+    name, parameters, page = asked.name, asked.parameters, ""
     took: tuple[list[float], list[float]] = [], []
     for _ in range(ROUNDS):
-        found = [timed(ask) for ask in both]
+        found = [timed(ask) for ask in (asked.ours, asked.theirs)]
         if found[0][1] != found[1][1]:
             raise AssertionError(f"{name}: {found[0][1]}, and by bare SQL {found[1][1]}")
         for times, (seconds, _found) in zip(took, found, strict=True):
             times.append(seconds)
     ratio = Ratio.of(*took)
     verdict = Verdict(f"{name}, to bare SQL", BAR, ratio.middle, judged)
-    page = milliseconds([seen(client, url) for _ in range(VIEWS)]) if url else ""
+    if parameters is not None:
+        url = f"{LIST}?{urlencode({'state': 'all', **parameters})}"
+        page = milliseconds([seen(client, url) for _ in range(VIEWS)])
+        table.figures[name] = {"asked": parameters, "seconds": took}
     table.rows.append([name, *map(milliseconds, took), str(ratio), page, str(verdict)])
     table.verdicts.append(verdict)
 

@@ -50,7 +50,14 @@ def questions() -> Iterator[Question]:
     yield Question("ended", {"state": "ended"}, "NOT (s.ended_at IS NULL AND s.expires_at > now())")
     yield Question("ended, and why", {"reason": "reused"}, "s.end_reason = 'reused'", BY_END)
     yield Question(
-        "ended since yesterday", {"ended_after": _text(day)}, "true", BY_END, _ended_since(day)
+        "ended since yesterday", {"ended_after": _text(day)}, "true", BY_END, _ended(">=", day)
+    )
+    yield Question(
+        "ended a week ago, or before",
+        {"ended_before": _text(week)},
+        "true",
+        BY_END,
+        _ended("<", week),
     )
     yield Question("of a user", {"users": "7"}, "s.user_id = 7")
     yield Question("from an address", {"network": "203.0.113.7"}, "s.ip = '203.0.113.7'")
@@ -105,12 +112,13 @@ def _named_like(text: str) -> str:
     return f"s.user_id = ANY (ARRAY ({users}))"
 
 
-def _ended_since(moment: datetime) -> str:
-    """Return SQL for the sessions that ended last: by reason, because the index begins with it."""
+def _ended(operator: str, moment: datetime) -> str:
+    """Return SQL for sessions, the last ends first: by reason, because the index begins with it."""
     reasons = ", ".join(f"('{reason}')" for reason in EndReason.values)
     return (
         f"(VALUES {reasons}) AS reasons (reason), LATERAL (SELECT * FROM {TABLE}"  # noqa: S608
-        f" WHERE end_reason = reason AND ended_at >= '{_text(moment)}' {BY_END} LIMIT {LIMIT}) s"
+        f" WHERE end_reason = reason AND ended_at {operator} '{_text(moment)}' {BY_END}"
+        f" LIMIT {LIMIT}) s"
     )
 
 
