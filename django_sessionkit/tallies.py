@@ -8,15 +8,18 @@ The names of the figures:
 - ``active.<device type>``: sessions that were active when a purge looked last on that day.
 - ``sign_ins``: sign-ins of that day, without sessions that moved here and those of support.
 - ``ended.<reason>``: sessions that ended on that day, by EndReason.
+- ``request.unopened``, ``request.refused``: requests of that day whose stored session did not open,
+  and sign-ins that the limit refused. They leave no row that could be counted later.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
-from django.db import connections
-from django.db.models import Count
+from django.db import DatabaseError, connections
+from django.db.models import Count, F
 from django.utils import timezone
 
 from django_sessionkit.models import (
@@ -28,12 +31,18 @@ from django_sessionkit.models import (
     UserSessionQuerySet,
 )
 from django_sessionkit.selection import since
+from django_sessionkit.visit.interruptions import OverLimit, Unopened
+
+logger = logging.getLogger("django_sessionkit")
 
 # How many days the pictures of staff show. A first run counts so many days, and as many days of
 # runs stay.
 DAYS = 30
 # How many days of figures stay.
 KEPT = 366
+# What requests count, by why they did not get their session.
+UNOPENED, REFUSED = "request.unopened", "request.refused"
+OF_REQUESTS: dict[type, str] = {Unopened: UNOPENED, OverLimit: REFUSED}
 
 
 # Days.
@@ -154,6 +163,32 @@ def _write(day: date, figures: Mapping[str, int]) -> None:
         unique_fields=["day", "name"] if has_target else None,
         update_fields=["value"],
     )
+
+
+# Requests call this.
+
+
+def count_request(interruption: object) -> None:
+    """
+    Count a request that did not get its session, if that is a figure. One statement, or three for
+    the first one of a day.
+
+    Call this when the answer is there. In a transaction, as in the tests of a site, nothing is
+    counted: others would wait for the figure until it is over.
+    """
+    name = OF_REQUESTS.get(type(interruption))
+    tallies = Tally.objects.primary()
+    if name is None or connections[tallies.db].in_atomic_block:
+        return
+    figure = tallies.filter(day=today(), name=name)
+    more = {"value": F("value") + 1}
+    try:
+        if not figure.update(**more):
+            first = Tally(day=today(), name=name, value=0)
+            tallies.bulk_create([first], ignore_conflicts=True)
+            figure.update(**more)
+    except DatabaseError as error:  # a figure is not worth an answer
+        logger.warning("A request was not counted: %s", type(error).__name__)
 
 
 # Reading them.
