@@ -7,7 +7,8 @@ import math
 import multiprocessing
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from statistics import quantiles
 from typing import Any, NamedTuple
@@ -29,21 +30,27 @@ BAR, LONGEST = 3.0, 1.0
 Times = dict[str, list[float]]  # seconds, by operation
 
 
-class Visitors:
-    """Other people, in a process of their own, who use their sessions all the time."""
+@contextmanager
+def visitors_of(database: str) -> Iterator[Callable[[], Times]]:
+    """
+    Let other people use their sessions all the time, in a process of their own. Yield a function
+    that returns how long their loads and saves have taken since it was called last.
+    """
+    pipe, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_use, args=[theirs, database], daemon=True)
+    process.start()
+    theirs.close()
+    pipe.recv()
 
-    def __init__(self, database: str) -> None:
-        self.pipe, theirs = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        context.Process(target=_use, args=[theirs, database], daemon=True).start()
-        theirs.close()
-        self.pipe.recv()
+    def times() -> Times:
+        pipe.send(None)
+        found: Times = pipe.recv()
+        return found
 
-    def times(self) -> Times:
-        """Return how long their loads and saves have taken since this was called last."""
-        self.pipe.send(None)
-        times: Times = self.pipe.recv()
-        return times
+    yield times
+    pipe.close()
+    process.join()
 
 
 def _use(pipe: Any, database: str) -> None:
@@ -112,16 +119,16 @@ class Many(NamedTuple):
 def measure(database: str, sessions: int, judged: bool) -> Table:
     """End so many sessions, as a worker does. Return what the visitors noticed of that."""
     many = _many(sessions)
-    visitors = Visitors(database)
-    visitors.times()
-    time.sleep(max(1.0, many.number / FOR_A_SECOND))
-    before = visitors.times()
     statements = Statements()
-    start = time.perf_counter()
-    with connection.execute_wrapper(statements):
-        ended = _end(many)
-    seconds = time.perf_counter() - start
-    meanwhile = visitors.times()
+    with visitors_of(database) as times_of_visitors:
+        times_of_visitors()
+        time.sleep(max(1.0, many.number / FOR_A_SECOND))
+        before = times_of_visitors()
+        start = time.perf_counter()
+        with connection.execute_wrapper(statements):
+            ended = _end(many)
+        seconds = time.perf_counter() - start
+        meanwhile = times_of_visitors()
     if ended != many.number:
         raise AssertionError(f"{ended} sessions have ended, of {many.number}")
 

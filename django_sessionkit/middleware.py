@@ -25,7 +25,7 @@ from django_sessionkit.visit.client import (
     is_of_app,
 )
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
-from django_sessionkit.visit.interruptions import Locked, NoAnswer
+from django_sessionkit.visit.interruptions import Locked, NoAnswer, Unopened
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -73,7 +73,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
                 return super().process_response(request, response)  # a view's or a test's own
             session: Any = request.session
             response = self.respond(request, response)
-            tallies.count_request(session.interruption)
+            if isinstance(session.interruption, Unopened):
+                tallies.count_request(tallies.UNOPENED)
             return response
         except StoreUnavailable:
             return answers.unavailable(request)

@@ -31,7 +31,6 @@ from django_sessionkit.models import (
     UserSessionQuerySet,
 )
 from django_sessionkit.selection import since
-from django_sessionkit.visit.interruptions import OverLimit, Unopened
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -40,9 +39,8 @@ logger = logging.getLogger("django_sessionkit")
 DAYS = 30
 # How many days of figures stay.
 KEPT = 366
-# What requests count, by why they did not get their session.
+# What requests count.
 UNOPENED, REFUSED = "request.unopened", "request.refused"
-OF_REQUESTS: dict[type, str] = {Unopened: UNOPENED, OverLimit: REFUSED}
 
 
 # Days.
@@ -168,17 +166,16 @@ def _write(day: date, figures: Mapping[str, int]) -> None:
 # Requests call this.
 
 
-def count_request(interruption: object) -> None:
+def count_request(name: str) -> None:
     """
-    Count a request that did not get its session, if that is a figure. One statement, or three for
-    the first one of a day.
+    Add a request to the figure of this name, of today. One statement, or three for the first one of
+    a day.
 
-    Call this when the answer is there. In a transaction, as in the tests of a site, nothing is
+    Call this after the view. In a transaction, as in the tests of a site, nothing is
     counted: others would wait for the figure until it is over.
     """
-    name = OF_REQUESTS.get(type(interruption))
     tallies = Tally.objects.primary()
-    if name is None or connections[tallies.db].in_atomic_block:
+    if connections[tallies.db].in_atomic_block:
         return
     figure = tallies.filter(day=today(), name=name)
     more = {"value": F("value") + 1}

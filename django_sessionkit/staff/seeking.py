@@ -169,14 +169,12 @@ def _seek(
             return first(rest.of(beyond.filter(pk__in=keys))), None
     indexed = _indexed(selection, by_end)
     if by_end and not selection.reason:
-        # The index begins with the reason.
-        ends = (replace(indexed, reason=reason).of(beyond) for reason in EndReason.values)
-        found = sorted(
-            chain.from_iterable(map(first, ends)),
-            key=lambda row: _place_of(row, by_end),
-            reverse=side == "after",
-        )
-        return found[: SIZE + 1], None
+        # The index begins with the reason. Of each, it has what tells which are the first ones.
+        places = beyond.select_related(None).values_list("ended_at", "pk")
+        ends = (replace(indexed, reason=reason).of(places) for reason in EndReason.values)
+        ended = chain.from_iterable(_ordered(rows, side, by_end)[: SIZE + 1] for rows in ends)
+        keys = [pk for _at, pk in sorted(ended, reverse=side == "after")[: SIZE + 1]]
+        return first(rows.filter(pk__in=keys)), None
     if selection == indexed or (by_end and replace(selection, state="") == indexed):
         return first(selection.of(beyond)), None
     return _in_windows(rows, selection, side, place)

@@ -22,7 +22,6 @@ from django_sessionkit.models import EndReason, PurgeRun, Tally, UserSession
 from django_sessionkit.staff import figures
 from django_sessionkit.staff.pictures import HEIGHT, LENGTH, by_day, meters
 from django_sessionkit.storage import NodeStatus
-from django_sessionkit.visit.interruptions import OverLimit
 from tests import store
 from tests.pages import words
 from tests.people import CHROME, IPHONE, handle, key_of, post_sign_in, sign_in, who
@@ -227,11 +226,11 @@ def test_of_two_requests_that_are_the_first_of_a_day_both_are_counted(monkeypatc
 
     def second(rows: Any, *args: Any, **kwargs: Any) -> Any:
         monkeypatch.undo()
-        tallies.count_request(OverLimit(1))  # the other one
+        tallies.count_request(tallies.REFUSED)  # the other one
         return bulk_create(rows, *args, **kwargs)
 
     monkeypatch.setattr(QuerySet, "bulk_create", second)
-    tallies.count_request(OverLimit(1))
+    tallies.count_request(tallies.REFUSED)
     assert counted() == {"request.refused": 2}
 
 
