@@ -180,12 +180,13 @@ def hashed(key, prefix, version):
 
 class FactoryOfASite:
     def __init__(self, options):
-        self.connect = redis_clients.ClusterConnectionFactory(options).connect
+        ours = redis_clients.ClusterConnectionFactory(options)
+        self.connect, self.disconnect = ours.connect, ours.disconnect
 
 
 def test_keys_that_a_site_hashes_are_found_in_a_cluster(servers):
     """What is read together is on two nodes, and so nobody reads it."""
-    is_cluster = "CONNECTION_FACTORY" in servers.options
+    is_cluster = "Cluster" in servers.options["CONNECTION_FACTORY"]
     options = {**servers.options}
     if is_cluster:  # ours is known without a question
         options["CONNECTION_FACTORY"] = f"{__name__}.FactoryOfASite"
