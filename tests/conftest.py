@@ -19,13 +19,13 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
-from django.test import Client
+from django.test import Client, TransactionTestCase
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from django_sessionkit import signing_keys
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import sessions_ended
-from tests import conformance, people, policies, servers, store
+from tests import conformance, flushing, people, policies, servers, store
 from tests.apps import CLIENTS, Keeping
 from tests.browsers import PAGE, put
 from tests.pages import LIMIT
@@ -39,6 +39,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 set_hypothesis_home_dir(servers.PROJECT / ".cache" / "hypothesis")
 
+TransactionTestCase._fixture_teardown = flushing.empty_tables  # type: ignore[attr-defined]
 
 # The packages have a leg of their own, with settings of their own: see the Makefile.
 collect_ignore = [] if settings.SETTINGS_MODULE == "tests.packages.settings" else ["packages"]

@@ -1,6 +1,7 @@
 """A browser and an app that speak HTTP, for stories with a server of their own."""
 
 import re
+import ssl
 
 import httpx
 
@@ -8,6 +9,10 @@ from django_sessionkit.backends.sealing import digest_of
 from example_project.management.commands.demo import PASSWORD
 from tests import servers
 from tests.browsers import PAGE
+
+# Nothing here is encrypted. By default, each client reads all certificates: that takes longer than
+# a request.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class OwnBrowser(httpx.Client):
@@ -24,6 +29,7 @@ class OwnBrowser(httpx.Client):
             follow_redirects=True,
             event_hooks=hooks,
             timeout=servers.PATIENCE,
+            verify=NO_TLS,
         )
 
     def look(self, response):
@@ -64,7 +70,10 @@ class OwnApp(httpx.Client):
 
     def __init__(self, site):
         super().__init__(
-            base_url=site, event_hooks={"response": [self.look]}, timeout=servers.PATIENCE
+            base_url=site,
+            event_hooks={"response": [self.look]},
+            timeout=servers.PATIENCE,
+            verify=NO_TLS,
         )
         self.keys: list[str] = []
 

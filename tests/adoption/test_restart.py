@@ -14,6 +14,7 @@ from tests import moving, servers
 from tests.adoption.serve_site import VISITORS
 from tests.browsers import PAGE
 from tests.moving import HERE
+from tests.own_browser import NO_TLS
 from tests.people import FIREFOX
 from tests.projects import run_python
 
@@ -38,12 +39,9 @@ ENGINES = [
 @pytest.fixture
 def browsers():
     """A hundred clients, which keep their cookies when the site is started again."""
-    headers = {"user-agent": FIREFOX}
+    given = {"headers": {"user-agent": FIREFOX}, "timeout": servers.PATIENCE, "verify": NO_TLS}
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(httpx.Client(headers=headers, timeout=servers.PATIENCE))
-            for _ in VISITORS
-        ]
+        yield [stack.enter_context(httpx.Client(**given)) for _ in VISITORS]
 
 
 def at_once(function, browsers, visitors, url):

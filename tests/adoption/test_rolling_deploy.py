@@ -17,6 +17,7 @@ import pytest
 from tests import servers
 from tests.adoption.serve_site import VISITORS
 from tests.moving import DATABASE, DB, HERE, REDIS, RETURNING
+from tests.own_browser import NO_TLS
 from tests.projects import run_python
 
 CLIENTS = VISITORS[:50]
@@ -115,7 +116,8 @@ def under_load(balancer, deploys, windows):
     with ExitStack() as stack, ThreadPoolExecutor(len(CLIENTS) * len(windows)) as pool:
         clients = {}
         for name in CLIENTS:
-            clients[name] = stack.enter_context(httpx.Client(timeout=servers.PATIENCE))
+            client = httpx.Client(timeout=servers.PATIENCE, verify=NO_TLS)
+            clients[name] = stack.enter_context(client)
             with balancer.upstream() as url:
                 answer = clients[name].post(f"{url}/sign_in/", data={"name": name})
             assert answer.text == "signed in"

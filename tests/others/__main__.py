@@ -31,6 +31,7 @@ asyncio_default_fixture_loop_scope = function
 python_files = test*.py *_tests.py
 """
 TIMEOUT = 20 * 60  # seconds for one run of a suite
+AT_ONCE = (os.cpu_count() or 1) + 1  # one waits, by time.sleep()
 
 
 class Run(NamedTuple):
@@ -157,12 +158,15 @@ def report(suite: Suite, django: Run, ours: Run) -> bool:
     return not problems
 
 
-def compare(suites: Sequence[Suite], folder: Path) -> bool:
-    """Run the suites with both, report on each, and tell whether all is well."""
+def compare(suites: Sequence[Suite], folder: Path, at_once: int = AT_ONCE) -> bool:
+    """
+    Run the suites with both, ``at_once`` runs at a time, report on each, and tell whether all is
+    well.
+    """
     place = Place(folder)
     place.download(suites)
     place.unpack(suites)
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:  # one waits, by time.sleep()
+    with ThreadPoolExecutor(at_once) as pool:
         runs: list[tuple[Suite, list[Future[Run]]]] = [
             (suite, [pool.submit(place.run, suite, engine) for engine in ENGINES])
             for suite in suites
@@ -176,11 +180,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-others", description=__doc__)
     choices = [suite.name for suite in SUITES]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(choices)}")
-    names = parser.parse_args().names
+    parser.add_argument(
+        "-j", "--at-once", type=int, default=AT_ONCE, metavar="N", help="runs at a time"
+    )
+    arguments = parser.parse_args()
+    names = arguments.names
     if unknown := set(names) - set(choices):
         parser.error(f"no suite is named {', '.join(sorted(unknown))}")
     chosen = [suite for suite in SUITES if not names or suite.name in names]
-    return 0 if compare(chosen, PROJECT / ".cache" / "others") else 1
+    well = compare(chosen, PROJECT / ".cache" / "others", arguments.at_once)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":
