@@ -147,6 +147,10 @@ MESSAGES = {
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
         "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
     ),
+    "W024": (
+        "SESSIONKIT_VISITOR_AGE is not below SESSION_COOKIE_AGE, so it changes nothing.",
+        "Set it to fewer seconds than SESSION_COOKIE_AGE = {age}, or leave it out.",
+    ),
     # Of check_deployment().
     "W005": (
         "SESSION_COOKIE_SECURE is not True: the session cookie may be sent without encryption.",
@@ -269,6 +273,10 @@ def _is_age(value: object) -> bool:
     return value is None or (type(value) is int and value in range(HUNDRED_YEARS))
 
 
+def _is_lifetime(value: object) -> bool:
+    return value != 0 and _is_age(value)
+
+
 # Without a path: Django's FORCE_SCRIPT_NAME has that of a site which is under one.
 SITE_URL = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?/?")
 NOTICES = [kind.value for kind in Notice]
@@ -287,6 +295,10 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_MEMORY_LIMIT": range(1, 1_000_000_000),
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
+    "SESSIONKIT_VISITOR_AGE": (
+        f"a whole number from 1 to {HUNDRED_YEARS - 1}, or None",
+        _is_lifetime,
+    ),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
     "SESSIONKIT_DEVICE_COOKIE": ("the name of a cookie of its own, or None", _is_own_cookie),
@@ -299,6 +311,9 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOKEN_CLAIMS": ("a string", _is_text),
     "SESSIONKIT_TOKEN_ALGORITHM": ('"ES256", "EdDSA" or "HS256"', _is_algorithm),
 }
+
+# What is to be less than SESSION_COOKIE_AGE, and which check says so.
+AGES = {"W003": "SESSIONKIT_TOUCH_INTERVAL", "W024": "SESSIONKIT_VISITOR_AGE"}
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
 # 6265bis §4.1.3, and the draft of its successor ("layered cookies") for the two with "Http".
@@ -425,13 +440,19 @@ def _settings() -> Iterator[checks.CheckMessage]:
 
     if "SESSIONKIT_POLICY" not in wrong:
         yield from _policy()
-    interval, age = "SESSIONKIT_TOUCH_INTERVAL", settings.SESSION_COOKIE_AGE
-    if interval not in wrong and getattr(conf, interval) >= age:
-        yield _message("W003")
+    yield from _ages(wrong)
     if "pickle" in str(settings.SESSION_SERIALIZER).lower():
         yield _message("E008", serializer=settings.SESSION_SERIALIZER)
     if settings.SESSION_SAVE_EVERY_REQUEST:
         yield _message("W004")
+
+
+def _ages(wrong: set[str]) -> Iterator[checks.CheckMessage]:
+    age = settings.SESSION_COOKIE_AGE
+    for name, shorter in AGES.items():
+        value = getattr(conf, shorter)
+        if shorter not in wrong and value is not None and value >= age:
+            yield _message(name, age=age)
 
 
 def _policy() -> Iterator[checks.CheckMessage]:

@@ -11,10 +11,11 @@ they are driven, sync and async.
 import logging
 import uuid
 from asyncio import shield
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
@@ -22,6 +23,7 @@ from django_sessionkit import clock, endings, tallies
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
+from django_sessionkit.backends.records import NO_FACTS
 from django_sessionkit.backends.returning import Returning
 from django_sessionkit.backends.saving import Saving
 from django_sessionkit.backends.sealing import as_key
@@ -338,6 +340,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
 
     def _capped(self, age: int, asked: dict[str, Any]) -> int:
         now = clock.now()
+        age -= self._less_for_visitors(asked)
         # Rounded up: what a view has just asked for is what the cookie says.
         age = min(age, max(0, -((now - self._ends_at(now, asked)) // 1000)))
         return max(age, -now // 1000)  # after 1970, as in Activity.lifetime()
@@ -346,7 +349,15 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         end = self._ends_at(clock.now(), asked)
         at = datetime.fromtimestamp(end / 1000, UTC)
         at = at if timezone.is_aware(date) else timezone.make_naive(at)
-        return min(date, at)
+        return min(date - timedelta(seconds=self._less_for_visitors(asked)), at)
+
+    def _less_for_visitors(self, asked: dict[str, Any]) -> int:
+        """Return how many seconds before SESSION_COOKIE_AGE the session of a visitor ends."""
+        expiry = asked["expiry"] if "expiry" in asked else self._session_cache.get(EXPIRY)
+        if expiry or not self.is_loaded() or SESSION_KEY in self._session_cache:
+            return 0
+        age = self.get_session_cookie_age()
+        return age - NO_FACTS.age(age)
 
     def _ends_at(self, now: int, asked: dict[str, Any]) -> int:
         known = asked if "expiry" in asked else {"expiry": self._session_cache.get(EXPIRY)}

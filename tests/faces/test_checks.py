@@ -144,6 +144,11 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": Policy(idle=60)},
         {"SESSIONKIT_POLICY": ""},
         {"SESSIONKIT_POLICY": None},
+        {"SESSIONKIT_VISITOR_AGE": 0},
+        {"SESSIONKIT_VISITOR_AGE": -1},
+        {"SESSIONKIT_VISITOR_AGE": "86400"},
+        {"SESSIONKIT_VISITOR_AGE": False},
+        {"SESSIONKIT_VISITOR_AGE": 86400.0},
         {"SESSIONKIT_REAUTHENTICATION_URL": None},
         {"SESSIONKIT_REAUTHENTICATION_URL": ["reauthenticate"]},
         {"SESSIONKIT_BACKGROUND": "/poll/"},
@@ -308,6 +313,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "W003": [
         {"SESSIONKIT_TOUCH_INTERVAL": 60, "SESSION_COOKIE_AGE": 60},
         {"SESSIONKIT_TOUCH_INTERVAL": 61, "SESSION_COOKIE_AGE": 60},
+    ],
+    "W024": [
+        {"SESSIONKIT_VISITOR_AGE": 3600, "SESSION_COOKIE_AGE": 3600},
+        {"SESSIONKIT_VISITOR_AGE": 3601, "SESSION_COOKIE_AGE": 3600},
     ],
     "W004": [
         {"SESSION_SAVE_EVERY_REQUEST": True},
