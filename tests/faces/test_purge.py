@@ -22,10 +22,13 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command, load_command_class
 from django.core.management import get_commands as registered
+from django.core.management.base import OutputWrapper
 from django.db import OperationalError, connection, transaction
 from django.db.models.signals import post_delete
 from django.test import override_settings
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
 from django_sessionkit import ranges
 from django_sessionkit.backends import base as backends_base
@@ -883,6 +886,92 @@ def test_command_draws_no_more_often_than_can_be_seen(parts, alice, monkeypatch)
     register(alice, 1)
     said = run_command(Terminal())
     assert said.count("\r") == said.count("100 %") == 2  # the end of each table, always
+
+
+@pytest.fixture
+def wait(monkeypatch):
+    """A function that lets so many seconds pass, for who measures how long something takes."""
+    passed = 1000.0
+    monkeypatch.setattr(clearsessions.time, "monotonic", lambda: passed)
+
+    def wait(seconds):
+        nonlocal passed
+        passed += seconds
+
+    return wait
+
+
+@pytest.mark.once
+def test_who_waits_for_long_is_told_how_long_it_still_takes(wait, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stdout = Terminal()
+    report = clearsessions.Report(OutputWrapper(stdout), "Removing.")
+    for done in range(1, 101):
+        report(done, 100)
+        wait(7)
+    report(1, 1)  # the next table, which is a small one
+    report.end_line()
+    first, last = stdout.getvalue().split("\n")[1:-1]
+    lines = first.split("\r")[1:]
+    assert {len(line) for line in lines} == {58}
+    assert lines[0] == lines[1][:1] + f"{'':50}]   1 %"
+    assert lines[2] == f"[{'':26}]   3 %  about 11 minutes left "
+    assert lines[49] == f"[{'#' * 13:26}]  50 %  about 6 minutes left  "
+    assert lines[90] == f"[{'#' * 23:26}]  91 %  about a minute left   "
+    assert lines[98] == f"[{'#' * 25:26}]  99 %  less than a minute left"[:58]
+    assert lines[99] == f"[{'#' * 26}] 100 %{'':24}"
+    assert last == f"\r[{'#' * 50}] 100 %"
+
+
+@pytest.mark.once
+def test_log_tells_how_long_it_still_takes(wait):
+    stdout = io.StringIO()
+    report = clearsessions.Report(OutputWrapper(stdout), "Removing.")
+    for done in (1, 2, 3):
+        wait(9)
+        report(done, 3000)
+    wait(8 * 3600)
+    report(1500, 3000)
+    assert stdout.getvalue().splitlines()[1:] == [
+        "Part 1 of 3,000.",
+        "Part 2 of 3,000.",
+        "Part 3 of 3,000. About 7 hours left.",
+        "Part 1,500 of 3,000. About 8 hours left.",
+    ]
+
+
+@pytest.mark.once
+@given(
+    total=st.integers(2, 50),
+    speeds=st.lists(st.floats(0.001, 1000), min_size=50, max_size=50),
+)
+def test_estimate_is_smooth_and_never_far_from_the_speed_so_far(total, speeds):
+    estimate, now, ends = clearsessions.Estimate(), 5.0, []
+    assert estimate.left(1, total, now) is None
+    for done, seconds in zip(range(2, total + 1), speeds, strict=False):
+        now += seconds
+        left = estimate.left(done, total, now)
+        if done == total or now < 5 + clearsessions.LONG:
+            assert left is None
+            continue
+        exact = (now - 5) / (done - 1) * (total - done)
+        assert abs(left - exact) <= exact / 10 + 1e-6
+        if ends and abs(now + exact - ends[-1]) <= exact / 10:
+            assert now + left == pytest.approx(ends[-1])  # what was said stays
+        ends.append(now + left)
+
+
+@pytest.mark.once
+def test_estimate_begins_anew_with_each_table():
+    estimate = clearsessions.Estimate()
+    estimate.left(1, 100, 0)
+    assert estimate.left(50, 100, 490) == 500
+    assert estimate.left(1, 100, 500) is None
+    assert estimate.left(2, 100, 520) == 98 * 20
+    # An ending that somebody resumes begins in the middle.
+    resumed = clearsessions.Estimate()
+    resumed.left(900, 1000, 0)
+    assert resumed.left(950, 1000, 60) == 60
 
 
 def test_command_says_nothing_if_it_is_told_so():
