@@ -15,12 +15,13 @@ from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
 
-# As much as it takes to do everything once. Two parts need servers that the tests do without.
+# As much as it takes to do everything once. Two parts need servers that the tests do without, and
+# the purge is a program by itself.
 EVERYTHING = """
 from benchmarks.__main__ import PARTS, Size, run
 
-parts = [part for part in PARTS if part not in ("shop", "bearer")]
-run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2]), parts)
+parts = [part for part in PARTS if part not in ("shop", "bearer", "purge")]
+run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2], 0), parts)
 """
 
 
@@ -45,6 +46,19 @@ def test_every_question_of_staff_is_asked():
     assert done.stdout.startswith("20,000 sessions, written in ")
     asked = re.findall(r"^\| (.+?) \| [\d.]+ \| [\d.]+ \|", done.stdout, re.MULTILINE)
     assert asked == list(admin.QUESTIONS)
+
+
+def test_every_purge_is_measured():
+    command = [sys.executable, "-m", "benchmarks.purge", "--rows", "1000"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    measured = {line[0].removeprefix("| "): line for line in lines}
+    assert set(measured) > {"load", "save", "touch", "Django's clearsessions"}
+    # What every purge meets is the same half of the rows, on PostgreSQL.
+    on_postgresql = done.stdout.partition("### A site")[0]
+    dead = re.findall(r"^\| (.+) \|(?: [^|]+ \|){5} (\d+) \|", on_postgresql, re.MULTILINE)
+    assert {number for _, number in dead} <= {"0", "500"}, dead
 
 
 @pytest.mark.parametrize(
