@@ -176,7 +176,9 @@ def copy_of(server: str, url: str) -> Iterator[str]:
     name, original = f"sessionkit_{secrets.token_hex(8)}", url.rpartition("/")[2]
     with servers.connected(server) as cursor:
         if server.startswith("postgresql"):
-            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {original} STRATEGY FILE_COPY")
+            cursor.execute("SHOW server_version_num")
+            by_file = " STRATEGY FILE_COPY" if int(cursor.fetchone()[0]) >= 150_000 else ""
+            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {original}{by_file}")
         else:
             cursor.execute(f"CREATE DATABASE {name}")
             cursor.execute(f"SHOW TABLES FROM {original}")
