@@ -314,10 +314,6 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOUCH_INTERVAL": 60, "SESSION_COOKIE_AGE": 60},
         {"SESSIONKIT_TOUCH_INTERVAL": 61, "SESSION_COOKIE_AGE": 60},
     ],
-    "W024": [
-        {"SESSIONKIT_VISITOR_AGE": 3600, "SESSION_COOKIE_AGE": 3600},
-        {"SESSIONKIT_VISITOR_AGE": 3601, "SESSION_COOKIE_AGE": 3600},
-    ],
     "W004": [
         {"SESSION_SAVE_EVERY_REQUEST": True},
     ],
@@ -353,6 +349,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "W022": [
         {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},
         {"SESSIONKIT_ADOPT_FROM": [DATABASE, settings.SESSION_ENGINE]},
+    ],
+    "W024": [
+        {"SESSIONKIT_VISITOR_AGE": 3600, "SESSION_COOKIE_AGE": 3600},
+        {"SESSIONKIT_VISITOR_AGE": 3601, "SESSION_COOKIE_AGE": 3600},
     ],
 }
 

@@ -914,12 +914,12 @@ def test_who_waits_for_long_is_told_how_long_it_still_takes(wait, monkeypatch):
     first, last = stdout.getvalue().split("\n")[1:-1]
     lines = first.split("\r")[1:]
     assert {len(line) for line in lines} == {58}
-    assert lines[0] == lines[1][:1] + f"{'':50}]   1 %"
-    assert lines[2] == f"[{'':26}]   3 %  about 11 minutes left "
-    assert lines[49] == f"[{'#' * 13:26}]  50 %  about 6 minutes left  "
-    assert lines[90] == f"[{'#' * 23:26}]  91 %  about a minute left   "
-    assert lines[98] == f"[{'#' * 25:26}]  99 %  less than a minute left"[:58]
-    assert lines[99] == f"[{'#' * 26}] 100 %{'':24}"
+    assert lines[0] == f"[{'#':50}]   2 %"
+    assert lines[1] == f"[{'':25}]   3 %  about 11 minutes left  "
+    assert lines[48] == f"[{'#' * 12:25}]  50 %  about 6 minutes left   "
+    assert lines[89] == f"[{'#' * 22:25}]  91 %  about a minute left    "
+    assert lines[97] == f"[{'#' * 24:25}]  99 %  less than a minute left"
+    assert lines[98] == f"[{'#' * 25}] 100 %{'':25}"
     assert last == f"\r[{'#' * 50}] 100 %"
 
 

@@ -163,6 +163,8 @@ def test_cart_that_moves_here_is_kept_for_a_day(browse, used, clock):
         if used:
             browser = with_cookie(browse(), session)
             assert cart(browser) == "teapot"
+            clock.move(hours=20)
+            assert cart(browser) == "teapot"
             assert ends_in(browser) == DAY
         else:
             assert SessionStore.adopt_all(DATABASE) == {
@@ -181,5 +183,7 @@ def test_session_of_a_user_that_moves_here_lives_on(browse, alice, clock):
         session = old_session(DATABASE, alice, cart="teapot")
     with generation(HERE, (DATABASE,)):
         browser = with_cookie(browse(), session)
+        assert is_still_in(browser)
+        clock.move(days=13)
         assert is_still_in(browser)
         assert ends_in(browser) == FORTNIGHT

@@ -12,8 +12,8 @@ from django_sessionkit.storage import Storage
 
 # Seconds between two reports of progress, on a terminal and in a log.
 ON_TERMINAL, IN_LOG = 0.1, 5
-# The columns that a bar leaves free, and those of "about 90 minutes left".
-BESIDE_BAR, FOR_ESTIMATE = 10, 24
+# The columns that a bar leaves free, and those of "  less than a minute left".
+BESIDE_BAR, FOR_ESTIMATE = 10, 25
 # After so many seconds a table is taken for a long one, and it is said how long it still takes.
 LONG = 10
 
