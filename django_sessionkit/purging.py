@@ -3,17 +3,18 @@ The purge: it deletes stored sessions that have expired, and rows whose sessions
 the way it mends what a lost request, or a change behind Django's back, has left.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
-from django_sessionkit import clock
+from django_sessionkit import clock, endings, tallies
 from django_sessionkit.accounts import is_disabled
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
@@ -24,10 +25,56 @@ from django_sessionkit.models import (
     UserSession,
     UserSessionQuerySet,
     alive_in_stores,
+    get_session_store,
     mark_ended,
     remove_from_stores,
 )
-from django_sessionkit.ranges import Progress
+from django_sessionkit.ranges import Pace, Progress
+from django_sessionkit.storage import Storage
+
+logger = logging.getLogger("django_sessionkit")
+
+
+class Purged(NamedTuple):
+    """What a run of the purge has done."""
+
+    # How many, by name: "expired" are stored sessions, "deleted" rows of the registry.
+    figures: Mapping[str, int]
+    # False: the time of this run was used up. The next run goes on where this one has stopped.
+    finished: bool
+
+
+def purge(
+    progress: Progress | None = None,
+    *,
+    seconds: float | None = None,
+    duty: float = 0.5,
+    dry_run: bool = False,
+    store: type[Storage] | None = None,
+) -> Purged:
+    """
+    Remove what has expired, in small parts that hold nobody up, and return what was done. Before
+    that, finish the endings that no worker looks after.
+
+    ``seconds`` is the time that this run has, or None: all that it needs. ``duty`` is the share of
+    the time in which it works: 1 is without pauses. ``dry_run``: count, and change nothing.
+    ``store`` is the engine's class, or None: that of SESSION_ENGINE.
+
+    Raises StoreUnavailable, after it has done what it can.
+    """
+    engine: Any = store or get_session_store()
+    if not issubclass(engine, Storage):  # of a site that is about to move here, or has moved away
+        engine.clear_expired()
+        return Purged({}, True)
+    pace = Pace(progress, seconds=seconds, duty=duty, dry_run=dry_run)
+    expired = engine.call(engine.remove_expired, pace)
+    logger.info("Purged %d expired sessions", expired)
+    engine.call(endings.finish_all)
+    run, active = engine.call(tallies.begin), tallies.Active()
+    deleted = engine.call(purge_rows, progress, active)
+    engine.call(tallies.finish, run, deleted, active)
+    logger.info("Purged %d rows of sessions that ended long ago", deleted)
+    return Purged({"expired": expired, "deleted": deleted}, True)
 
 
 def purge_payloads(progress: Progress | None = None) -> int:

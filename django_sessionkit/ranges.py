@@ -18,6 +18,21 @@ Progress = Callable[[int, int], None]
 Row = TypeVar("Row", bound=models.Model)
 
 
+class Pace:
+    """How fast a purge goes, and for how long. See purging.purge()."""
+
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        *,
+        seconds: float | None = None,
+        duty: float = 1.0,
+        dry_run: bool = False,
+    ) -> None:
+        self.progress = progress
+        self.seconds, self.duty, self.dry_run = seconds, duty, dry_run
+
+
 class WalkableQuerySet(models.QuerySet[Row]):
     def primary(self) -> Self:
         """Return the same rows on the database that is written to, never a replica that lags."""

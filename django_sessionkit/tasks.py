@@ -7,15 +7,14 @@ from typing import Any
 from celery import current_app, shared_task
 from django.db import InterfaceError, OperationalError
 
-from django_sessionkit import endings
+from django_sessionkit import endings, purging
 from django_sessionkit.mails import deliver
-from django_sessionkit.models import get_session_store
 
 
 @shared_task(name="django_sessionkit.purge", ignore_result=True)  # type: ignore[untyped-decorator]
 def purge() -> None:
     """Remove expired sessions. The site's beat schedule says when."""
-    get_session_store().clear_expired()
+    purging.purge()
 
 
 @shared_task(  # type: ignore[untyped-decorator]

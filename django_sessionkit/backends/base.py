@@ -8,7 +8,6 @@ when that is due (renewing.py). Their operations are flows (flows.py), which are
 they are driven, sync and async.
 """
 
-import logging
 import uuid
 from asyncio import shield
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
-from django_sessionkit import clock, endings, tallies
+from django_sessionkit import clock
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
@@ -29,12 +28,10 @@ from django_sessionkit.backends.touching import Touching
 from django_sessionkit.clock import as_datetime
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.policy import Policy
-from django_sessionkit.purging import purge_rows
+from django_sessionkit.purging import purge
 from django_sessionkit.ranges import Progress
 from django_sessionkit.storage import no_answer
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
-
-logger = logging.getLogger("django_sessionkit")
 
 # Where set_expiry() keeps what it was given.
 EXPIRY = "_session_expiry"
@@ -356,13 +353,9 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
     def clear_expired(cls, progress: Progress | None = None) -> None:
         """
         Remove what has expired, in small parts: ten million rows take minutes, and nobody is held
-        up. Before that, finish the endings that no worker looks after. Raises StoreUnavailable.
+        up. Raises StoreUnavailable. See purging.purge().
         """
-        cls.call(endings.finish_all)
-        run, active = cls.call(tallies.begin), tallies.Active()
-        deleted = cls.call(purge_rows, progress, active)
-        cls.call(tallies.finish, run, deleted, active)
-        logger.info("Purged %d rows of sessions that ended long ago", deleted)
+        purge(progress, store=cls)
 
     # The two drivers. The questions of these flows are calls: a function, then its arguments.
 

@@ -4,7 +4,6 @@ instance in between (measured on PostgreSQL: a cursor costs 1.6 times the bare d
 """
 # ruff: noqa: S608 (the statements are put together from constants; values are parameters)
 
-import logging
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -20,10 +19,8 @@ from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
 from django_sessionkit.purging import purge_payloads
-from django_sessionkit.ranges import Progress
+from django_sessionkit.ranges import Pace
 from django_sessionkit.storage import NodeStatus, Stored, StoredFully
-
-logger = logging.getLogger("django_sessionkit")
 
 TABLE = "django_sessionkit_storedsession"
 ALIVE = "digest = %s AND expires_at > %s"
@@ -153,10 +150,8 @@ class SessionStore(base.SessionStore):
         return [NodeStatus(latency, sessions=sessions, size=size, version=version)]
 
     @classmethod
-    def clear_expired(cls, progress: Progress | None = None) -> None:
-        deleted = cls.call(purge_payloads, progress)
-        logger.info("Purged %d expired sessions", deleted)
-        super().clear_expired(progress)
+    def remove_expired(cls, pace: Pace) -> int:
+        return 0 if pace.dry_run else purge_payloads(pace.progress)
 
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:
