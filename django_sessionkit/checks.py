@@ -116,7 +116,7 @@ MESSAGES = {
         "Tokens need PyJWT, which is not installed.",
         'Install "django-sessionkit[jwt]".',
     ),
-    "E021": (
+    "E022": (
         "{app} needs the API of OpenTelemetry, which is not installed.",
         'Install "django-sessionkit[metrics]".',
     ),
@@ -544,7 +544,7 @@ def _tokens(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
 
 def _metrics() -> Iterator[checks.CheckMessage]:
     if apps.is_installed(METRICS) and find_spec("opentelemetry") is None:
-        yield _message("E021", app=METRICS)
+        yield _message("E022", app=METRICS)
 
 
 def _purge(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:

@@ -32,9 +32,9 @@ sessions_ended = Signal()
 #   novelty  str, one of Novelty, or "": what was new
 session_started = Signal()
 
-# Sent when a session has got a new key by itself: because its time had come (Policy.renew_after), its
-# user got other privileges, or the site another SECRET_KEY. It is sent once the row is committed.
-# Not sent where code asks for a new key: at a sign-in, by cycle_key() or by reauthenticate().
+# Sent when a session has got a new key by itself, once the row is committed: its key was older than
+# Policy.renew_after, its user got other privileges, or the site another SECRET_KEY. Not sent where
+# code asks for a new key: at a sign-in, by cycle_key() or by reauthenticate().
 #
 #   sender   UserSession
 #   handle   uuid.UUID, which stays the same
@@ -83,11 +83,11 @@ notice_due = Signal()
 ending_started = Signal()
 ending_finished = Signal()
 
-# Sent when a run of the purge has ended. A run has a time, and goes on with the next one if that was
-# not enough. Not sent for a run that was to change nothing, nor if a store did not answer.
+# Sent when a run of the purge has ended. A worker's run has a few seconds, and the next one goes on
+# with the work. Not sent for a run that was to change nothing, nor where a store did not answer.
 #
 #   sender   PurgeRun
-#   figures  dict[str, int], by what was done: the rows that were deleted, closed, and so on
-#   seconds  float, for how long it ran
-#   finished bool. False: there is more to do, and the next run goes on
+#   figures   Mapping[str, int], what was done with how many rows: see purging.Purged
+#   seconds   float, for how long the run worked and rested
+#   finished  bool. False: there is more to do
 purge_finished = Signal()

@@ -11,4 +11,6 @@ class MetricsConfig(AppConfig):
 
     def ready(self) -> None:
         if find_spec("opentelemetry"):  # otherwise a system check says what to install
-            from django_sessionkit.metrics import instruments  # noqa: F401
+            from django_sessionkit.metrics import instruments
+
+            instruments.listen()

@@ -3,9 +3,9 @@ What sessions do, in figures, by the API of OpenTelemetry. The site's SDK sends 
 SDK, nobody counts. No attribute names a user, a session or an address.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from django.dispatch import receiver
 from opentelemetry.metrics import get_meter
 
 from django_sessionkit.signals import (
@@ -40,33 +40,43 @@ durations = meter.create_histogram(
 )
 
 
-@receiver(session_started, dispatch_uid="django_sessionkit.metrics")
 def count_start(novelty: str, **kwargs: Any) -> None:
     started.add(1, {"novelty": novelty or "none"})
 
 
-@receiver(session_renewed, dispatch_uid="django_sessionkit.metrics")
 def count_renewal(**kwargs: Any) -> None:
     renewed.add(1)
 
 
-@receiver(sessions_ended, dispatch_uid="django_sessionkit.metrics")
 def count_ends(handles: list[Any], reason: str, **kwargs: Any) -> None:
     ended.add(len(handles), {"reason": str(reason)})
 
 
-@receiver(session_key_reused, dispatch_uid="django_sessionkit.metrics")
 def count_reuse(**kwargs: Any) -> None:
     reused.add(1)
 
 
-@receiver(sign_in_refused, dispatch_uid="django_sessionkit.metrics")
 def count_refusal(**kwargs: Any) -> None:
     refused.add(1)
 
 
-@receiver(purge_finished, dispatch_uid="django_sessionkit.metrics")
-def count_purge(figures: dict[str, int], seconds: float, finished: bool, **kwargs: Any) -> None:
+def count_purge(figures: Mapping[str, int], seconds: float, finished: bool, **kwargs: Any) -> None:
     for name, number in figures.items():
         purged.add(number, {"done": name})
     durations.record(seconds, {"finished": finished})
+
+
+RECEIVERS = {
+    session_started: count_start,
+    session_renewed: count_renewal,
+    sessions_ended: count_ends,
+    session_key_reused: count_reuse,
+    sign_in_refused: count_refusal,
+    purge_finished: count_purge,
+}
+
+
+def listen() -> None:
+    """Count from now on. To say so twice counts nothing twice."""
+    for signal, receiver in RECEIVERS.items():
+        signal.connect(receiver, dispatch_uid="django_sessionkit.metrics")
