@@ -1,5 +1,6 @@
 # make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port;
-#              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run)
+#              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run, and for a
+#              worker that purges)
 # make test    all checks and tests, on SQLite, PostgreSQL, MariaDB, Redis and Valkey, and in memory
 # make test-all      the same, and on other versions of Django and Python (VERSIONS, below)
 # make format  let ruff put the code into shape
