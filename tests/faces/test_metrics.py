@@ -7,12 +7,12 @@ from unittest import mock
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.test import override_settings
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 from django_sessionkit.checks import METRICS
+from django_sessionkit.metrics import instruments
 from django_sessionkit.models import EndReason, PurgeRun, UserSession
 from django_sessionkit.signals import purge_finished, session_key_reused, sign_in_refused
 from tests.documents import section
@@ -27,9 +27,7 @@ Figures = dict[tuple[Any, ...], float]
 
 @pytest.fixture(scope="module")
 def reader() -> InMemoryMetricReader:
-    """The site's SDK, which is set up after the app, as many sites do."""
-    with override_settings(INSTALLED_APPS=[METRICS]):
-        pass
+    """The site's SDK, which is set up after the instruments, as many sites do."""
     since_the_last_time = AggregationTemporality.DELTA
     reader = InMemoryMetricReader(
         preferred_temporality={Counter: since_the_last_time, Histogram: since_the_last_time}
@@ -43,8 +41,6 @@ def figures(reader: InMemoryMetricReader, settings: Any) -> Iterator[Callable[[]
     """A function that returns what was counted since it was called last."""
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, METRICS]
     yield lambda: dict(points(reader))
-    from django_sessionkit.metrics import instruments
-
     for signal in instruments.RECEIVERS:
         assert signal.disconnect(dispatch_uid="django_sessionkit.metrics")
 
@@ -109,8 +105,6 @@ def test_no_figure_names_a_user_or_a_session(
 
 
 def test_every_instrument_is_in_the_docs(figures: Callable[[], Figures]):
-    from django_sessionkit.metrics import instruments
-
     names = {
         each._name for each in vars(instruments).values() if isinstance(each, metrics.Instrument)
     }
