@@ -18,8 +18,8 @@ def purge(begun: int = 0) -> None:
     no schedule: something else has to say when that begins. ``begun`` is for this task alone.
     """
     if backend_of() == AT_ONCE:  # then to come again would be to call itself
-        purging.carry_on(begun, None)
-    elif (begun_at := purging.carry_on(begun)) is not None:
+        purging.purge_slice(begun, None)
+    elif (begun_at := purging.purge_slice(begun)) is not None:
         purge.enqueue(begun_at)
 
 

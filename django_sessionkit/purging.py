@@ -22,7 +22,6 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
     IDLE,
     EndReason,
-    PurgeRun,
     StoredSession,
     UserSession,
     UserSessionQuerySet,
@@ -32,7 +31,6 @@ from django_sessionkit.models import (
     remove_from_stores,
 )
 from django_sessionkit.ranges import Pace, Progress
-from django_sessionkit.signals import purge_finished
 from django_sessionkit.storage import Storage
 
 logger = logging.getLogger("django_sessionkit")
@@ -71,7 +69,6 @@ def purge(
 
     Raises StoreUnavailable, after it has done what it can.
     """
-    began = time.monotonic()
     engine: Any = store or get_session_store()
     if not issubclass(engine, Storage):  # of a site that is about to move here, or has moved away
         engine.clear_expired()
@@ -84,18 +81,12 @@ def purge(
     deleted = engine.call(purge_rows, progress, active)
     engine.call(tallies.finish, run, deleted, active)
     logger.info("Purged %d rows of sessions that ended long ago", deleted)
-    return _told(Purged({"expired": expired, "deleted": deleted}, True), began, dry_run)
+    figures = {"expired": expired, "deleted": deleted}
+    tallies.announce(run, figures)
+    return Purged(figures, True)
 
 
-def _told(purged: Purged, began: float, dry_run: bool) -> Purged:
-    """Tell the receivers of purge_finished, unless there is nothing to tell."""
-    if not dry_run:
-        seconds = time.monotonic() - began
-        purge_finished.send_robust(PurgeRun, **purged._asdict(), seconds=seconds)
-    return purged
-
-
-def carry_on(begun: int = 0, seconds: float | None = SLICE) -> int | None:
+def purge_slice(begun: int = 0, seconds: float | None = SLICE) -> int | None:
     """
     Do a worker's work at the purge for so many seconds, or all of it. Return what the worker is to
     send itself as the next ``begun``, or None if there is nothing more to do for it.

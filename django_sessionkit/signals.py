@@ -83,11 +83,10 @@ notice_due = Signal()
 ending_started = Signal()
 ending_finished = Signal()
 
-# Sent when a run of the purge has ended. A worker's run has a few seconds, and the next one goes on
-# with the work. Not sent for a run that was to change nothing, nor where a store did not answer.
+# Sent when a purge has finished, in one run or in several. Not sent for a run that was to change
+# nothing, nor where a store did not answer.
 #
 #   sender   PurgeRun
-#   figures   Mapping[str, int], what was done with how many rows: see purging.Purged
-#   seconds   float, for how long the run worked and rested
-#   finished  bool. False: there is more to do
+#   figures  Mapping[str, int], what was done with how many rows: see purging.Purged
+#   seconds  float, from the beginning of the first run to the end of the last
 purge_finished = Signal()

@@ -25,8 +25,8 @@ def purge(self: Any, begun: int = 0) -> None:
     says when that begins: see schedule.py. ``begun`` is for this task alone.
     """
     if self.request.is_eager:  # then to come again would be to call itself
-        purging.carry_on(begun, None)
-    elif (begun_at := purging.carry_on(begun)) is not None:
+        purging.purge_slice(begun, None)
+    elif (begun_at := purging.purge_slice(begun)) is not None:
         purge.apply_async([begun_at], expires=purging.LONGEST)
 
 

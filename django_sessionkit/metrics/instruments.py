@@ -35,9 +35,7 @@ refused = meter.create_counter(
 purged = meter.create_counter(
     "sessionkit.purge.rows", "{row}", "Rows that a purge did something with, by what it did."
 )
-durations = meter.create_histogram(
-    "sessionkit.purge.duration", "s", "How long a run of the purge took."
-)
+durations = meter.create_histogram("sessionkit.purge.duration", "s", "How long a purge took.")
 
 
 def count_start(novelty: str, **kwargs: Any) -> None:
@@ -60,10 +58,10 @@ def count_refusal(**kwargs: Any) -> None:
     refused.add(1)
 
 
-def count_purge(figures: Mapping[str, int], seconds: float, finished: bool, **kwargs: Any) -> None:
+def count_purge(figures: Mapping[str, int], seconds: float, **kwargs: Any) -> None:
     for name, number in figures.items():
         purged.add(number, {"done": name})
-    durations.record(seconds, {"finished": finished})
+    durations.record(seconds)
 
 
 RECEIVERS = {

@@ -140,7 +140,7 @@ def test_message_that_somebody_has_made_up_is_one_run_or_is_followed_by_an_hour_
         mock.patch.object(purging, "purge", return_value=Purged({}, finished=False)),
         mock.patch.object(purging, "time", SimpleNamespace(time=lambda: now)),
     ):
-        then = purging.carry_on(begun)
+        then = purging.purge_slice(begun)
     assert then == (begun or now) if now - 3600 < begun <= now or not begun else then is None
 
 
