@@ -2,12 +2,13 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009, W013, W021 and W023
-ask a server, Redis or the database. They run with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009, W013, W017, W021 and
+W023 ask a server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import getmro
@@ -17,14 +18,18 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.recorder import MigrationRecorder
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.key_material import ALGORITHMS
-from django_sessionkit.models import SigningKey
+from django_sessionkit.models import PurgeRun, SigningKey, UserSession
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.selection import since
 from django_sessionkit.signals import Notice
 from django_sessionkit.signing_keys import LONGEST_AGE
 from django_sessionkit.visit.redirects import sign_in_url
@@ -111,6 +116,10 @@ MESSAGES = {
         "Tokens need PyJWT, which is not installed.",
         'Install "django-sessionkit[jwt]".',
     ),
+    "E022": (
+        "{app} needs the API of OpenTelemetry, which is not installed.",
+        'Install "django-sessionkit[metrics]".',
+    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
@@ -193,6 +202,10 @@ MESSAGES = {
         "The Redis of SESSION_CACHE_ALIAS = {alias!r} did not answer, so it was not checked.",
         'Start it, or correct CACHES[{alias!r}]["LOCATION"]. Then check once more.',
     ),
+    "W017": (
+        "Nothing has purged sessions for a day: the tables grow, and the lists show what is over.",
+        "Run manage.py purgesessions every hour, by cron for example. See docs/operations.md.",
+    ),
     "W021": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
         "Run migrate, or remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
@@ -206,6 +219,7 @@ MESSAGES = {
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 DJANGOS_ENGINES = "django.contrib.sessions.backends."
 MEMORY = "django_sessionkit.backends.memory"
+METRICS = "django_sessionkit.metrics"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 RETURNING = "django_sessionkit.leaving.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
@@ -332,7 +346,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     databases = kwargs.get("databases")
     found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
     found += [*_adoption(databases), *_cookie(), *_urls(), *_notices()]
-    return [*found, *_tokens(databases)]
+    return [*found, *_tokens(databases), *_metrics(), *_purge(databases)]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -547,6 +561,43 @@ def _tokens(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
         tables = connections[keys.db].introspection.table_names()
         if SigningKey._meta.db_table in tables and not keys.verifying().exists():
             yield _message("W023")
+
+
+def _metrics() -> Iterator[checks.CheckMessage]:
+    if apps.is_installed(METRICS) and find_spec("opentelemetry") is None:
+        yield _message("E022", app=METRICS)
+
+
+def _purge(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
+    runs = PurgeRun.objects.primary()
+    # On the machine of a developer, nobody need purge.
+    if settings.DEBUG or runs.db not in (databases or ()) or not _is_our_engine():
+        return
+    day_ago = timezone.now() - timedelta(days=1)
+    # The columns are named, for migrate runs this before it adds new ones.
+    if (
+        _is_older_than(day_ago, connections[runs.db])
+        and UserSession.objects.primary().filter(pk__lt=since(day_ago)).exists()
+        and not runs.filter(finished_at__gte=day_ago).exists()
+    ):
+        yield _message("W017")
+
+
+def _is_our_engine() -> bool:
+    try:
+        return ENGINE in _lineage(import_string(f"{settings.SESSION_ENGINE}.SessionStore"))
+    except (ImportError, ValueError):
+        return False
+
+
+def _is_older_than(moment: datetime, connection: BaseDatabaseWrapper) -> bool:
+    """
+    Tell whether this app was migrated before this moment. The sessions cannot say so: those that
+    have moved here are older.
+    """
+    recorder = MigrationRecorder(connection)
+    applied = recorder.migration_qs.filter(app="django_sessionkit", applied__lt=moment)
+    return recorder.has_table() and applied.exists()
 
 
 def _has_tokens() -> bool:

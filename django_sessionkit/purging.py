@@ -4,6 +4,7 @@ the way it mends what a lost request, or a change behind Django's back, has left
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -33,6 +34,12 @@ from django_sessionkit.ranges import Pace, Progress
 from django_sessionkit.storage import Storage
 
 logger = logging.getLogger("django_sessionkit")
+
+# A worker purges for so many seconds, then it sends itself on: whatever else there is for it has a
+# turn. Kubernetes and Heroku give a process that is to stop 30 seconds.
+SLICE = 20.0
+# So many seconds after the first message, no more are sent on. The schedule sends one every hour.
+LONGEST = 3600
 
 
 class Purged(NamedTuple):
@@ -74,7 +81,26 @@ def purge(
     deleted = engine.call(purge_rows, progress, active)
     engine.call(tallies.finish, run, deleted, active)
     logger.info("Purged %d rows of sessions that ended long ago", deleted)
-    return Purged({"expired": expired, "deleted": deleted}, True)
+    figures = {"expired": expired, "deleted": deleted}
+    tallies.announce(run, figures)
+    return Purged(figures, True)
+
+
+def purge_slice(begun: int = 0, seconds: float | None = SLICE) -> int | None:
+    """
+    Do a worker's work at the purge for so many seconds, or all of it. Return what the worker is to
+    send itself as the next ``begun``, or None if there is nothing more to do for it.
+
+    ``begun`` is when the first of these messages was taken, in seconds since the epoch. 0: this is
+    the first. They stop after LONGEST, for then the schedule has sent another one. So there are
+    never many at once, whatever a broker sends twice, too late or from somebody else.
+
+    Raises StoreUnavailable.
+    """
+    now = int(time.time())
+    begun = begun or now
+    finished = purge(seconds=seconds).finished
+    return None if finished or now - begun not in range(LONGEST) else begun
 
 
 def purge_payloads(progress: Progress | None = None) -> int:

@@ -32,6 +32,14 @@ sessions_ended = Signal()
 #   novelty  str, one of Novelty, or "": what was new
 session_started = Signal()
 
+# Sent when a session has got a new key by itself, once the row is committed: its key was older than
+# Policy.renew_after, its user got other privileges, or the site another SECRET_KEY. Not sent where
+# code asks for a new key: at a sign-in, by cycle_key() or by reauthenticate().
+#
+#   sender   UserSession
+#   handle   uuid.UUID, which stays the same
+session_renewed = Signal()
+
 # Sent when somebody used a session's old key after Policy.renew_grace. Either somebody else has a
 # copy of the user's cookie, or this request comes from the copy.
 #
@@ -74,3 +82,11 @@ notice_due = Signal()
 #   ending   Ending
 ending_started = Signal()
 ending_finished = Signal()
+
+# Sent when a purge has finished, in one run or in several. Not sent for a run that was to change
+# nothing, nor where a store did not answer.
+#
+#   sender   PurgeRun
+#   figures  Mapping[str, int], what was done with how many rows: see purging.Purged
+#   seconds  float, from the beginning of the first run to the end of the last
+purge_finished = Signal()

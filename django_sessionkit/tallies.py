@@ -28,6 +28,7 @@ from django_sessionkit.models import (
     UserSessionQuerySet,
 )
 from django_sessionkit.selection import since
+from django_sessionkit.signals import purge_finished
 
 # How many days the pictures of staff show. A first run counts so many days, and as many days of
 # runs stay.
@@ -122,6 +123,12 @@ def finish(run: PurgeRun, deleted: int, active: Active) -> None:
     run.save(using=runs.db)
     runs.filter(started_at__lt=now - timedelta(days=DAYS)).delete_now()
     Tally.objects.primary().filter(day__lt=day - timedelta(days=KEPT)).delete_now()
+
+
+def announce(run: PurgeRun, figures: Mapping[str, int]) -> None:
+    """Say that a purge has finished."""
+    seconds = (timezone.now() - run.started_at).total_seconds()
+    purge_finished.send_robust(PurgeRun, figures=figures, seconds=seconds)
 
 
 def roll_up(first: date, last: date) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import get_session_store
-from django_sessionkit.storage import Storage
+from django_sessionkit.purging import Purged, purge
 
 # Seconds between two reports of progress, on a terminal and in a log.
 ON_TERMINAL, IN_LOG = 0.1, 5
@@ -28,14 +27,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         report = Report(self.stdout, "Removing expired sessions.") if verbosity else None
-        store: Any = get_session_store()
+        self.purge(report)
+
+    def purge(self, report: "Report | None", **how: Any) -> Purged:
+        """Purge, and say what was done. ``how`` is for purging.purge()."""
         with may_be_run_again(report):
-            if issubclass(store, Storage):
-                store.clear_expired(report)
-            else:
-                store.clear_expired()  # of a site that is about to move here, or has moved away
+            purged = purge(report, **how)
         if report:
             report.sum_up()
+            for name, number in sorted(purged.figures.items()):
+                if number:
+                    self.stdout.write(f"  {name:30} {number:>14,}")
+        return purged
 
 
 @contextmanager
