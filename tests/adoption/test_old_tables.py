@@ -1,11 +1,15 @@
 """What has expired in the tables that a site had before goes away. What is still valid stays."""
 
+import io
+import json
+import re
 from datetime import timedelta
 
 import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, models
 from django.test import override_settings
 from django.test.utils import isolate_apps
@@ -13,7 +17,9 @@ from django.utils import timezone
 
 from django_sessionkit import old_tables, ranges
 from django_sessionkit.adoption import Table
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
+from tests import store
 from tests.interleaving import before_statement, elsewhere
 from tests.moving import (
     CACHED_DATABASE,
@@ -25,7 +31,7 @@ from tests.moving import (
     with_cookie,
 )
 from tests.people import is_still_in
-from tests.store import DAY
+from tests.store import DAY, SessionStore
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -103,28 +109,10 @@ def test_who_has_no_time_left_goes_on_with_the_next_run():
     runs = [old_tables.purge_old_tables(seconds=0)]
     while not runs[-1].finished:
         runs.append(old_tables.purge_old_tables(seconds=0))
-        assert len(runs) < 1000
+        assert len(runs) < 100
     assert len(runs) > 3
     assert not Session.objects.exists()
     assert sum(run.figures["django_session"] for run in runs) == 23
-
-
-def test_parts_rest_for_as_long_as_they_took(monkeypatch):
-    sessions(23, expires_in=-1)
-    now, rests = 0.0, []
-
-    def passing():
-        nonlocal now
-        now += 1
-        return now
-
-    monkeypatch.setattr(old_tables.time, "monotonic", passing)
-    monkeypatch.setattr(old_tables.time, "sleep", rests.append)
-    old_tables.purge_old_tables()
-    assert set(rests) == {1.0}
-    rests.clear()
-    old_tables.purge_old_tables(duty=0.25)
-    assert set(rests) == {3.0}
 
 
 @pytest.fixture
@@ -210,4 +198,56 @@ def test_database_that_does_not_answer_loses_nothing():
         old_tables.purge_old_tables(duty=1)
     assert 0 < Session.objects.count() < 12
     old_tables.purge_old_tables(duty=1)
+    assert not Session.objects.exists()
+
+
+# The command.
+
+
+def command(*options):
+    stdout = io.StringIO()
+    call_command("purgesessions", "--old-table", "--full-speed", *options, stdout=stdout)
+    return stdout.getvalue()
+
+
+def test_command_purges_the_old_table_and_not_ours(alice):
+    sessions(12, expires_in=-1)
+    valid = sessions(7, expires_in=60)
+    ours = SessionStore()
+    ours.set_expiry(-1)
+    ours.save()
+    said = command()
+    assert said.startswith("Removing expired sessions of django_session.\n")
+    assert re.search(r"^  django_session +12$", said, re.MULTILINE)
+    assert set(Session.objects.all()) == valid
+    if not store.ON_REDIS:  # which has forgotten it
+        assert digest_of(ours.session_key) in store.payloads()
+
+
+def test_command_counts_what_it_would_remove():
+    sessions(12, expires_in=-1)
+    assert json.loads(command("--json", "--dry-run"))["figures"] == {"django_session": 12}
+    assert Session.objects.count() == 12
+
+
+@pytest.mark.once
+def test_command_refuses_where_there_is_no_old_table(without_table):
+    with pytest.raises(CommandError, match="There is no table of sessions from before"):
+        command()
+
+
+@pytest.mark.once
+def test_command_can_be_run_again_if_the_database_does_not_answer():
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    with connection.execute_wrapper(fail), pytest.raises(CommandError, match="run this again"):
+        command()
+
+
+@pytest.mark.once
+def test_site_that_has_moved_away_purges_the_table_that_it_has():
+    sessions(3, expires_in=-1)
+    with generation(DATABASE):
+        command()
     assert not Session.objects.exists()

@@ -1,6 +1,6 @@
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,10 +29,15 @@ class Command(BaseCommand):
         report = Report(self.stdout, "Removing expired sessions.") if verbosity else None
         self.purge(report)
 
-    def purge(self, report: "Report | None", **how: Any) -> Purged:
-        """Purge, and say what was done. ``how`` is for purging.purge()."""
+    def purge(
+        self, report: "Report | None", work: Callable[..., Purged] | None = None, **how: Any
+    ) -> Purged:
+        """
+        Purge, and say what was done. ``how`` is for purging.purge(), or for ``work``, which is
+        called in its place.
+        """
         with may_be_run_again(report):
-            purged = purge(report, **how)
+            purged = (work or purge)(report, **how)
         if report:
             report.sum_up()
             for name, number in sorted(purged.figures.items()):
