@@ -126,6 +126,7 @@ def send(broker: Server, number: int = 1) -> None:
             tasks.purge.delay()
 
 
+@pytest.mark.once
 def test_beat_has_the_sessions_purged(alice: User, site: Path):
     row = long_ended(alice)
     with with_beat(site) as worker:

@@ -99,11 +99,14 @@ class Command(BaseCommand):
                     settings.BASE_DIR,
                     log=log.fileno(),
                     env=env,
-                    stop=signal.SIGKILL,  # when this process is killed: Redis is not there any more
+                    stop=signal.SIGKILL,
                 )
-            atexit.register(servers._stop, process)
+            # A worker that is asked to stop waits for messages for some seconds more. One that is
+            # killed loses nothing.
+            atexit.register(servers._stop, process, signal.SIGKILL)
         self.stdout.write(
-            f"""  Purge         every 5 seconds, by a worker of Celery. See when it ran last at
+            f"""
+  Purge         every 5 seconds, by a worker of Celery. See when it ran last at
                 http://{HOST}:{port}/admin/django_sessionkit/usersession/glance/
                 and what the worker says in {folder / "worker"}
 """
