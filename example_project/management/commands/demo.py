@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.management import call_command
@@ -96,7 +95,7 @@ class Command(BaseCommand):
                 process = servers._spawn(
                     [sys.executable, "-m", "celery", "-A", "example_project", name]
                     + [option.format(folder=folder) for option in options],
-                    settings.BASE_DIR,
+                    servers.PROJECT,
                     log=log.fileno(),
                     env=env,
                     stop=signal.SIGKILL,
