@@ -3,9 +3,10 @@ What sessions do, in figures, by the API of OpenTelemetry. The site's SDK sends 
 SDK, nobody counts. No attribute names a user, a session or an address.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from django.dispatch import Signal
 from opentelemetry.metrics import get_meter
 
 from django_sessionkit.signals import (
@@ -64,7 +65,7 @@ def count_purge(figures: Mapping[str, int], seconds: float, **kwargs: Any) -> No
     durations.record(seconds)
 
 
-RECEIVERS = {
+RECEIVERS: dict[Signal, Callable[..., None]] = {
     session_started: count_start,
     session_renewed: count_renewal,
     sessions_ended: count_ends,

@@ -32,7 +32,7 @@ from django_sessionkit.checks import (
     check_deployment,
     check_settings,
 )
-from django_sessionkit.models import PurgeRun, SigningKey, UserSession, uuid7
+from django_sessionkit.models import PurgeRun, SigningKey, uuid7
 from django_sessionkit.policy import Policy
 from tests.many import many
 from tests.moving import CACHE, COOKIES, DATABASE, FILES, RETURNING
@@ -578,9 +578,7 @@ class Installed(NamedTuple):
 
     def signed_in(self, **ago: float) -> None:
         at = timezone.now() - timedelta(**ago)
-        pk = uuid7(int(at.timestamp() * 1000) * 1_000_000)
-        (row,) = many(1, self.alice, started_at=at)
-        UserSession.objects.filter(pk=row.pk).update(pk=pk)
+        many(1, self.alice, id=uuid7(int(at.timestamp()) * 1_000_000_000), started_at=at)
 
     def migrated(self, **ago: float) -> None:
         migrations = MigrationRecorder(connection).migration_qs

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,10 @@ def test_redis_of_the_demo_stops_with_it(
     wait_for(lambda: not any(b"celery" in command_of(worker) for worker in workers))
 
 
+def has_purged(office: OwnBrowser) -> bool:
+    return "The last purge ran" in office.get(GLANCE).text
+
+
 def children_of(process: subprocess.Popen[bytes]) -> list[str]:
     return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
 
@@ -129,5 +134,5 @@ def test_another_store_signs_everybody_out(example_database: str, log: Path):
                 page = office.get("/admin/django_sessionkit/usersession/?q=alice")
                 assert "Lost by the session store" in page.text
                 # The worker beside the shop purges.
-                wait_for(lambda glance=office.get: "The last purge ran" in glance(GLANCE).text)
+                wait_for(partial(has_purged, office))
     assert not re.search(r"Traceback|\" 5\d\d ", log.read_text())

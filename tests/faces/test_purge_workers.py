@@ -9,6 +9,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def send(broker: Server, number: int = 1) -> None:
             tasks.purge.delay()
 
 
+@pytest.mark.once
 def test_beat_has_the_sessions_purged(alice: User, site: Path):
     row = long_ended(alice)
     with with_beat(site) as worker:
@@ -173,4 +175,4 @@ def test_purge_comes_again_after_the_broker_was_away(alice: User, site: Path, br
         broker.start()
         for _ in range(2):  # whatever the worker has had before is done with the first
             row = long_ended(alice)
-            wait_for(lambda row=row: is_gone(row))
+            wait_for(partial(is_gone, row))

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.management import call_command
@@ -96,14 +95,17 @@ class Command(BaseCommand):
                 process = servers._spawn(
                     [sys.executable, "-m", "celery", "-A", "example_project", name]
                     + [option.format(folder=folder) for option in options],
-                    settings.BASE_DIR,
+                    servers.PROJECT,
                     log=log.fileno(),
                     env=env,
-                    stop=signal.SIGKILL,  # when this process is killed: Redis is not there any more
+                    stop=signal.SIGKILL,
                 )
-            atexit.register(servers._stop, process)
+            # A worker that is asked to stop waits for messages for some seconds more. One that is
+            # killed loses nothing.
+            atexit.register(servers._stop, process, signal.SIGKILL)
         self.stdout.write(
-            f"""  Purge         every 5 seconds, by a worker of Celery. See when it ran last at
+            f"""
+  Purge         every 5 seconds, by a worker of Celery. See when it ran last at
                 http://{HOST}:{port}/admin/django_sessionkit/usersession/glance/
                 and what the worker says in {folder / "worker"}
 """
