@@ -138,8 +138,9 @@ def _carry_on(pace: Pace) -> PurgeRun | None:
         return None
     if run.claimed_until and run.claimed_until > now:
         return None
-    free = PurgeRun.objects.primary().filter(pk=run.pk, claimed_until=run.claimed_until)
-    if not free.filter(goes_on=True).update(claimed_until=_claim(pace)):
+    # With the places: somebody may have carried it on and stopped meanwhile.
+    same = PurgeRun.objects.primary().filter(pk=run.pk, goes_on=True, places=run.places)
+    if not same.filter(claimed_until=run.claimed_until).update(claimed_until=_claim(pace)):
         return None
     if run.places:  # or else its process was killed before it could write them
         pace.places.update(json.loads(run.places))

@@ -184,9 +184,19 @@ def _close(
     name = f"closed.{reason}"
     for rows, still in _not_stored(part, which, pace):
         if pace.dry_run:
-            pace.figures[name] += rows.count()
+            _would_end(name, rows.count(), pace, confirmed=reason == EndReason.LOST)
         else:
             pace.figures[name] += rows.each(pace, name, mark, then, still)
+
+
+def _would_end(name: str, number: int, pace: Pace, *, confirmed: bool) -> None:
+    """
+    Note what a run would end. Of what ends now, and not when it has expired, the run would confirm
+    the removal, too.
+    """
+    pace.figures[name] += number
+    if confirmed:
+        pace.figures["confirmed"] += number
 
 
 def _not_stored(
@@ -288,7 +298,7 @@ def _end_disabled(part: UserSessionQuerySet, pace: Pace) -> None:
     if disabled := pace.read(partial(_disabled_users, part.filter(ended_at=None))):
         rows = part.filter(ended_at=None, user__in=disabled)
         if pace.dry_run:
-            pace.figures["disabled"] += rows.count()
+            _would_end("disabled", rows.count(), pace, confirmed=True)
         else:
             pace.figures["disabled"] += rows.revoke(EndReason.ACCOUNT_DISABLED)
 
