@@ -4,8 +4,6 @@ small parts that hold nobody up. What is still valid stays: it moves here when i
 """
 
 import logging
-import time
-from collections import Counter
 from typing import Any
 
 from django.apps import apps
@@ -14,7 +12,7 @@ from django.utils import timezone
 
 from django_sessionkit.adoption import Table, engines
 from django_sessionkit.purging import Purged
-from django_sessionkit.ranges import Progress, WalkableQuerySet
+from django_sessionkit.ranges import Pace, Progress, WalkableQuerySet
 from django_sessionkit.storage import Storage
 
 logger = logging.getLogger("django_sessionkit")
@@ -46,20 +44,12 @@ def purge_old_tables(
 
     Raises StoreUnavailable: what was deleted until then stays so.
     """
-    figures, started = Counter[str](), time.monotonic()
+    pace = Pace(progress, seconds=seconds, duty=duty, dry_run=dry_run)
     for model in old_tables():
-        rows = WalkableQuerySet[Any](model)
-        parts, table = rows.walk(progress), model._meta.db_table
-        figures[table] = 0
-        while (part := Storage.call(next, parts, None)) is not None:
-            began = time.monotonic()
-            figures[table] += Storage.call(_purge, part, dry_run)
-            now = time.monotonic()
-            if seconds is not None and now - started >= seconds:
-                return Purged(figures, finished=False)
-            time.sleep((now - began) * (1 / duty - 1))
-        logger.info("Purged %d expired sessions of the table %s", figures[table], table)
-    return Purged(figures, finished=True)
+        Storage.call(_purge, WalkableQuerySet[Any](model), pace)
+    figures = dict(pace.figures)
+    logger.info("Purged from old tables: %s", figures)
+    return Purged(figures, not pace.is_cut_short)
 
 
 def _is_there(model: Model) -> bool:
@@ -67,14 +57,18 @@ def _is_there(model: Model) -> bool:
     return model._meta.db_table in connection.introspection.table_names()
 
 
-def _purge(part: WalkableQuerySet[Any], dry_run: bool) -> int:
-    """Delete what has expired in a part of a table, and return how many sessions that were."""
-    expired = part.filter(expire_date__lt=timezone.now())
-    if dry_run:
-        return expired.count()
-    if connections[part.db].vendor != "postgresql":
-        # Named, for a DELETE on MySQL waits for every row that it looks at.
-        expired = expired.filter(pk__in=list(expired.values_list("pk", flat=True)))
-    # Not delete_now(): a site may have rows that belong to these.
-    _, deleted = expired.delete()
-    return deleted.get(part.model._meta.label, 0)
+def _purge(rows: WalkableQuerySet[Any], pace: Pace) -> None:
+    table = rows.model._meta.db_table
+    pace.figures[table] = 0
+    for part in rows.walk(pace, table):
+        expired = part.filter(expire_date__lt=timezone.now())
+        if pace.dry_run:
+            pace.figures[table] += pace.read(expired.count)
+        else:
+            pace.figures[table] += expired.each(pace, table, _delete)
+
+
+def _delete(rows: WalkableQuerySet[Any]) -> int:
+    # Not _raw_delete(), as for our own tables: a site may have rows that belong to these.
+    _, deleted = rows.delete()
+    return deleted.get(rows.model._meta.label, 0)

@@ -18,7 +18,6 @@ from django_sessionkit.backends import base
 from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
-from django_sessionkit.purging import purge_payloads
 from django_sessionkit.ranges import Pace
 from django_sessionkit.storage import NodeStatus, Stored, StoredFully
 
@@ -150,8 +149,35 @@ class SessionStore(base.SessionStore):
         return [NodeStatus(latency, sessions=sessions, size=size, version=version)]
 
     @classmethod
+    def is_stored(cls, database: str) -> Any:
+        if database != _connection().alias:
+            return None
+        sessions = StoredSession.objects.using(database).filter(expires_at__gt=clock.now())
+        return models.Exists(sessions.filter(digest=models.OuterRef("digest")))
+
+    @classmethod
+    def remove_free(cls, digests: Collection[str]) -> set[str]:
+        connection = _connection()
+        if not (digests and connection.features.has_select_for_update_skip_locked):
+            return super().remove_free(digests)
+        sessions = StoredSession.objects.using(connection.alias).filter(digest__in=digests)
+        sessions.delete_gently(Pace(), "free")
+        return cls.peek(digests)
+
+    @classmethod
     def remove_expired(cls, pace: Pace) -> int:
-        return 0 if pace.dry_run else purge_payloads(pace.progress)
+        """
+        Remove what has expired. Each statement looks at the expiry itself, so that a session which
+        is touched meanwhile survives.
+        """
+        removed = 0
+        for part in StoredSession.objects.walk(pace):
+            expired = part.filter(expires_at__lte=clock.now())
+            if pace.dry_run:
+                removed += pace.read(expired.count)
+            else:
+                removed += expired.delete_gently(pace, "expired")
+        return removed
 
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:
