@@ -6,8 +6,21 @@ from datetime import timedelta
 from django.tasks import task
 from django.utils import timezone
 
-from django_sessionkit import endings
+from django_sessionkit import endings, purging
 from django_sessionkit.mails import deliver
+from django_sessionkit.workers import AT_ONCE, backend_of
+
+
+@task
+def purge(begun: int = 0) -> None:
+    """
+    Remove expired sessions for some seconds, then come again until all is done. Django's Tasks have
+    no schedule: something else has to say when that begins. ``begun`` is for this task alone.
+    """
+    if backend_of() == AT_ONCE:  # then to come again would be to call itself
+        purging.purge_slice(begun, None)
+    elif (begun_at := purging.purge_slice(begun)) is not None:
+        purge.enqueue(begun_at)
 
 
 @task

@@ -1,6 +1,7 @@
 """The benchmarks run, on a machine without the peers as well, and a bar that is missed fails."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import purge
 from benchmarks.contenders import DRIVER, ENGINE, KIT_DB, PSYCOPG, WITH_ALLAUTH
 from benchmarks.report import Bar, Table, Verdict, compare
 from django_sessionkit.selection import PARSERS
@@ -15,12 +17,13 @@ from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
 
-# As much as it takes to do everything once. Two parts need servers that the tests do without.
+# As much as it takes to do everything once. Two parts need servers that the tests do without, and
+# the purge is a program by itself.
 EVERYTHING = """
 from benchmarks.__main__ import PARTS, Size, run
 
-parts = [part for part in PARTS if part not in ("shop", "bearer")]
-run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2]), parts)
+parts = [part for part in PARTS if part not in ("shop", "bearer", "purge")]
+run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2], 0), parts)
 """
 
 
@@ -50,6 +53,20 @@ def test_every_question_of_staff_is_asked(tmp_path: Path):
     assert len(asked) == len(seen["rows"]) >= 24
     assert glance["rows"][-1][0] == "all of it"
     assert noticed["title"] == "What others notice while 2,000 sessions end"
+
+
+def test_every_purge_is_measured():
+    command = [sys.executable, "-m", "benchmarks.purge", "--rows", "1000"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    on_postgresql, latencies = done.stdout.split("### ")[1:3]
+    assert re.findall(r"^\| (\w+) \| [\d.]+ \|", latencies, re.MULTILINE) == [*purge.OPERATIONS]
+    cells = r"^\| ([^|]+) \| [\d.]+ \|" + r"[^|]*\|" * 4 + r" (\d+) \|"
+    dead = dict(re.findall(cells, on_postgresql, re.MULTILINE))
+    # Each has found the half of the sessions that has expired.
+    assert dead["one DELETE of stored sessions"] == "500"
+    assert dead["django-sessionkit, stored sessions"] == "500"
+    assert dead["Django's clearsessions"] == "500"
 
 
 @pytest.mark.parametrize(

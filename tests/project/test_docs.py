@@ -102,7 +102,7 @@ KNOWN = {
     "pip install django-sessionkit[jwt]": "make",
     "python manage.py migrate": "project",
     "python manage.py check": "project",
-    "python manage.py clearsessions": "project",
+    "python manage.py purgesessions": "project",
     "python manage.py adoptsessions": "tests/adoption",
     "python manage.py adoptsessions --dry-run": "tests/adoption",
     "python manage.py migrate django_sessionkit zero": "project",
