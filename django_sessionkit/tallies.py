@@ -19,6 +19,7 @@ from datetime import date, datetime, timedelta
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.models import Count, F
+from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from django_sessionkit.models import (
@@ -41,6 +42,12 @@ DAYS = 30
 KEPT = 366
 # What requests count.
 UNOPENED, REFUSED = "request.unopened", "request.refused"
+TABLE = Tally._meta.db_table
+# MySQL takes the row to update from a derived table only, if it is in the same table.
+FREE = (
+    f"SELECT id FROM (SELECT id FROM {TABLE} WHERE day = %s AND name = %s FOR UPDATE SKIP LOCKED)"  # noqa: S608
+    " AS free"
+)
 
 
 # Days.
@@ -157,22 +164,27 @@ def _write(day: date, figures: Mapping[str, int]) -> None:
 
 def count_request(name: str) -> None:
     """
-    Add a request to the figure of this name, of today. One statement, or three for the first one of
+    Add a request to the figure of this name, of today. One statement, or four for the first one of
     a day.
 
-    Call this after the view. In a transaction, as in the tests of a site, nothing is
-    counted: others would wait for the figure until it is over.
+    Call this after the view. In a transaction, as in the tests of a site, nothing is counted:
+    others would wait for the figure until it is over. Of two requests at the same moment, one may
+    not be counted: neither waits for the other.
     """
     tallies = Tally.objects.primary()
-    if connections[tallies.db].in_atomic_block:
+    connection = connections[tallies.db]
+    if connection.in_atomic_block:
         return
-    figure = tallies.filter(day=today(), name=name)
+    day = today()
+    figure = free = tallies.filter(day=day, name=name)
+    if connection.features.has_select_for_update_skip_locked:
+        free = tallies.filter(pk=RawSQL(FREE, [day, name]))  # noqa: S611 (a constant)
     more = {"value": F("value") + 1}
     try:
-        if not figure.update(**more):
-            first = Tally(day=today(), name=name, value=0)
+        if not (free.update(**more) or figure.exists()):
+            first = Tally(day=day, name=name, value=0)
             tallies.bulk_create([first], ignore_conflicts=True)
-            figure.update(**more)
+            free.update(**more)
     except DatabaseError as error:  # a figure is not worth an answer
         logger.warning("A request was not counted: %s", type(error).__name__)
 

@@ -8,7 +8,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -23,6 +23,7 @@ from django_sessionkit.staff import figures
 from django_sessionkit.staff.pictures import HEIGHT, LENGTH, by_day, meters
 from django_sessionkit.storage import NodeStatus
 from tests import store
+from tests.interleaving import HOLDS_ROWS, be_impatient, held_open
 from tests.pages import words
 from tests.people import CHROME, IPHONE, handle, key_of, post_sign_in, sign_in, who
 from tests.store import DAY, SessionStore
@@ -232,6 +233,18 @@ def test_of_two_requests_that_are_the_first_of_a_day_both_are_counted(monkeypatc
     monkeypatch.setattr(QuerySet, "bulk_create", second)
     tallies.count_request(tallies.REFUSED)
     assert counted() == {"request.refused": 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_request_does_not_wait_for_another_that_is_counted(caplog):
+    tallies.count_request(tallies.REFUSED)
+    be_impatient()
+    with held_open(lambda: Tally.objects.update(value=F("value") + 1)):
+        if HOLDS_ROWS:
+            tallies.count_request(tallies.REFUSED)
+    assert counted() == {"request.refused": 2}
+    assert "not counted" not in caplog.text
+    connection.close()
 
 
 @pytest.mark.django_db(transaction=True)
