@@ -23,7 +23,7 @@ from django.contrib.auth.models import User
 from django.core import mail
 from django.utils import timezone
 
-from django_sessionkit import notices, tasks
+from django_sessionkit import notices, purging, tasks
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.signals import Notice
@@ -96,7 +96,7 @@ def test_task_purges(app: Celery, old: UserSession):
 
 @pytest.mark.once
 def test_task_fails_when_the_store_does_not_answer(app: Celery):
-    with mock.patch.object(tasks.purging, "purge", side_effect=StoreUnavailable):
+    with mock.patch.object(purging, "purge", side_effect=StoreUnavailable):
         result = tasks.purge.apply()
     assert isinstance(result.result, StoreUnavailable)
 
