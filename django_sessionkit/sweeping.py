@@ -131,7 +131,7 @@ def _look(part: UserSessionQuerySet, moments: Moments, pace: Pace) -> set[str]:
         groups[INACTIVE] = Case(When(moments.has_old_address, then=1), default=0)
     rows = part.order_by().values(**groups).annotate(number=Count("*"))
     there = set()
-    found: list[dict[str, Any]] = pace.read(lambda: list(rows))
+    found: Any = pace.read(lambda: list(rows))
     for row in found:
         name = row["what"]
         if name == "deleted" or not row.get(INACTIVE):
