@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from django.db import connections, models, router, transaction
 from django.db.models.expressions import RawSQL
@@ -121,9 +121,13 @@ class Pace:
         return handled
 
     def read(self, act: Callable[[], T]) -> T:
-        """Return what ``act`` returns, which reads something. Then rest."""
+        """
+        Return what ``act`` returns, which reads something. Then rest. Nobody has to wait for who
+        reads, so this may take twice as long.
+        """
         found = self._timed(act)
         self._rest()
+        self._steps[-1] /= 2
         return found
 
     def _timed(self, act: Callable[[], T]) -> T:
@@ -147,9 +151,33 @@ class Pace:
         self._steps.clear()
 
 
+class Compiled(NamedTuple):
+    """
+    A statement about a part of a table. Django takes longer to put it together than PostgreSQL to
+    read the part.
+    """
+
+    sql: str
+    params: tuple[Any, ...]
+    marks: list[str]
+
+    def rows(self, part: "WalkableQuerySet[Any]") -> list[tuple[Any, ...]]:
+        """Return the rows that the statement finds in another part."""
+        marks = dict(zip(self.marks, _marks(part.blocks), strict=True))
+        params = [marks.get(each, each) if isinstance(each, str) else each for each in self.params]
+        with connections[part.db].cursor() as cursor:
+            cursor.execute(self.sql, params)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+
+def _marks(blocks: tuple[int, int] | None) -> list[str]:
+    return [f"({block},0)" for block in blocks or ()]
+
+
 class WalkableQuerySet(models.QuerySet[Row]):
     # The first block of a part of a table on PostgreSQL, and the one after the last.
-    _range: tuple[int, int] | None = None
+    blocks: tuple[int, int] | None = None
 
     def primary(self) -> Self:
         """Return the same rows on the database that is written to, never a replica that lags."""
@@ -184,6 +212,11 @@ class WalkableQuerySet(models.QuerySet[Row]):
             if pace.progress and not most and (done > told or place["is_done"]):
                 told = done
                 pace.progress(done, max(done, of))
+
+    def compiled(self) -> "Compiled":
+        """Return the SQL of a query about a part of a table on PostgreSQL, for other parts, too."""
+        sql, params = self.query.get_compiler(self.db).as_sql()
+        return Compiled(sql, tuple(params), _marks(self.blocks))
 
     def unit(self) -> int:
         """Return how many rows, or blocks on PostgreSQL, a first part has."""
@@ -242,9 +275,9 @@ class WalkableQuerySet(models.QuerySet[Row]):
         return total
 
     def _split(self) -> list[Self]:
-        if self._range is None or self._range[1] - self._range[0] == 1:
+        if self.blocks is None or self.blocks[1] - self.blocks[0] == 1:
             return [self]
-        start, end = self._range
+        start, end = self.blocks
         step = -(-(end - start) // STEPS)
         return [self._blocks(at, min(at + step, end)) for at in range(start, end, step)]
 
@@ -352,15 +385,15 @@ class WalkableQuerySet(models.QuerySet[Row]):
         in_part = "ctid >= %s::tid AND ctid < %s::tid"
         rows = self.filter(
             RawSQL(  # noqa: S611 (a constant, with its parameters)
-                in_part, [f"({start},0)", f"({end},0)"], output_field=models.BooleanField()
+                in_part, _marks((start, end)), output_field=models.BooleanField()
             )
         )
-        rows._range = start, end
+        rows.blocks = start, end
         return rows
 
     def _clone(self) -> Self:
         clone: Self = super()._clone()  # type: ignore[misc]
-        clone._range = self._range
+        clone.blocks = self.blocks
         return clone
 
     def _parts_by_key(
