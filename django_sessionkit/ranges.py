@@ -16,12 +16,12 @@ from django.db.models.expressions import RawSQL
 # PostgreSQL, of so many blocks of 8 KB. Either takes a few milliseconds.
 ROWS, BLOCKS = 500, 100
 # How many rows the first statement of a purge writes.
-FIRST = 100
+FIRST = 200
 # A statement of a purge is to take so many seconds: it holds others up for no longer.
 TARGET = 0.005
 # Ranges grow to so many times their first size at most, and shrink to this share of it at least. So
 # does what a statement writes.
-MOST, LEAST = 64, 4
+MOST, LEAST = 64, 10
 # A range that takes more steps than this was far too large: the next is so many times smaller.
 STEPS = 8
 
@@ -38,9 +38,9 @@ class Size:
     means little: something else may have had the processor or the disk.
     """
 
-    def __init__(self, first: int, target: float = 1.0) -> None:
+    def __init__(self, first: int, least: int = 0, target: float = 1.0) -> None:
         self.number = first
-        self._least, self._most = max(1, first // LEAST), first * MOST
+        self._least, self._most = max(1, least or first // LEAST), first * MOST
         self._target = TARGET * target
         self._was_slow = False
 
@@ -106,9 +106,12 @@ class Pace:
         """Return how many seconds this run still has, or None: all that it needs."""
         return None if self._until is None else max(0.0, self._until - self._clock())
 
-    def size(self, name: str, first: int, target: float = 1.0) -> Size:
-        """Return how many rows or blocks a statement of this kind handles, in so many TARGETs."""
-        return self._sizes.setdefault(name, Size(first, target))
+    def size(self, name: str, first: int, least: int = 0, target: float = 1.0) -> Size:
+        """
+        Return how many rows or blocks a statement of this kind handles: that many at first and so
+        many at least, in so many TARGETs.
+        """
+        return self._sizes.setdefault(name, Size(first, least, target))
 
     def step(self, size: Size, act: Callable[[int], int]) -> int:
         """
@@ -261,7 +264,8 @@ class WalkableQuerySet(models.QuerySet[Row]):
         all of it.
         """
         # Where a range is full, it is so small that its statements write less than this.
-        size = pace.size(kind, min(FIRST, ROWS), target=2)
+        first = min(FIRST, ROWS)
+        size = pace.size(kind, first, least=first // 2, target=2)
         if connections[self.db].vendor == "postgresql" and then is None:
             return self._each_at_once(pace, size, act)
         return self._each_by_key(pace, size, act, then, still)
@@ -278,8 +282,8 @@ class WalkableQuerySet(models.QuerySet[Row]):
         if self.blocks is None or self.blocks[1] - self.blocks[0] == 1:
             return [self]
         start, end = self.blocks
-        step = -(-(end - start) // STEPS)
-        return [self._blocks(at, min(at + step, end)) for at in range(start, end, step)]
+        middle = (start + end) // 2
+        return [self._blocks(start, middle), self._blocks(middle, end)]
 
     def _free(self, number: int) -> Self:
         """
