@@ -23,6 +23,11 @@ class Notice(StrEnum):
 #   note     str, what staff have said about the reason, or ""
 sessions_ended = Signal()
 
+# The same, just before, where somebody has ended the sessions: for the mails of this package, which
+# are about nothing else. So sessions_ended has no receivers but those of the site, and where it has
+# none, a purge need not find out which sessions it has closed.
+sessions_revoked = Signal()
+
 # Sent when somebody has signed in, once the row of the session is committed and the session is
 # stored: the row says more. Not sent where a session has only moved here, nor where staff act as
 # the user.

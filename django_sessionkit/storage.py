@@ -207,6 +207,14 @@ class Storage(ABC):
         """
         return 0
 
+    @classmethod
+    def is_stored(cls, database: str) -> Any:
+        """
+        Return the condition, for rows of this database with a column ``digest``, that a session is
+        stored under it. None: the sessions are elsewhere, so peek() has to be asked.
+        """
+        return None
+
     # Verbs that are made of the others. An engine can have better ones.
 
     @classmethod
@@ -225,6 +233,15 @@ class Storage(ABC):
             return False
         cls.remove([digest])
         return True
+
+    @classmethod
+    def remove_free(cls, digests: Collection[str]) -> set[str]:
+        """
+        Do what remove() does, and wait for nobody. Return the digests of those sessions that are
+        still there, because another transaction holds them.
+        """
+        cls.remove(digests)
+        return set()
 
     @classmethod
     def scan(cls) -> tuple[int, Iterator[list[StoredFully]]] | None:
