@@ -25,11 +25,6 @@ from django_sessionkit.sweeping import mend, next_slice, sweep
 
 logger = logging.getLogger("django_sessionkit")
 
-# A worker purges for so many seconds, then it sends itself on: whatever else there is for it has a
-# turn. Kubernetes and Heroku give a process that is to stop 30 seconds.
-SLICE = 20.0
-# So many seconds after the first message, no more are sent on. The schedule sends one every hour.
-LONGEST = 3600
 FIGURES = (
     # Stored sessions that had expired.
     "expired",
@@ -51,6 +46,11 @@ FIGURES = (
 EXPIRED = "expired"
 # A run that has only so many seconds has its row to itself for so much longer.
 CLAIM = timedelta(seconds=60)
+# A worker purges for so many seconds, then it sends itself on: whatever else there is for it has a
+# turn. Kubernetes and Heroku give a process that is to stop 30 seconds.
+SLICE = 20.0
+# So many seconds after the first message, no more are sent on. The schedule sends one every hour.
+LONGEST = 3600
 
 
 class Purged(NamedTuple):
@@ -88,23 +88,6 @@ def purge(
     pace = Pace(progress, seconds=seconds, duty=duty, dry_run=dry_run)
     purged: Purged = engine.call(_dry_run if dry_run else _run, engine, pace)
     return purged
-
-
-def purge_slice(begun: int = 0, seconds: float | None = SLICE) -> int | None:
-    """
-    Do a worker's work at the purge for so many seconds, or all of it. Return what the worker is to
-    send itself as the next ``begun``, or None if there is nothing more to do for it.
-
-    ``begun`` is when the first of these messages was taken, in seconds since the epoch. 0: this is
-    the first. They stop after LONGEST, for then the schedule has sent another one. So there are
-    never many at once, whatever a broker sends twice, too late or from somebody else.
-
-    Raises StoreUnavailable.
-    """
-    now = int(time.time())
-    begun = begun or now
-    finished = purge(seconds=seconds).finished
-    return None if finished or now - begun not in range(LONGEST) else begun
 
 
 def _run(engine: type[Storage], pace: Pace) -> Purged:
@@ -188,3 +171,40 @@ def _said(what: str, pace: Pace) -> Purged:
     figures = {name: pace.figures[name] for name in FIGURES}
     logger.info("%s: %s", what, ", ".join(f"{name} {figures[name]}" for name in FIGURES))
     return Purged(figures, not pace.is_cut_short)
+
+
+# The work of a worker.
+
+
+class Turn(NamedTuple):
+    """What a worker is to send itself: the argument, and after how many seconds."""
+
+    begun: int
+    wait: float
+
+
+def take_turn(begun: int = 0, seconds: float | None = SLICE) -> Turn | None:
+    """
+    Do a worker's work at the purge for so many seconds, or all of it. Return what the worker is to
+    send itself, or None if there is nothing more to do for it. If another worker is at it, wait for
+    that one: it may have been killed.
+
+    ``begun`` is when the first of these messages was taken, in seconds since the epoch. 0: this is
+    the first. They stop after LONGEST, for then the schedule has sent another one. So there are
+    never many at once, whatever a broker sends twice, too late or from somebody else.
+
+    Raises StoreUnavailable.
+    """
+    now = int(time.time())
+    begun = begun or now
+    wait = 0.0 if seconds is None else Storage.call(_seconds_of_others)
+    finished = not wait and purge(seconds=seconds).finished
+    return None if finished or now - begun not in range(LONGEST) else Turn(begun, wait)
+
+
+def _seconds_of_others() -> float:
+    """Return for how long another worker has its run to itself, or 0."""
+    now = timezone.now()
+    claimed = PurgeRun.objects.primary().filter(claimed_until__gt=now).order_by("-claimed_until")
+    until = claimed.values_list("claimed_until", flat=True).first()
+    return (until - now).total_seconds() if until else 0.0

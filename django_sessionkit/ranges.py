@@ -3,7 +3,6 @@ Walking through a table in small ranges, one short transaction each, as a purge 
 grow and shrink, so that a statement takes some milliseconds, however fast the database is.
 """
 
-import math
 import random
 import time
 from collections import Counter
@@ -20,9 +19,10 @@ ROWS, BLOCKS = 500, 100
 FIRST = 100
 # A statement of a purge is to take so many seconds: it holds others up for no longer.
 TARGET = 0.005
-# Ranges grow to so many times their first size at most, and what a statement writes, too.
-MOST = 64
-# A range that takes more steps than this to write was too large.
+# Ranges grow to so many times their first size at most, and shrink to this share of it at least. So
+# does what a statement writes.
+MOST, LEAST = 64, 4
+# A range that takes more steps than this was far too large: the next is so many times smaller.
 STEPS = 8
 
 # Called by a purge with the number of parts that are done, and of all parts.
@@ -33,17 +33,30 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class Size:
-    """How many rows or blocks a statement handles, so that it takes about TARGET."""
+    """
+    How many rows or blocks a statement handles, so that it takes about TARGET. One slow statement
+    means little: something else may have had the processor or the disk.
+    """
 
-    def __init__(self, first: int) -> None:
-        self.number, self._most = first, first * MOST
+    def __init__(self, first: int, target: float = 1.0) -> None:
+        self.number = first
+        self._least, self._most = max(1, first // LEAST), first * MOST
+        self._target = TARGET * target
+        self._was_slow = False
 
     def learn(self, seconds: float, handled: int) -> None:
         """Learn how long a statement took that has handled so many."""
-        if seconds > TARGET:
-            self.number = max(1, self.number // 2)
-        elif seconds < TARGET / 2 and handled >= self.number:
-            self.number = min(self._most, self.number * 2)
+        if seconds <= self._target:
+            self._was_slow = False
+            if seconds < self._target / 2 and handled >= self.number:
+                self.number = min(self._most, self.number * 2)
+        elif self._was_slow or seconds > 4 * self._target:
+            self.shrink(2)
+        else:
+            self._was_slow = True
+
+    def shrink(self, times: int) -> None:
+        self.number, self._was_slow = max(self._least, self.number // times), False
 
 
 class Pace:
@@ -93,9 +106,9 @@ class Pace:
         """Return how many seconds this run still has, or None: all that it needs."""
         return None if self._until is None else max(0.0, self._until - self._clock())
 
-    def size(self, name: str, first: int) -> Size:
-        """Return how many rows or blocks a statement of this kind handles."""
-        return self._sizes.setdefault(name, Size(first))
+    def size(self, name: str, first: int, target: float = 1.0) -> Size:
+        """Return how many rows or blocks a statement of this kind handles, in so many TARGETs."""
+        return self._sizes.setdefault(name, Size(first, target))
 
     def step(self, size: Size, act: Callable[[int], int]) -> int:
         """
@@ -125,17 +138,19 @@ class Pace:
 
     def learn(self, size: Size) -> None:
         """
-        Learn how large a part of a table is to be, from the steps since the last call. The first
-        one has read the part.
+        Learn how large a part of a table is to be, from the steps since the last call.
         """
         if len(self._steps) > STEPS:
-            size.learn(math.inf, 0)
+            size.shrink(STEPS)
         elif self._steps:
-            size.learn(self._steps[0], size.number)
+            size.learn(max(self._steps), size.number)
         self._steps.clear()
 
 
 class WalkableQuerySet(models.QuerySet[Row]):
+    # The first block of a part of a table on PostgreSQL, and the one after the last.
+    _range: tuple[int, int] | None = None
+
     def primary(self) -> Self:
         """Return the same rows on the database that is written to, never a replica that lags."""
         return self.using(router.db_for_write(self.model))
@@ -212,19 +227,26 @@ class WalkableQuerySet(models.QuerySet[Row]):
         ``still``: the part of the condition that only looks at the rows themselves, if that is not
         all of it.
         """
-        size = pace.size(kind, min(FIRST, ROWS))
+        # Where a range is full, it is so small that its statements write less than this.
+        size = pace.size(kind, min(FIRST, ROWS), target=2)
         if connections[self.db].vendor == "postgresql" and then is None:
             return self._each_at_once(pace, size, act)
         return self._each_by_key(pace, size, act, then, still)
 
     def _each_at_once(self, pace: Pace, size: Size, act: Callable[[Self], int]) -> int:
         """Find the rows, take them and write them in one statement."""
-        total, handled, number = 0, 0, 0
-        while handled == number:
-            number = size.number
-            handled = pace.step(size, lambda number: act(self._free(number)))
-            total += handled
+        number = size.number
+        total = pace.step(size, lambda number: act(self._free(number)))
+        if total == number:  # there are more: go to them, and not past what is written already
+            total += sum(rows._each_at_once(pace, size, act) for rows in self._split())
         return total
+
+    def _split(self) -> list[Self]:
+        if self._range is None or self._range[1] - self._range[0] == 1:
+            return [self]
+        start, end = self._range
+        step = -(-(end - start) // STEPS)
+        return [self._blocks(at, min(at + step, end)) for at in range(start, end, step)]
 
     def _free(self, number: int) -> Self:
         """
@@ -328,11 +350,18 @@ class WalkableQuerySet(models.QuerySet[Row]):
 
     def _blocks(self, start: int, end: int) -> Self:
         in_part = "ctid >= %s::tid AND ctid < %s::tid"
-        return self.filter(
+        rows = self.filter(
             RawSQL(  # noqa: S611 (a constant, with its parameters)
                 in_part, [f"({start},0)", f"({end},0)"], output_field=models.BooleanField()
             )
         )
+        rows._range = start, end
+        return rows
+
+    def _clone(self) -> Self:
+        clone: Self = super()._clone()  # type: ignore[misc]
+        clone._range = self._range
+        return clone
 
     def _parts_by_key(
         self, pace: Pace, size: Size, place: dict[str, Any], most: int

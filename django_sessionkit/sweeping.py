@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Case, CharField, Count, Exists, F, OuterRef, Q, Value, When
+from django.db.models import Case, CharField, Count, F, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
 
 from django_sessionkit import ranges
@@ -131,7 +131,8 @@ def _look(part: UserSessionQuerySet, moments: Moments, pace: Pace) -> set[str]:
         groups[INACTIVE] = Case(When(moments.has_old_address, then=1), default=0)
     rows = part.order_by().values(**groups).annotate(number=Count("*"))
     there = set()
-    for row in pace.read(partial(list, rows)):
+    found: list[dict[str, Any]] = pace.read(lambda: list(rows))
+    for row in found:
         name = row["what"]
         if name == "deleted" or not row.get(INACTIVE):
             pass
@@ -219,7 +220,8 @@ def _not_stored(
 
 def _digests(rows: UserSessionQuerySet, pace: Pace) -> Iterator[list[str]]:
     """Return the digests of these rows, as many as one question to a store is about."""
-    found = pace.read(partial(list, rows.order_by().values_list("digest", flat=True)))
+    values = rows.order_by().values_list("digest", flat=True)
+    found: list[str] = pace.read(lambda: list(values))
     for start in range(0, len(found), ranges.ROWS):
         yield found[start : start + ranges.ROWS]
 
@@ -310,7 +312,9 @@ def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:
     with suppress(FieldDoesNotExist):  # is_active is True for everybody then
         users.model._meta.get_field("is_active")
         there = there.filter(is_active=True)
-    found = set(rows.filter(~Exists(there)).values_list("user_id", flat=True))
+    # Not Exists(): for a part of the registry, PostgreSQL would read all users.
+    rows = rows.alias(let_in=Subquery(there.values("pk")[:1])).filter(let_in=None)
+    found = set(rows.values_list("user_id", flat=True))
     let_in = users.filter(pk__in=found) if found else ()
     return found - {user.pk for user in let_in if not is_disabled(user)}
 

@@ -25,9 +25,9 @@ def purge(self: Any, begun: int = 0) -> None:
     says when that begins: see schedule.py. ``begun`` is for this task alone.
     """
     if self.request.is_eager:  # then to come again would be to call itself
-        purging.purge_slice(begun, None)
-    elif (begun_at := purging.purge_slice(begun)) is not None:
-        purge.apply_async([begun_at], expires=purging.LONGEST)
+        purging.take_turn(begun, None)
+    elif (turn := purging.take_turn(begun)) is not None:
+        purge.apply_async([turn.begun], countdown=turn.wait, expires=purging.LONGEST)
 
 
 @shared_task(  # type: ignore[untyped-decorator]

@@ -12,6 +12,8 @@ from typing import Any
 from django.db import OperationalError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
+from django.db.models.functions import Coalesce
+from django.db.models.lookups import GreaterThan
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
@@ -152,8 +154,10 @@ class SessionStore(base.SessionStore):
     def is_stored(cls, database: str) -> Any:
         if database != _connection().alias:
             return None
-        sessions = StoredSession.objects.using(database).filter(expires_at__gt=clock.now())
-        return models.Exists(sessions.filter(digest=models.OuterRef("digest")))
+        sessions = StoredSession.objects.using(database).filter(digest=models.OuterRef("digest"))
+        # Not Exists(): for a part of the registry, PostgreSQL would read this whole table.
+        expires_at = models.Subquery(sessions.values("expires_at")[:1])
+        return GreaterThan(Coalesce(expires_at, 0), clock.now())
 
     @classmethod
     def remove_free(cls, digests: Collection[str]) -> set[str]:

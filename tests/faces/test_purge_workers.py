@@ -1,6 +1,6 @@
 """
 The purge by real workers of Celery and their beat, with a real Redis as the broker: they are killed
-in the middle, are two at once, and lose their broker.
+in the middle, get a message twice, and lose their broker.
 """
 
 import os
@@ -18,7 +18,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from django_sessionkit import tasks
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.models import EndReason, PurgeRun, UserSession
 from tests.many import handles, many
 from tests.redis_servers import FORGETFUL, Server, wait_for
 from tests.store import SessionStore
@@ -27,9 +27,9 @@ from tests.workers import a_worker, celery_app, write_settings
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # A site whose beat does not wait for an hour. Its receiver notes every session that it hears of. It
-# waits for as many processes as there are to be at once, and gets stuck when a file says so.
+# gets stuck when a file says so, until that file is gone.
 SITE = """
-import os, time
+import time
 from pathlib import Path
 from celery import Celery
 from django_sessionkit.schedule import sessionkit_schedule
@@ -53,13 +53,10 @@ def listen(**kwargs):
 def note(handles, reason, **kwargs):
     with (FOLDER / "told").open("a") as told:
         told.writelines(f"{{handle}} {{reason}}\\n" for handle in handles)
-    (FOLDER / f"at-it-{{os.getpid()}}").touch()
-    while len(list(FOLDER.glob("at-it-*"))) < int(os.environ.get("TOGETHER", "1")):
-        time.sleep(0.01)
     if (FOLDER / "is-to-be-stuck").exists():
         (FOLDER / "is-to-be-stuck").rename(FOLDER / "is-stuck")
-        while True:
-            time.sleep(1)
+        while (FOLDER / "is-stuck").exists():
+            time.sleep(0.01)
 """
 
 
@@ -77,8 +74,8 @@ def site(tmp_path: Path, broker: Server) -> Path:
     return tmp_path
 
 
-def worker_of(site: Path, *arguments: str, name: str = "first", **env: str) -> Any:
-    return a_worker(site, *arguments, name=name, DJANGO_SETTINGS_MODULE="site_settings", **env)
+def worker_of(site: Path, *arguments: str, name: str = "first") -> Any:
+    return a_worker(site, *arguments, name=name, DJANGO_SETTINGS_MODULE="site_settings")
 
 
 def with_beat(site: Path) -> Any:
@@ -96,8 +93,7 @@ def overdue(user: User, number: int) -> list[UserSession]:
     """Enter sessions that have expired since a purge has last looked, and return their rows."""
     at = timezone.now() - timedelta(days=1)
     rows = many(number, user, last_seen_at=at - timedelta(days=14), expires_at=at)
-    for start in range(0, number, 500):
-        SessionStore.remove([row.digest for row in rows[start : start + 500]])
+    SessionStore.remove([row.digest for row in rows])
     return rows
 
 
@@ -120,11 +116,10 @@ def has_done(log: Path) -> bool:
     return re.search(r"Task django_sessionkit\.purge\S+ succeeded", log.read_text()) is not None
 
 
-def send(broker: Server, number: int = 1) -> None:
-    """Give the workers so many messages, as beat does."""
+def send(broker: Server) -> None:
+    """Give the workers a message, as beat does."""
     with celery_app(broker.url):
-        for _ in range(number):
-            tasks.purge.delay()
+        tasks.purge.delay()
 
 
 @pytest.mark.once
@@ -136,7 +131,7 @@ def test_beat_has_the_sessions_purged(alice: User, site: Path):
 
 
 def test_worker_that_is_killed_loses_nothing(alice: User, site: Path, broker: Server):
-    rows = overdue(alice, 3000)
+    rows = overdue(alice, 150)
     send(broker)
     (site / "is-to-be-stuck").touch()
     with worker_of(site) as worker:
@@ -146,6 +141,8 @@ def test_worker_that_is_killed_loses_nothing(alice: User, site: Path, broker: Se
         worker.process.wait()
     assert 0 < len(told(site)) < len(rows)
     assert not are_closed(rows)
+    # A minute later.
+    assert PurgeRun.objects.update(claimed_until=timezone.now()) == 1
     with worker_of(site, name="second") as second:
         wait_for(lambda: are_closed(rows))
     log = second.log.read_text()
@@ -153,16 +150,23 @@ def test_worker_that_is_killed_loses_nothing(alice: User, site: Path, broker: Se
 
 
 @pytest.mark.once
-def test_two_workers_at_once_do_what_one_does(alice: User, site: Path, broker: Server):
-    rows = overdue(alice, 3000)
-    send(broker, 2)
-    with (
-        worker_of(site, TOGETHER="2") as first,
-        worker_of(site, name="second", TOGETHER="2") as second,
-    ):
-        wait_for(lambda: are_closed(rows))
-        wait_for(lambda: has_done(first.log) and has_done(second.log))
+def test_message_that_comes_twice_leaves_the_work_to_the_first(
+    alice: User, site: Path, broker: Server
+):
+    rows = overdue(alice, 150)
+    (site / "is-to-be-stuck").touch()
+    with worker_of(site) as first:
+        send(broker)
+        wait_for((site / "is-stuck").exists)
+        with worker_of(site, name="second") as second:
+            send(broker)
+            wait_for(partial(has_done, second.log))
+            assert not has_done(first.log)
+            (site / "is-stuck").unlink()
+            wait_for(partial(has_done, first.log))
+    assert are_closed(rows)
     assert sorted(told(site)) == sorted(handles(rows))
+    assert PurgeRun.objects.count() == 1
 
 
 @pytest.mark.once

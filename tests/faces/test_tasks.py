@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 
 from django_sessionkit import notices, purging, tasks
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.models import EndReason, PurgeRun, UserSession
 from django_sessionkit.purging import Purged
 from django_sessionkit.signals import Notice
 from tests.people import IPHONE, handle, is_in, sign_in
@@ -109,12 +110,16 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
 
 @pytest.mark.once
-def test_task_sends_itself_on_for_an_hour(app: Celery, clock: Clock, unfinished: list[Any]):
+def test_task_sends_itself_on_for_an_hour(
+    app: Celery, clock: Clock, db: None, unfinished: list[Any]
+):
     begun, message = int(timezone.now().timestamp()), None
     with mock.patch.object(tasks.purge, "apply_async") as send:
         tasks.purge()
         for minute in range(60):
-            assert send.call_args_list == [mock.call([begun], expires=3600)] * (minute + 1)
+            assert send.call_args_list == [mock.call([begun], countdown=0, expires=3600)] * (
+                minute + 1
+            )
             clock.move(seconds=59)
             (message,) = send.call_args.args[0]
             tasks.purge(message)
@@ -122,6 +127,39 @@ def test_task_sends_itself_on_for_an_hour(app: Celery, clock: Clock, unfinished:
         tasks.purge(message)
         assert send.call_count == 61  # the schedule has sent another one by now
     assert set(unfinished) == {20}
+
+
+def claim(**until: float) -> None:
+    """Have a worker purge that has its run to itself for so long, and perhaps was killed."""
+    now = timezone.now()
+    PurgeRun.objects.create(started_at=now, goes_on=True, claimed_until=now + timedelta(**until))
+
+
+@pytest.mark.once
+def test_task_waits_while_another_worker_is_at_it(app: Celery, clock: Clock, db: None):
+    """So a message that comes twice does not have two runs begin anew again and again."""
+    claim(seconds=-1)
+    claim(seconds=70)
+    claim(seconds=50)
+    begun = int(timezone.now().timestamp())
+    with mock.patch.object(tasks.purge, "apply_async") as send:
+        tasks.purge()
+        send.assert_called_once_with([begun], countdown=70, expires=3600)
+        assert not PurgeRun.objects.exclude(finished_at=None).exists()
+        clock.move(seconds=71)
+        tasks.purge(begun)
+        assert send.call_count == 1
+    assert PurgeRun.objects.exclude(finished_at=None).count() == 1
+
+
+@pytest.mark.once
+def test_djangos_tasks_wait_while_another_worker_is_at_it(queue: Any, clock: Clock, db: None):
+    job = import_module("django_sessionkit.jobs").purge
+    claim(seconds=70)
+    job.call()
+    (result,) = queue.results
+    assert result.args == [int(timezone.now().timestamp())]
+    assert result.task.run_after == timezone.now() + timedelta(seconds=70)
 
 
 @pytest.mark.once
@@ -138,10 +176,14 @@ def test_message_that_somebody_has_made_up_is_one_run_or_is_followed_by_an_hour_
 ):
     with (
         mock.patch.object(purging, "purge", return_value=Purged({}, finished=False)),
+        mock.patch.object(purging, "_seconds_of_others", return_value=0.0),
         mock.patch.object(purging, "time", SimpleNamespace(time=lambda: now)),
     ):
-        then = purging.purge_slice(begun)
-    assert then == (begun or now) if now - 3600 < begun <= now or not begun else then is None
+        turn = purging.take_turn(begun)
+    if begun == 0 or now - 3600 < begun <= now:
+        assert turn == (begun or now, 0)
+    else:
+        assert turn is None
 
 
 @pytest.mark.once
@@ -152,7 +194,7 @@ def test_task_that_runs_at_once_does_all_of_it(app: Celery, unfinished: list[Any
 
 
 @pytest.mark.once
-def test_messages_hold_nothing_but_a_number(app: Celery, unfinished: list[Any]):
+def test_messages_hold_nothing_but_a_number(app: Celery, db: None, unfinished: list[Any]):
     """What lies on a broker is read by others than us."""
     with app.connection_for_write() as broker:
         queue = broker.SimpleQueue("celery")
@@ -260,10 +302,16 @@ class Queue:
         self.results: list[Any] = []
 
     def task(self, function: Any) -> Any:
-        def enqueue(*args: Any) -> None:
-            self.results.append(SimpleNamespace(args=list(args)))
+        def enqueue(*args: Any, run_after: Any = None) -> None:
+            task = SimpleNamespace(run_after=run_after)
+            self.results.append(SimpleNamespace(args=list(args), task=task))
 
-        return SimpleNamespace(call=function, enqueue=enqueue)
+        return SimpleNamespace(
+            call=function,
+            enqueue=enqueue,
+            using=lambda **how: SimpleNamespace(enqueue=partial(enqueue, **how)),
+            get_backend=lambda: SimpleNamespace(supports_defer=True),
+        )
 
 
 @pytest.fixture
@@ -297,7 +345,7 @@ def test_notice_goes_through_djangos_tasks(notices_wanted: None, queue: Any, ali
 
 
 @pytest.mark.once
-def test_djangos_tasks_purge_in_slices(queue: Any, unfinished: list[Any]):
+def test_djangos_tasks_purge_in_slices(queue: Any, db: None, unfinished: list[Any]):
     job = import_module("django_sessionkit.jobs").purge
     job.call()
     (result,) = queue.results
