@@ -306,7 +306,8 @@ def purge_in_use(url: str, rows: int, rest: float) -> tuple[Run, dict[str, tuple
 
 def measure(server: str, name: str, rows: int) -> Iterator[Table]:
     """Measure the purge on a server, and yield what was found. ``name`` is that of the database."""
-    judged, rounds = rows >= JUDGED, ROUNDS[name]
+    judged = rows >= JUDGED
+    rounds = ROUNDS[name] if judged else 1
     with filled(server, KIT, rows) as full:
         bare_ones, runs = [], []
         for _ in range(rounds):
@@ -366,7 +367,7 @@ def add(
             Verdict(f"{what}, longest statement", LONGEST, longest, judged),
             Verdict(f"{what}, memory", GROWTH, growth, judged),
         ]
-    middle = Figures(*map(median, zip(*figures, strict=True)))  # type: ignore[arg-type]
+    middle = Figures(*map(median, zip(*figures, strict=True)))
     row = [title, f"{middle.seconds:,.2f}", ratio, f"{middle.statements:,.0f}"]
     row += [f"{middle.longest:,.1f}", f"{middle.wal:,.0f}", f"{middle.dead:,.0f}"]
     row += [f"{middle.memory:,.1f}", ", ".join(map(str, verdicts))]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ DAY = 24 * 3600 * 1000  # milliseconds
 def apart(url: str, function: Callable[..., T], *args: Any) -> T:
     """Return what a function returns in a process of its own, on this database."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, configure, [url]) as pool:
+    with ProcessPoolExecutor(1, context, initializer=configure, initargs=(url,)) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -121,9 +122,7 @@ def fill_django(rows: int) -> None:
 
 
 def fill_qsessions(rows: int) -> None:
-    from qsessions.models import Session
-
-    fill_old(Session, rows)
+    fill_old(import_module("qsessions.models").Session, rows)
 
 
 def fill_old(model: Any, rows: int) -> None:

@@ -20,7 +20,7 @@ from django_sessionkit.adoption import Table
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from tests import store
-from tests.interleaving import HOLDS_ROWS, before_statement, elsewhere, held_open
+from tests.interleaving import HOLDS_ROWS, elsewhere, held_open
 from tests.moving import (
     CACHED_DATABASE,
     DATABASE,
@@ -86,12 +86,18 @@ def test_session_that_is_prolonged_meanwhile_stays():
     """A process of the generation before may still write there."""
     (session,) = sessions(1, expires_in=-1)
 
-    def prolong():
-        later = timezone.now() + timedelta(days=1)
-        elsewhere(lambda: Session.objects.filter(pk=session.pk).update(expire_date=later))
+    later, prolonged = timezone.now() + timedelta(days=1), []
 
-    with before_statement("DELETE", prolong):
+    def prolong(execute, sql, *args):
+        """After the row was found, and before it is taken."""
+        if not prolonged and (sql.startswith("DELETE") or "FOR UPDATE" in sql):
+            prolonged.append(session)
+            elsewhere(lambda: Session.objects.filter(pk=session.pk).update(expire_date=later))
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(prolong):
         assert old_tables.purge_old_tables(duty=1).figures == {"django_session": 0}
+    assert prolonged
     assert Session.objects.get() == session
 
 
@@ -115,7 +121,7 @@ def test_who_has_no_time_left_goes_on_with_the_next_run():
 
 
 def test_session_that_somebody_holds_is_left_and_not_waited_for():
-    sessions(5, expires_in=-1)
+    sessions(40, expires_in=-1)
     held = Session.objects.first()
     with held_open(lambda: Session.objects.filter(pk=held.pk).update(session_data="")):
         old_tables.purge_old_tables(duty=1)
