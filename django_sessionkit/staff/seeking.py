@@ -170,10 +170,11 @@ def _seek(
     indexed = _indexed(selection, by_end)
     if by_end and not selection.reason:
         # The index begins with the reason. Of each, it has what tells which are the first ones.
-        places = beyond.select_related(None).values_list("ended_at", "pk")
-        ends = (replace(indexed, reason=reason).of(places) for reason in EndReason.values)
-        ended = chain.from_iterable(_ordered(rows, side, by_end)[: SIZE + 1] for rows in ends)
-        keys = [pk for _at, pk in sorted(ended, reverse=side == "after")[: SIZE + 1]]
+        bare = beyond.select_related(None)
+        ends = (replace(indexed, reason=reason).of(bare) for reason in EndReason.values)
+        columns = (_ordered(each, side, by_end).values_list("ended_at", "pk") for each in ends)
+        places = chain.from_iterable(each[: SIZE + 1] for each in columns)
+        keys = [pk for _at, pk in sorted(places, reverse=side == "after")[: SIZE + 1]]
         return first(rows.filter(pk__in=keys)), None
     if selection == indexed or (by_end and replace(selection, state="") == indexed):
         return first(selection.of(beyond)), None
