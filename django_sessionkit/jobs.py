@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.tasks import task
 from django.utils import timezone
 
-from django_sessionkit import endings
+from django_sessionkit import activity, endings
 from django_sessionkit.mails import deliver
 
 
@@ -14,6 +14,12 @@ from django_sessionkit.mails import deliver
 def notify(kind: str, handle: str) -> None:
     """Tell a user by mail."""
     deliver(kind, uuid.UUID(handle))
+
+
+@task
+def carry_activity() -> None:
+    """Carry activity to the rows, with SESSIONKIT_ACTIVITY = "buffered"."""
+    activity.carry()
 
 
 @task

@@ -7,7 +7,7 @@ from typing import Any
 from celery import current_app, shared_task
 from django.db import InterfaceError, OperationalError
 
-from django_sessionkit import endings
+from django_sessionkit import activity, endings
 from django_sessionkit.mails import deliver
 from django_sessionkit.models import get_session_store
 
@@ -16,6 +16,12 @@ from django_sessionkit.models import get_session_store
 def purge() -> None:
     """Remove expired sessions. The site's beat schedule says when."""
     get_session_store().clear_expired()
+
+
+@shared_task(name="django_sessionkit.carry_activity", ignore_result=True)  # type: ignore[untyped-decorator]
+def carry_activity() -> None:
+    """Carry activity to the rows, with SESSIONKIT_ACTIVITY = "buffered"."""
+    activity.carry()
 
 
 @shared_task(  # type: ignore[untyped-decorator]

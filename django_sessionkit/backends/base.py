@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
-from django_sessionkit import clock, endings, tallies
+from django_sessionkit import activity, clock, endings, tallies
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
@@ -358,6 +358,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         Remove what has expired, in small parts: ten million rows take minutes, and nobody is held
         up. Before that, finish the endings that no worker looks after. Raises StoreUnavailable.
         """
+        activity.carry()
         cls.call(endings.finish_all)
         run, active = cls.call(tallies.begin), tallies.Active()
         deleted = cls.call(purge_rows, progress, active)

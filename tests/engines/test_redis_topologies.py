@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from django_sessionkit import ranges
-from django_sessionkit.backends import redis, redis_clients
+from django_sessionkit.backends import redis_clients, redis_scripts
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
@@ -222,7 +222,7 @@ def test_a_primary_is_killed_and_nothing_is_lost_that_had_a_replica(doomed, way)
 
 
 def holder_of(session, topology):
-    key = redis._key(digest_of(session.session_key))
+    key = redis_scripts.key_of(digest_of(session.session_key))
     for node in topology.primaries():
         with suppress(RedisError):  # of a Cluster, that it is another one
             if node.client.exists(key):
@@ -288,7 +288,7 @@ class Outage(NamedTuple):
     def holder(self, key):
         """Return the server that has the session with a key."""
         client = redis_clients.sync_client()
-        name = redis_clients.node_of(client, redis._key(digest_of(key)))
+        name = redis_clients.node_of(client, redis_scripts.key_of(digest_of(key)))
         (server,) = [node for node in self.topology.nodes if name == f"{HOST}:{node.port}"]
         return server
 
@@ -587,7 +587,11 @@ def test_every_node_knows_of_an_epoch(drive, topology):
 
 def test_a_session_and_the_number_are_on_one_node(topology, settings):
     def slots(*digests):
-        keys = [key(digest) for digest in digests for key in (redis._key, redis._epoch_key)]
+        keys = [
+            key(digest)
+            for digest in digests
+            for key in (redis_scripts.key_of, redis_scripts.epoch_key_of)
+        ]
         return {key_slot(key.encode()) for key in keys}
 
     one, other = "0f3" + "0" * 61, "0f3" + "f" * 61
