@@ -13,7 +13,6 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_sessionkit.backends import redis_buffer, redis_scripts
-from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.redis_clients import sync_client
 from django_sessionkit.conf import conf
 from tests import servers, store
