@@ -32,6 +32,8 @@ SIZE = 1_000
 # Whose row has another key by now may just be given that. Nobody takes longer to do so, in
 # milliseconds.
 A_WHILE = 10_000
+# For so many milliseconds, requests of a session of which that cannot be told ask the registry.
+AN_HOUR = 3_600_000
 TABLE = UserSession._meta.db_table
 
 
@@ -119,11 +121,15 @@ def _look(
             over.append(seen.digest)
         elif row.ended_at is not None or row.digest != seen.digest:
             # It has got another key since, and there is a trace under this one or nothing; or the
-            # store has brought back what there was.
-            if now - seen.at < A_WHILE and row.ended_at is None:
+            # store has brought back what there was. That goes, if nobody has written to it.
+            age = now - seen.at
+            if age < A_WHILE and row.ended_at is None:
                 left.add(seen)
             elif store.take(seen.digest, seen.version):
                 over.append(seen.digest)
+            elif age < AN_HOUR and store.peek([seen.digest]):
+                left.add(seen)
+                asks.add(seen)
         elif row.renew or row.last_seen_at < as_datetime(seen.at):
             left.add(seen)
             if row.renew:

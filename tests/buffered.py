@@ -1,5 +1,6 @@
 """A site with SESSIONKIT_ACTIVITY = "buffered": its sessions are in Redis, whatever the leg."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,14 +9,22 @@ from unittest import mock
 import redis as driver
 import redis.asyncio as async_driver
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_sessionkit.backends import redis_buffer, redis_scripts
+from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.redis_clients import sync_client
+from django_sessionkit.backends.sealing import version_of
+from django_sessionkit.clock import as_datetime
+from django_sessionkit.clock import now as milliseconds
 from django_sessionkit.conf import conf
+from django_sessionkit.models import UserSession
+from django_sessionkit.storage import Seen
 from tests import servers, store
+from tests.store import HOUR
 
 
 @contextmanager
@@ -87,3 +96,24 @@ def _noted(sent: list[str]) -> Iterator[None]:
     finally:
         for patch in patches:
             patch.stop()
+
+
+def waiting_sessions(user: User, count: int, *, idle: bool = False) -> list[Seen]:
+    """Store so many sessions whose activity waits, and return what waits."""
+    now = milliseconds()
+    at = as_datetime(now - 90_000)
+    rows, stored, seen = [], [], []
+    for number in range(count):
+        digest, payload = uuid.uuid4().hex * 2, uuid.uuid4().bytes
+        row = UserSession(
+            user=user, digest=digest, started_at=at, last_seen_at=at, expires_at=at, idle_at=None
+        )
+        moments = now - number, now + HOUR * 1000, now + 600_000 if idle else None
+        rows.append(row)
+        stored.append((digest, payload, now - 90_000, now + HOUR * 1000))
+        seen.append(Seen(digest, row.pk, *moments, version_of(payload)))
+    UserSession.objects.bulk_create(rows)
+    SessionStore.insert_all(stored)
+    for each in seen:
+        assert SessionStore.touch_later(each)
+    return seen

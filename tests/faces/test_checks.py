@@ -24,6 +24,7 @@ from django_sessionkit.models import SigningKey
 from django_sessionkit.policy import Policy
 from tests.moving import CACHE, COOKIES, DATABASE, FILES, RETURNING
 from tests.servers import PROJECT
+from tests.workers import celery_app
 
 pytestmark = pytest.mark.once
 
@@ -120,6 +121,9 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOUCH_INTERVAL": 0},
         {"SESSIONKIT_TOUCH_INTERVAL": -1},
         {"SESSIONKIT_TOUCH_INTERVAL": 60.0},
+        {"SESSIONKIT_ACTIVITY": "later"},
+        {"SESSIONKIT_ACTIVITY": None},
+        {"SESSIONKIT_ACTIVITY": ["buffered"]},
         {"SESSIONKIT_TRUSTED_PROXIES": "1"},
         {"SESSIONKIT_TRUSTED_PROXIES": -1},
         {"SESSIONKIT_TRUSTED_PROXIES": 100},
@@ -293,6 +297,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOKEN_CLAIMS": "tests.tokens.ISSUER"},
     ],
     "E020": [],  # see below: PyJWT is installed here
+    "E022": [
+        {"SESSIONKIT_ACTIVITY": "buffered"},
+        {"SESSIONKIT_ACTIVITY": "buffered", "SESSION_ENGINE": "tests.faces.test_checks"},
+    ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
         {
@@ -345,6 +353,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},
         {"SESSIONKIT_ADOPT_FROM": [DATABASE, settings.SESSION_ENGINE]},
     ],
+    "W026": [{**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}],
 }
 
 DEPLOYED: dict[str, Any] = {
@@ -576,6 +585,12 @@ def test_policy_that_is_no_path_is_left_to_the_other_check(policy: Any):
     with override_settings(**DEPLOYED, SESSIONKIT_POLICY=policy):
         assert check_deployment() == []
         assert_says(check_settings(), "E006")
+
+
+def test_worker_is_enough_for_activity_that_waits():
+    case = {**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}
+    with override_settings(**case), celery_app():
+        assert check_settings() == []
 
 
 def test_level_is_named_to_those_who_claim_it():

@@ -16,15 +16,14 @@ from django_sessionkit import activity, tasks
 from django_sessionkit.activity import Carried
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.redis_clients import sync_client
-from django_sessionkit.backends.sealing import digest_of, version_of
-from django_sessionkit.clock import as_datetime, as_milliseconds
+from django_sessionkit.backends.sealing import digest_of
+from django_sessionkit.clock import as_milliseconds
 from django_sessionkit.clock import now as milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, get_session_store
-from django_sessionkit.storage import Seen
 from tests import buffered
 from tests.browsers import browse_as, put, read, view
-from tests.buffered import costs, count_waiting, keys
+from tests.buffered import costs, count_waiting, keys, waiting_sessions
 from tests.calls import BACKGROUND, use
 from tests.interleaving import HOLDS_ROWS, after, be_impatient, before, held_open
 from tests.people import FIREFOX, IPHONE, key_of
@@ -97,27 +96,6 @@ def test_the_first_activity_after_a_sign_in_is_written_into_the_row(signed_in, c
     clock.move(seconds=61)
     with costs(sql=0, commands=2):
         read(browser)
-
-
-def waiting_sessions(user, count, *, idle=False):
-    """Store so many sessions whose activity waits, and return what waits."""
-    now = milliseconds()
-    at, seen = as_datetime(now - 90_000), []
-    rows, stored = [], []
-    for number in range(count):
-        digest, payload = uuid.uuid4().hex * 2, uuid.uuid4().bytes
-        row = UserSession(
-            user=user, digest=digest, started_at=at, last_seen_at=at, expires_at=at, idle_at=None
-        )
-        moments = now - number, now + HOUR * 1000, now + 600_000 if idle else None
-        rows.append(row)
-        stored.append((digest, payload, now - 90_000, now + HOUR * 1000))
-        seen.append(Seen(digest, row.pk, *moments, version_of(payload)))
-    UserSession.objects.bulk_create(rows)
-    SessionStore.insert_all(stored)
-    for each in seen:
-        assert SessionStore.touch_later(each)
-    return seen
 
 
 def test_a_thousand_sessions_are_carried_with_one_statement(alice):
