@@ -1,7 +1,7 @@
 """
 Measures the memory of a Redis with 100,000 signed-in sessions: of this project, with and without
-activity that waits for its row, and of Django's cache engine on django-redis. This takes some minutes, on a server of its own. With BRAND=valkey,
-the server is a Valkey::
+activity that waits for its row, and of Django's cache engine on django-redis. This takes some
+minutes, on a server of its own. With BRAND=valkey, the server is a Valkey::
 
     .venv/bin/python -m benchmarks.memory [NUMBER]
 

@@ -162,14 +162,13 @@ def _write(batch: Sequence[Seen]) -> int:
     ]
     sql = STATEMENTS[connection.vendor]
     if connection.vendor == "postgresql":
-        columns: list[Any] = [list(column) for column in zip(*values, strict=True)]
-        params = [*columns, columns[0]]
+        params: list[Any] = [list(column) for column in zip(*values, strict=True)]
     else:
         params = [json.dumps(values, default=str)]
     if connection.vendor == "mysql":
         keys = [value[0] for value in values]
-        native = connection.features.has_native_uuid_field
-        kind, places = "UUID" if native else "CHAR(32)", ", ".join(["%s"] * len(keys))
+        is_native = connection.features.has_native_uuid_field
+        kind, places = "UUID" if is_native else "BINARY", ", ".join(["%s"] * len(keys))
         sql = sql.replace("KIND", kind).replace("PLACES", places)
         params += keys
     with connection.cursor() as cursor:
@@ -190,28 +189,35 @@ def _set(known: str, prefix: str = "") -> str:
 
 
 STATEMENTS = {
+    # Locked by the primary key alone: of the digest, too, PostgreSQL expects to find one row, and
+    # then looks at a thousand a thousand times.
     "postgresql": f"""
         UPDATE {TABLE} SET {_set(f"{TABLE}.last_seen_at")}
-        FROM unnest(
-            %s::uuid[], %s::varchar[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[]
-        ) AS given (id, digest, last_seen_at, expires_at, idle_at)
-        JOIN (
-            SELECT id FROM {TABLE} WHERE id = ANY (%s::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED
-        ) AS free ON free.id = given.id
+        FROM (
+            SELECT given.* FROM unnest(
+                %s::uuid[], %s::varchar[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[]
+            ) AS given (id, digest, last_seen_at, expires_at, idle_at)
+            JOIN {TABLE} AS free ON free.id = given.id
+            FOR UPDATE OF free SKIP LOCKED
+        ) AS given
         WHERE {TABLE}.id = given.id AND {GOES_ON}
     """,  # noqa: S608 (constants)
     # Whether a SET sees what another one has set is not said: so it goes by the rows as they were.
+    # Text in a JSON_TABLE may have another collation than the table.
     "mysql": f"""
         UPDATE {TABLE}
         JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
-            id KIND PATH '$[0]', digest CHAR(64) PATH '$[1]', last_seen_at DATETIME(6) PATH '$[2]',
-            expires_at DATETIME(6) PATH '$[3]', idle_at DATETIME(6) PATH '$[4]'
-        )) AS given ON given.id = {TABLE}.id
+            id CHAR(36) PATH '$[0]',
+            digest CHAR(64) PATH '$[1]',
+            last_seen_at DATETIME(6) PATH '$[2]',
+            expires_at DATETIME(6) PATH '$[3]',
+            idle_at DATETIME(6) PATH '$[4]'
+        )) AS given
         JOIN (
             SELECT id, last_seen_at FROM {TABLE} WHERE id IN (PLACES) FOR UPDATE SKIP LOCKED
-        ) AS free ON free.id = {TABLE}.id
+        ) AS free ON CAST(free.id AS KIND) = CAST(given.id AS KIND) AND free.id = {TABLE}.id
         SET {_set("free.last_seen_at", f"{TABLE}.")}
-        WHERE {GOES_ON}
+        WHERE {GOES_ON.replace("given.digest", "CAST(given.digest AS BINARY)")}
     """,  # noqa: S608
     "sqlite": f"""
         UPDATE {TABLE} SET {_set(f"{TABLE}.last_seen_at")}
