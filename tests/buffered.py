@@ -22,7 +22,7 @@ from django_sessionkit.clock import as_datetime
 from django_sessionkit.clock import now as milliseconds
 from django_sessionkit.conf import conf
 from django_sessionkit.models import UserSession
-from django_sessionkit.storage import Seen
+from django_sessionkit.storage import Seen, StoredFully
 from tests import servers, store
 from tests.store import HOUR
 
@@ -110,7 +110,7 @@ def waiting_sessions(user: User, count: int, *, idle: bool = False) -> list[Seen
         )
         moments = now - number, now + HOUR * 1000, now + 600_000 if idle else None
         rows.append(row)
-        stored.append((digest, payload, now - 90_000, now + HOUR * 1000))
+        stored.append(StoredFully(digest, payload, now - 90_000, now + HOUR * 1000))
         seen.append(Seen(digest, row.pk, *moments, version_of(payload)))
     UserSession.objects.bulk_create(rows)
     SessionStore.insert_all(stored)

@@ -185,12 +185,13 @@ class Facts(NamedTuple):
         self, touched_at: int, flushed_at: int, now: int, expiry: object, cookie_age: int
     ) -> bool:
         """
-        Tell whether the row can wait for the activity of a request: whether a session that is used
-        on cannot look expired by its row, also if there is no flush any more.
+        Tell whether the row can wait for the activity of a request. A session whose activity is
+        flushed now and then never looks expired by its row, and one that is used at least once in
+        two intervals does not either if there is no flush any more.
 
-        The row has every activity until ``flushed_at``. So it is behind by PATIENCE intervals, and
-        two more, of the last activity before the flush and of the next one after that time. A
-        session lives for SHARE intervals without activity.
+        The row has every activity until ``flushed_at``. What comes within PATIENCE intervals after
+        that may wait, and two intervals later the row is written. So whoever may wait has to have
+        more time left than that.
         """
         interval = self.touch_interval(expiry, cookie_age)
         # Moments that are ahead: the clock of another server, a little. Of a clock that was put

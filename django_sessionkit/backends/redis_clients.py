@@ -196,7 +196,7 @@ def _ask_each_node(
     for key in keys:
         parts.setdefault(node_of(client, key), []).append(key)
     for name, part in parts.items():
-        node = client.get_node(node_name=name)
+        node = client.get_node(node_name=name)  # type: ignore[no-untyped-call]
         if node is None or name in dead_lines:
             continue
         try:

@@ -352,8 +352,6 @@ def test_requests_of_a_former_key_ask_the_registry_for_an_hour(used, alice, cloc
     clock.move(seconds=HOUR)
     activity.carry()
     assert count_waiting() == 0
-    activity.carry()
-    assert SessionStore.read(digest).flushed_at == milliseconds()
 
 
 # Runs that are killed, and runs at the same time.
@@ -551,6 +549,10 @@ class Walk:
         activity.carry()
         self.is_over = self.is_marked
 
+    def carry_and_rest(self):
+        self.carry()
+        self.clock.move(seconds=400)
+
     def change_the_key(self):
         if is_in(self.browser):
             use(self.browser, "cycle_key")
@@ -588,7 +590,7 @@ class Walk:
 
 STEPS = st.sampled_from(
     [
-        *["carry", "carry", "write", "change_the_key", "go_to_another_network"],
+        *["carry", "carry", "carry_and_rest", "write", "change_the_key", "go_to_another_network"],
         *["put_the_clock_back", "lose_the_end", "end", "row", "row", "row", "row"],
     ]
 )
@@ -600,7 +602,7 @@ STEPS = st.sampled_from(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    st.lists(st.tuples(STEPS, st.sampled_from([1, 20, 61, 61, 100, 190, 280])), max_size=14),
+    st.lists(st.tuples(STEPS, st.sampled_from([1, 20, 61, 61, 100, 119])), max_size=14),
     st.lists(st.sampled_from([61, 100]), max_size=3),
 )
 def test_whatever_happens(signed_in, policy, clock, steps, before):
