@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import pytest
 from django.db import OperationalError
+from django.http import HttpResponse
+from django.urls import path
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,11 +27,29 @@ from tests import buffered
 from tests.browsers import browse_as, put, read, view
 from tests.buffered import costs, count_waiting, keys, waiting_sessions
 from tests.calls import BACKGROUND, use
+from tests.calls import urlpatterns as site_with_calls
 from tests.interleaving import HOLDS_ROWS, after, be_impatient, before, held_open
 from tests.people import FIREFOX, IPHONE, key_of
 from tests.store import HOUR
 
-pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.calls")]
+pytestmark = [pytest.mark.django_db, pytest.mark.site(__name__)]
+
+
+def fail_after_a_new_age(request):
+    request.session.set_expiry(20 * 24 * HOUR)
+    return HttpResponse("out of order", status=500)
+
+
+async def afail_after_a_new_age(request):
+    await request.session.aset_expiry(20 * 24 * HOUR)
+    return HttpResponse("out of order", status=500)
+
+
+urlpatterns = [
+    *site_with_calls,
+    path("fail_after_a_new_age/", fail_after_a_new_age),
+    path("afail_after_a_new_age/", afail_after_a_new_age),
+]
 
 MINUTE = timedelta(minutes=1)
 
@@ -167,8 +187,8 @@ def test_the_row_knows_at_once_of_another_user_agent(used):
 
 @pytest.mark.redis
 def test_an_expiry_that_a_view_sets_is_in_the_row_first(used):
-    use(used, "set_expiry", HOUR)
-    assert row_of(used).expires_at == timezone.now() + timedelta(hours=1)
+    used.get(f"/{used.a}fail_after_a_new_age/")  # so nothing is saved
+    assert row_of(used).expires_at == timezone.now() + timedelta(days=20)
 
 
 @pytest.mark.redis
@@ -273,6 +293,7 @@ def test_an_activity_that_waits_does_not_take_the_key_of_the_session(used):
     read(used)
     use(used, "cycle_key")
     assert activity.carry() == Carried(left=1)
+    assert count_waiting() == 1
     assert is_in(used)
 
 
