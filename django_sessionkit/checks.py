@@ -33,6 +33,7 @@ from django_sessionkit.selection import since
 from django_sessionkit.signals import Notice
 from django_sessionkit.signing_keys import LONGEST_AGE
 from django_sessionkit.visit.redirects import sign_in_url
+from django_sessionkit.workers import enqueue_of
 
 # id: (what is wrong, what to do). An id keeps its meaning, and is never given to another check.
 MESSAGES = {
@@ -124,6 +125,10 @@ MESSAGES = {
         "{app} needs the API of OpenTelemetry, which is not installed.",
         'Install "django-sessionkit[metrics]".',
     ),
+    "E023": (
+        'SESSIONKIT_ACTIVITY = "buffered" needs sessions in Redis, not in {engine!r}.',
+        'Leave it out, or set SESSION_ENGINE = "django_sessionkit.backends.redis".',
+    ),
     "W001": (
         "With {middleware}, no device is known, and activity does not keep a session alive.",
         'Replace it by "django_sessionkit.middleware.SessionMiddleware" in MIDDLEWARE.',
@@ -163,6 +168,10 @@ MESSAGES = {
     "W024": (
         "SESSIONKIT_VISITOR_AGE is not below SESSION_COOKIE_AGE, so it changes nothing.",
         "Set it to fewer seconds than SESSION_COOKIE_AGE = {age}, or leave it out.",
+    ),
+    "W026": (
+        'SESSIONKIT_ACTIVITY = "buffered", but no worker can carry activity to the rows.',
+        "Set up Celery or Django's Tasks, and a schedule, or leave SESSIONKIT_ACTIVITY out.",
     ),
     # Of check_deployment().
     "W005": (
@@ -283,6 +292,10 @@ def _is_extent(value: object) -> bool:
     return value in ("whole", "truncated", "none")
 
 
+def _is_activity(value: object) -> bool:
+    return value in ("direct", "buffered")
+
+
 def _is_algorithm(value: object) -> bool:
     return value in ALGORITHMS
 
@@ -303,6 +316,7 @@ NOTICES = [kind.value for kind in Notice]
 # function that recognises them.
 VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOUCH_INTERVAL": range(1, HUNDRED_YEARS),
+    "SESSIONKIT_ACTIVITY": ('"direct" or "buffered"', _is_activity),
     "SESSIONKIT_TRUSTED_PROXIES": range(100),
     "SESSIONKIT_RETENTION": range(HUNDRED_YEARS),
     "SESSIONKIT_ADDRESSES": ('"whole", "truncated" or "none"', _is_extent),
@@ -388,6 +402,11 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
             return
         for name, values in store.check(ask=bool(databases)):
             yield _message(name, **values)
+        if conf.SESSIONKIT_ACTIVITY == "buffered":
+            if not store.buffers:
+                yield _message("E023", engine=engine)
+            elif enqueue_of("carry_activity") is None:
+                yield _message("W026")
 
 
 def _middleware() -> Iterator[checks.CheckMessage]:

@@ -22,6 +22,13 @@ class Settings:
         return getattr(settings, "SESSIONKIT_TOUCH_INTERVAL", 60)
 
     @cached_property
+    def SESSIONKIT_ACTIVITY(self) -> str:
+        """Where the last activity of a session is written: "direct" into the store and the row, or
+        "buffered" into the store alone, from where a task carries it to the rows. See activity.py.
+        """
+        return getattr(settings, "SESSIONKIT_ACTIVITY", "direct")
+
+    @cached_property
     def SESSIONKIT_TRUSTED_PROXIES(self) -> int:
         """The number of your proxies that append to X-Forwarded-For. 0: use REMOTE_ADDR."""
         return getattr(settings, "SESSIONKIT_TRUSTED_PROXIES", 0)

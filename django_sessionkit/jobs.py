@@ -7,7 +7,7 @@ from typing import Any
 from django.tasks import task
 from django.utils import timezone
 
-from django_sessionkit import endings, purging
+from django_sessionkit import activity, endings, purging
 from django_sessionkit.mails import deliver
 from django_sessionkit.workers import AT_ONCE, backend_of
 
@@ -28,6 +28,12 @@ def purge(begun: int = 0) -> None:
 def notify(kind: str, handle: str) -> None:
     """Tell a user by mail."""
     deliver(kind, uuid.UUID(handle))
+
+
+@task
+def carry_activity() -> None:
+    """Carry activity to the rows, with SESSIONKIT_ACTIVITY = "buffered"."""
+    activity.carry()
 
 
 @task

@@ -23,6 +23,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import ranges
+from django_sessionkit.clock import as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.ranges import WalkableQuerySet
@@ -277,6 +278,18 @@ def alive_in_stores(digests: list[str]) -> set[str]:
     return set().union(*(store.call(store.peek, digests) for store in get_session_stores()))
 
 
+def seen_in_stores(digests: list[str]) -> dict[str, int]:
+    """
+    Return those of the digests under which a session is stored, with its last activity, or 0 where
+    only the row knows that. Raises StoreUnavailable.
+    """
+    seen: dict[str, int] = {}
+    for store in get_session_stores() if digests else ():
+        for digest, at in store.call(store.last_seen, digests).items():
+            seen[digest] = max(at, seen.get(digest, 0))
+    return seen
+
+
 def remove_from_stores(digests: list[str]) -> None:
     """Remove the sessions with these digests. Raises StoreUnavailable, after asking all stores."""
     unavailable = None
@@ -291,12 +304,20 @@ def remove_from_stores(digests: list[str]) -> None:
 
 def still_stored(rows: "list[UserSession]") -> "list[UserSession]":
     """
-    Return those of these rows whose sessions the store still has. One round trip.
+    Return those of these rows whose sessions the store still has, with their last activity, also if
+    that waits there to be carried to the rows. One round trip.
 
     Raises StoreUnavailable if the store does not answer.
     """
-    alive = alive_in_stores([row.digest for row in rows])
-    return [row for row in rows if row.digest in alive]
+    digests = [row.digest for row in rows]
+    if conf.SESSIONKIT_ACTIVITY != "buffered":
+        alive = alive_in_stores(digests)
+        return [row for row in rows if row.digest in alive]
+    seen = seen_in_stores(digests)
+    found = [row for row in rows if row.digest in seen]
+    for row in found:
+        row.last_seen_at = max(row.last_seen_at, as_datetime(seen[row.digest]))
+    return found
 
 
 def mark_ended(

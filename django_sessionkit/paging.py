@@ -140,10 +140,14 @@ def _query(parameters: Mapping[str, str]) -> str:
 def with_activity(sessions: UserSessionQuerySet, handle: uuid.UUID | None) -> UserSessionQuerySet:
     """Return these rows with the annotations ``is_current`` and ``is_active_now``."""
     current = Q(pk=handle)
-    # This is as exact as it gets: activity is written once per interval.
-    since = timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-    active = current | Q(last_seen_at__gte=since)
+    active = current | Q(last_seen_at__gte=_active_since())
     return sessions.annotate(is_current=current, is_active_now=active)
+
+
+def _active_since() -> datetime:
+    """Return since when a session has been active that is so now. This is as exact as it gets:
+    activity is written once per interval."""
+    return timezone.now() - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +214,11 @@ def _newest(sessions: UserSessionQuerySet, current: uuid.UUID | None) -> tuple[l
         if current and not _is_here(found):
             # Not by is_current: MariaDB would go through the whole table for it.
             found += rows.filter(pk=current)
-    return sorted(still_stored(found), key=Position.of, reverse=True), newest
+    stored: list[Any] = still_stored(found)
+    since = _active_since()
+    for row in stored:
+        row.is_active_now = row.is_active_now or row.last_seen_at >= since
+    return sorted(stored, key=Position.of, reverse=True), newest
 
 
 def _is_here(entry: Entry) -> bool:

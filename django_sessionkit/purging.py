@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from django.utils import timezone
 
-from django_sessionkit import endings, tallies
+from django_sessionkit import activity, endings, tallies
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, PurgeRun, get_session_store
 from django_sessionkit.ranges import Pace, Progress
@@ -92,6 +92,7 @@ def purge(
 
 def _run(engine: type[Storage], pace: Pace) -> Purged:
     endings.finish_all(pace.time_left())
+    activity.carry(pace.time_left())
     run = _carry_on(pace) or _begin(pace)
     try:
         _go_through(engine, pace)

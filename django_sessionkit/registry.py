@@ -17,7 +17,7 @@ from typing import Any, cast
 from django.db import connections, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.expressions import Expression, RawSQL
-from django.db.models.functions import Coalesce, Concat, Left
+from django.db.models.functions import Coalesce, Concat, Greatest, Left
 from django.utils import timezone
 from django.utils.timezone import is_aware
 from django.utils.translation import get_language
@@ -268,14 +268,22 @@ def is_open(handle: str, digest: str | None = None) -> bool:
 
 
 def touch(
-    handle: str, digests: list[str], at: int, lifetime: Lifetime, client: Client | None
+    handle: str,
+    digests: list[str],
+    at: int,
+    lifetime: Lifetime,
+    client: Client | None,
+    seen_at: int = 0,
 ) -> bool:
     """
     Write when a session expires and, as far as its client is known, its last activity. The row gets
     the first of ``digests``. Return False if the row has ended, has none of them, or is held by
-    another transaction.
+    another transaction. ``seen_at``: the last activity that the store knows of, which may wait
+    there for the row, with another expiry.
     """
     known: dict[str, Any] = {}
+    if seen_at:
+        known["last_seen_at"] = Greatest("last_seen_at", as_datetime(seen_at))
     if client:
         known["last_seen_at"] = as_datetime(at)
         if client.address:

@@ -9,11 +9,16 @@ import zlib
 from typing import Any
 
 HOUR = 3600  # seconds
+# Seconds between two times at which activity is carried to the rows: these are so much behind.
+CARRY = 15
 
 
-def sessionkit_schedule(*, minute: int | None = None) -> dict[str, dict[str, Any]]:
+def sessionkit_schedule(
+    *, minute: int | None = None, activity: str = "direct"
+) -> dict[str, dict[str, Any]]:
     """
-    Return entries for ``CELERY_BEAT_SCHEDULE``: the purge, every hour.
+    Return entries for ``CELERY_BEAT_SCHEDULE``: the purge, every hour. ``activity`` is the value of
+    SESSIONKIT_ACTIVITY. If that is "buffered", activity is carried to the rows every CARRY seconds.
 
     ``minute`` is the minute of the hour in which it runs, 0 to 59. If it is None, the minute goes
     by the names of this machine and of the settings, and by the folder of the process: many sites
@@ -21,19 +26,23 @@ def sessionkit_schedule(*, minute: int | None = None) -> dict[str, dict[str, Any
 
     A message that no worker has taken within the hour expires, for the next one does its work.
 
-    Raises ValueError for a minute that there is not.
+    Raises ValueError for a minute that there is not, and for another ``activity``.
     """
     if minute is None:
         minute = _minute()
     if minute not in range(60):
         raise ValueError(f"There is no minute {minute}.")
-    return {
-        "django_sessionkit.purge": {
-            "task": "django_sessionkit.purge",
-            "schedule": _every_hour(minute),
-            "options": {"expires": HOUR},
-        },
-    }
+    if activity not in ("direct", "buffered"):
+        raise ValueError(f'activity is "direct" or "buffered", not {activity!r}.')
+    entries = {"django_sessionkit.purge": _entry("purge", _every_hour(minute), HOUR)}
+    if activity == "buffered":
+        entries["django_sessionkit.carry_activity"] = _entry("carry_activity", CARRY, CARRY)
+    return entries
+
+
+def _entry(name: str, schedule: Any, expires: int) -> dict[str, Any]:
+    task = f"django_sessionkit.{name}"
+    return {"task": task, "schedule": schedule, "options": {"expires": expires}}
 
 
 def _minute() -> int:

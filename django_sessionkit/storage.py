@@ -27,6 +27,7 @@ that acknowledges a write has it, and its next read, from wherever, finds it.
 import logging
 import secrets
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +47,8 @@ class Stored(NamedTuple):
     payload: bytes  # as it was given: bytes, not a memoryview
     touched_at: int
     epoch: int = 0  # what note_epoch() was given last, or 0
+    # Until when all activity was carried to the rows, by note_flushed(). 0: that is not known.
+    flushed_at: int = 0
 
 
 class StoredFully(NamedTuple):
@@ -55,6 +58,25 @@ class StoredFully(NamedTuple):
     payload: bytes
     touched_at: int
     expires_at: int
+
+
+class Seen(NamedTuple):
+    """An activity of a session that waits in the store to be carried to the row."""
+
+    digest: str
+    handle: uuid.UUID
+    at: int
+    expires_at: int  # by this activity
+    idle_at: int | None
+    version: bytes  # of the payload: the session itself, and not a trace under the same digest
+
+
+class Waiting(NamedTuple):
+    """A part of the activity that waits."""
+
+    place: str  # the storage's own name of the part
+    read_at: int
+    seen: list[Seen]
 
 
 class NodeStatus(NamedTuple):
@@ -185,6 +207,45 @@ class Storage(ABC):
         """
 
     # Verbs that an engine can leave out.
+
+    # Can activity wait here, for a task that carries much of it to the rows at once? Then there are
+    # the next four verbs. activity.py says how they belong together.
+    buffers: ClassVar[bool] = False
+
+    @classmethod
+    def touch_later(cls, seen: Seen) -> bool:
+        """
+        Do what touch() does for this activity, whose version is expected, and keep the activity, in
+        place of the last one of this session that still waits. Return False, and change nothing, if
+        one of the two cannot be done.
+
+        One round trip, and atomic.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def waiting(cls) -> Iterator[list[Waiting]]:
+        """
+        Return what waits, a few parts at a time. It goes on waiting: several may read it, and who
+        is killed has lost nothing. Of a part where nothing waits, note that it was flushed now.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def note_flushed(cls, part: Waiting, left: Collection[Seen] = (), asks: bool = False) -> None:
+        """
+        Forget the activity of a part that was carried, all but what is ``left``, and but for what
+        is newer than what was read. If nothing is left, read() returns from now on when the part
+        was read, as the moment until which all was carried. If the part ``asks``, read() returns 0:
+        the next activity of its sessions does not wait.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def last_seen(cls, digests: Collection[str]) -> dict[str, int]:
+        """Return what peek() does, with the last activity of each session, which its row may not
+        have yet. 0: that is not known."""
+        return dict.fromkeys(cls.peek(digests), 0)
 
     @classmethod  # noqa: B027 (an engine can leave it out)
     def note_epoch(cls, number: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from celery import current_app, shared_task
 from django.db import InterfaceError, OperationalError
 
-from django_sessionkit import endings, purging
+from django_sessionkit import activity, endings, purging
 from django_sessionkit.mails import deliver
 
 
@@ -28,6 +28,12 @@ def purge(self: Any, begun: int = 0) -> None:
         purging.take_turn(begun, None)
     elif (turn := purging.take_turn(begun)) is not None:
         purge.apply_async([turn.begun], countdown=turn.wait, expires=purging.LONGEST)
+
+
+@shared_task(name="django_sessionkit.carry_activity", ignore_result=True)  # type: ignore[untyped-decorator]
+def carry_activity() -> None:
+    """Carry activity to the rows, with SESSIONKIT_ACTIVITY = "buffered"."""
+    activity.carry()
 
 
 @shared_task(  # type: ignore[untyped-decorator]

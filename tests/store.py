@@ -46,7 +46,7 @@ if ON_REDIS:
     import redis as driver
     import redis.asyncio as async_driver
 
-    from django_sessionkit.backends import redis, redis_clients
+    from django_sessionkit.backends import redis_buffer, redis_clients, redis_scripts
 
 
 def payloads() -> dict[str, bytes]:
@@ -145,7 +145,7 @@ def _keys() -> dict[str, bytes]:
     prefix = conf.SESSIONKIT_REDIS_PREFIX
     keys = client().scan_iter(match=f"{prefix}*", count=1000)
     digests = {key.decode().removeprefix(prefix).translate(NO_BRACES): key for key in keys}
-    return {digest: key for digest, key in digests.items() if not digest.endswith("epoch")}
+    return {digest: key for digest, key in digests.items() if len(digest) == 64}
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def round_trips(count: int) -> Iterator[None]:
             with counted_verbs(asked):
                 yield
         elif ON_REDIS:
-            for script in (redis.REPLACE, redis.TOUCH):
+            for script in (redis_scripts.REPLACE, redis_scripts.TOUCH, redis_buffer.TOUCH_LATER):
                 client().script_load(script.text)  # once in the life of a server
             with counted(asked):
                 yield

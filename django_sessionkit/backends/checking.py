@@ -5,8 +5,8 @@ from functools import partial
 
 from django.contrib.auth import HASH_SESSION_KEY
 
-from django_sessionkit import registry
-from django_sessionkit.backends.facts import FAMILY, Facts
+from django_sessionkit import clock, registry
+from django_sessionkit.backends.facts import FAMILY, Facts, known_of
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.former_keys import FormerKeys
 from django_sessionkit.backends.records import Data, Record
@@ -29,6 +29,7 @@ Verdict = Facts | Missing | Lock | Again | None
 
 class Checking(FormerKeys):
     _activity_is_due = False  # it is time to write the activity of this request
+    _is_unchecked = False  # the registry is asked at the end of the request, if at all
     _privileges_changed = False  # the key is to change, and the policy to be asked again
 
     def _is_due(self, record: Record, now: int, cookie_age: int) -> bool:
@@ -41,28 +42,41 @@ class Checking(FormerKeys):
         age = self.get_session_cookie_age()
         return record.facts.is_over(record.touched_at, now, record.expiry, age)
 
-    def _check(self, record: Record, data: Data, resuming: bool) -> Flow[Verdict]:
+    def _can_wait(self, record: Record, now: int) -> bool:
+        """Tell whether the activity of this request may wait in the store: see activity.py."""
+        facts, client = record.facts, self.client
+        if not (facts.handle and self.buffers) or self.background or client is None:
+            return False
+        if facts.client != known_of(client, facts.client):
+            return False
+        moments = record.touched_at, record.flushed_at, now
+        if not facts.can_wait(*moments, record.expiry, self.get_session_cookie_age()):
+            return False
+        # The purge takes the address from a row that was not used for so long.
+        kept = conf.SESSIONKIT_ADDRESS_RETENTION
+        return kept is None or now - record.touched_at < 500 * kept
+
+    def _check(
+        self, record: Record, data: Data, resuming: bool, may_wait: bool = False
+    ) -> Flow[Verdict]:
         """
         Ask the registry before the view sees the session, if its activity is due: a session that
         was ended goes no further, whatever the store says (a lost removal, a failover, a restored
-        backup). Look whether the session is where it is bound to be.
+        backup). Look whether the session is where it is bound to be. ``may_wait``: the activity may
+        wait in the store, and then the registry is not asked.
         """
         facts, digest = record.facts, record.digest
-        if self._activity_is_due:
+        if may_wait and conf.SESSIONKIT_ACTIVITY == "buffered" and self._activity_is_due:
+            # Not with a former key, which is not put in the place of the session's yet.
+            is_plain = self._session_key == record.key
+            self._is_unchecked = is_plain and self._can_wait(record, clock.now())
+        if self._activity_is_due and not self._is_unchecked:
             # A proof of identity may just have made the hash of the password a stronger one.
             auth_hash = "" if resuming else data.get(HASH_SESSION_KEY, "")
             known = facts.may_have(digest), auth_hash, facts.user, facts.person
             row = yield registry.may_go_on, facts.handle, *known, facts.authenticated_at
             if row is None:
-                again = yield self.read, digest
-                if again is not None and again.payload != record.payload:
-                    return Again()
-                # An open row with another digest: a parallel request is about to move the session.
-                if (yield registry.is_open, facts.handle):
-                    return Missing(digest)
-                yield self.remove, [digest]
-                # If its row went with the transaction of a view, the session is still elsewhere.
-                return Again() if conf.SESSIONKIT_ADOPT_FROM else Missing(digest)
+                return (yield from self._refused(record))
             self._privileges_changed = row.renew
         if resuming or not facts.bound:
             return None
@@ -86,3 +100,16 @@ class Checking(FormerKeys):
             return None
         self.modified = True
         return bound
+
+    def _refused(self, record: Record) -> Flow[Missing | Again]:
+        """Return what becomes of a session that the registry does not let go on."""
+        digest = record.digest
+        again = yield self.read, digest
+        if again is not None and again.payload != record.payload:
+            return Again()
+        # An open row with another digest: a parallel request is about to move the session.
+        if (yield registry.is_open, record.facts.handle):
+            return Missing(digest)
+        yield self.remove, [digest]
+        # If its row went with the transaction of a view, the session is still elsewhere.
+        return Again() if conf.SESSIONKIT_ADOPT_FROM else Missing(digest)

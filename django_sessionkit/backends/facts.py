@@ -4,6 +4,7 @@ signed in, when, under which policy), and the arithmetic on them: when the sessi
 gets a new key. Pure: no store, no request, no clock. Moments are milliseconds since the epoch.
 """
 
+import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -26,6 +27,9 @@ RECOGNISED = 24 * 60 * 60 * 1000
 # The activity of a short session is written this many times in its life without activity, so that
 # use keeps the session alive.
 SHARE = 10
+# The row of a session can wait for its activity as long as the last flush is not longer ago than so
+# many writes of activity take: see Facts.can_wait().
+PATIENCE = 3
 # What facts know of a browser or system that was known and then did not say what it is.
 HIDDEN = "?"
 # What has changed, if a session has its first address of IPv4 or of IPv6.
@@ -72,6 +76,9 @@ class Facts(NamedTuple):
     by_header: bool = False  # the key travels in headers, not in a cookie
     keeps_key: bool = False  # the key does not change by itself: an app has declined that
     parent: str | None = None  # the handle of the app's session that has opened this one
+    # What the row says of the client, as known_of() has it: activity can wait to be written
+    # into the row only where nothing else is to be written.
+    client: str | None = None
     # What a later version has stored: kept as it is, for a session outlives the way back.
     unknown: tuple[Any, ...] = ()
 
@@ -184,6 +191,31 @@ class Facts(NamedTuple):
         age: float = cast("float", expiry) if is_own else self.age(cookie_age)
         age = min(age, self.policy.get("idle", age))
         return min(1000.0 * conf.SESSIONKIT_TOUCH_INTERVAL, 1000.0 * age / SHARE)
+
+    def can_wait(
+        self, touched_at: int, flushed_at: int, now: int, expiry: object, cookie_age: int
+    ) -> bool:
+        """
+        Tell whether the row can wait for the activity of a request. A session whose activity is
+        flushed now and then never looks expired by its row, and one that is used at least once in
+        two intervals does not either if there is no flush any more.
+
+        The row has every activity until ``flushed_at``. What comes within PATIENCE intervals after
+        that may wait, and two intervals later the row is written. So whoever may wait has to have
+        more time left than that.
+        """
+        interval = self.touch_interval(expiry, cookie_age)
+        # Moments that are ahead: the clock of another server, a little. Of a clock that was put
+        # back, the row is to know at once.
+        if not -interval < now - flushed_at < PATIENCE * interval or touched_at > now:
+            return False
+        # Such sessions are few, and the registry is asked more of them, or is about to change.
+        if self.previous or self.pending is not None or self.actor or self.parent:
+            return False
+        if self.wants_new_key(now):
+            return False
+        left = self.time_left(touched_at, now, expiry, cookie_age).idle_in
+        return left is None or 1000 * left > (PATIENCE + 2) * interval
 
     # The session key.
 
@@ -331,6 +363,21 @@ class Facts(NamedTuple):
 
 
 KNOWN = len(Facts._fields) - 1
+
+
+def known_of(client: Client, before: str | None) -> str:
+    """
+    Return the fact ``client`` of a session whose row says what is known of this client. It is the
+    same as ``before`` if the row says so already. See registry.touch() for the client hints.
+    """
+    looks = _hash(f"{client.recorded_address}\n{client.user_agent}")
+    if client.has_all_hints:
+        return looks + _hash(client.hints)
+    return before if before is not None and before.startswith(looks) else looks
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:10]
 
 
 def _traits(names: Iterable[str], client: Client | None) -> dict[str, str]:

@@ -60,7 +60,9 @@ class Loading(Checking):
         self._replaces_all = False
         self._has_to_wait = False  # this request has signed in, and there was no room
         self._activity_is_due = False
-        self._is_unchecked = False  # the registry was not asked before the view saw the session
+        # The registry was not asked before the view saw the session: that was loaded before it was
+        # put on the request, or its activity may wait in the store.
+        self._is_unchecked = False
         self._privileges_changed = False
         self._came_by: str | None = None  # the digest of the former key that has led here
         self._led_to: SessionKey | None = None  # the key that it has led to
@@ -146,7 +148,7 @@ class Loading(Checking):
         if verdict is None and self.client is not None:
             self._activity_is_due = self._is_due(record, now, cookie_age)
             if facts.handle and (self._activity_is_due or facts.bound):
-                verdict = yield from self._check(record, data, resuming)
+                verdict = yield from self._check(record, data, resuming, not resuming)
         if isinstance(verdict, Facts):
             record = record._replace(facts=verdict)
         elif verdict is not None:
@@ -231,12 +233,12 @@ class Loading(Checking):
 
     def _is_now_stored(self, key: SessionKey, payload: bytes, facts: Facts, data: Data) -> None:
         """Know what was written. A new key is the visitor's activity, and nobody's former one."""
-        touched_at, expiry, before = 0, None, self._record
+        touched_at, expiry, flushed_at, before = 0, None, 0, self._record
         if before is not None:
-            touched_at, expiry = before.touched_at, before.expiry
+            touched_at, expiry, flushed_at = before.touched_at, before.expiry, before.flushed_at
         if key != self._session_key:
             self._activity_is_due, self._came_by, touched_at = False, None, 0
             self._session_key = key
-        self._record = Record(key, payload, facts, touched_at, expiry)
+        self._record = Record(key, payload, facts, touched_at, expiry, flushed_at)
         if self._session_cache is data:  # otherwise clear() was called meanwhile
             self._replaces_all = False

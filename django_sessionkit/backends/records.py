@@ -26,6 +26,7 @@ class Record(NamedTuple):
     # The last activity, as it is stored. 0: this request has written the session, so it is now.
     touched_at: int = 0
     expiry: Any = None  # the _session_expiry of the dictionary, as it was read
+    flushed_at: int = 0  # see Stored
     # After a merge that is not stored yet: by what the view's changes are told, if not the payload.
     base: Data | None = None
 
@@ -87,4 +88,5 @@ def found(stored: Stored, key: SessionKey, serializer: type[Serializer]) -> Foun
     expiry = data.get("_session_expiry")
     # The moment is not sealed: somebody may have written one that no date can be.
     touched_at = min(max(stored.touched_at, 1), END_OF_TIME)
-    return Found(Record(key, stored.payload, facts, touched_at, expiry), data)
+    record = Record(key, stored.payload, facts, touched_at, expiry, stored.flushed_at)
+    return Found(record, data)

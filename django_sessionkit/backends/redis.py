@@ -12,14 +12,13 @@ compressor are not involved, and its key prefix only in a KEY_FUNCTION of the si
 never asked, because replicas lag.
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from operator import methodcaller
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError
@@ -30,7 +29,7 @@ from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
 from django_sessionkit import clock, ranges
-from django_sessionkit.backends import base
+from django_sessionkit.backends import base, redis_buffer
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import (
     NO_ANSWER,
@@ -44,58 +43,32 @@ from django_sessionkit.backends.redis_clients import (
     source,
     sync_client,
 )
-from django_sessionkit.backends.sealing import NONCE
+from django_sessionkit.backends.redis_scripts import (
+    REPLACE,
+    STAMP,
+    TAG,
+    TAKE,
+    TOUCH,
+    call,
+    epoch_key_of,
+    key_of,
+    stamp_of,
+    touched_at_of,
+)
 from django_sessionkit.conf import conf
-from django_sessionkit.storage import NodeStatus, Stored, StoredFully, no_answer
-
-
-class Script(NamedTuple):
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, text: str) -> "Script":
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-STAMP = 8  # bytes of touched_at
-# Digits of a digest that are the hash tag. 4,096 tags are spread evenly over a Cluster, and are
-# written in some milliseconds.
-TAG = 3
-# A value that is no string was written by another program: no session is there, as MGET has it.
-IS_THERE = "redis.call('TYPE', KEYS[1]).ok == 'string'"
-VERSION = f"redis.call('GETRANGE', KEYS[1], {STAMP}, {STAMP + NONCE - 1})"
-# ARGV: the version that is expected, the payload, when it expires, or nothing: as before.
-REPLACE = Script.of(f"""
-if not ({IS_THERE} and {VERSION} == ARGV[1]) then return 0 end
-local stamp = redis.call('GETRANGE', KEYS[1], 0, {STAMP - 1})
-if ARGV[3] then
-    redis.call('SET', KEYS[1], stamp .. ARGV[2], 'PXAT', ARGV[3])
-else
-    redis.call('SET', KEYS[1], stamp .. ARGV[2], 'KEEPTTL')
-end
-return 1
-""")
-# ARGV: the version that is expected. A Redis that is full refuses the APPEND, and with it the rest:
-# else the old key of a session could go when the new one could not be written.
-TAKE = Script.of(f"""
-if not ({IS_THERE} and {VERSION} == ARGV[1]) then return 0 end
-redis.call('APPEND', KEYS[1], '')
-redis.call('DEL', KEYS[1])
-return 1
-""")
-# ARGV: touched_at, when it expires, the version that is expected, or nothing: any. SETRANGE alone
-# would make a key that is gone. A Redis that is full refuses it, and nobody should be kept from
-# reading by that: the session just stays due.
-TOUCH = Script.of(f"""
-if not ({IS_THERE}) or (ARGV[3] and {VERSION} ~= ARGV[3]) then return 0 end
-redis.pcall('SETRANGE', KEYS[1], 0, ARGV[1])
-redis.call('PEXPIREAT', KEYS[1], ARGV[2])
-return 1
-""")
+from django_sessionkit.storage import (
+    NodeStatus,
+    Seen,
+    Stored,
+    StoredFully,
+    Waiting,
+    no_answer,
+)
 
 
 class SessionStore(base.SessionStore):
+    buffers = True
+
     unavailable: ClassVar = (
         *base.SessionStore.unavailable,
         exceptions.RedisError,
@@ -149,13 +122,19 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def read(cls, digest: str) -> Stored | None:
-        key, epoch = _key(digest), _epoch_key(digest)
+        key, epoch = key_of(digest), epoch_key_of(digest)
+        if conf.SESSIONKIT_ACTIVITY == "buffered":
+            keys = key, epoch, redis_buffer.flushed_key_of(digest)
+            return _stored(*ask((methodcaller("mget", *keys), key)))
         value, number = ask((methodcaller("mget", key, epoch), key))
         return _stored(value, number)
 
     @classmethod
     async def aread(cls, digest: str) -> Stored | None:
-        key, epoch = _key(digest), _epoch_key(digest)
+        key, epoch = key_of(digest), epoch_key_of(digest)
+        if conf.SESSIONKIT_ACTIVITY == "buffered":
+            keys = key, epoch, redis_buffer.flushed_key_of(digest)
+            return _stored(*(await aask((methodcaller("mget", *keys), key))))
         value, number = await aask((methodcaller("mget", key, epoch), key))
         return _stored(value, number)
 
@@ -208,12 +187,12 @@ class SessionStore(base.SessionStore):
             return
         pipeline = sync_client().pipeline(transaction=False)
         for digest, payload, touched_at, expires_at in sessions:
-            pipeline.set(_key(digest), _stamp(touched_at) + payload, nx=True, pxat=expires_at)
+            pipeline.set(key_of(digest), stamp_of(touched_at) + payload, nx=True, pxat=expires_at)
         pipeline.execute()
 
     @classmethod
     def take(cls, digest: str, expected: bytes) -> bool:
-        return run(_script(TAKE, digest, expected), ask)
+        return run(call(TAKE, digest, expected), ask)
 
     @classmethod
     def scan(cls) -> tuple[int, Iterator[list[StoredFully]]]:
@@ -222,30 +201,51 @@ class SessionStore(base.SessionStore):
 
     @classmethod
     def remove(cls, digests: Collection[str]) -> None:
-        keys = [*map(_key, digests)]
+        keys = [*map(key_of, digests)]
         run(_remove(keys, ask_nodes("DEL", keys)), ask)
 
     @classmethod
     async def aremove(cls, digests: Collection[str]) -> None:
-        await arun(_remove([*map(_key, digests)], {}), aask)
+        await arun(_remove([*map(key_of, digests)], {}), aask)
 
     @classmethod
     def peek(cls, digests: Collection[str]) -> set[str]:
-        keys = {_key(digest): digest for digest in digests}
+        keys = {key_of(digest): digest for digest in digests}
         return run(_peek(keys, ask_nodes("EXISTS", keys)), ask)
 
     @classmethod
     async def apeek(cls, digests: Collection[str]) -> set[str]:
-        return await arun(_peek({_key(digest): digest for digest in digests}, {}), aask)
+        return await arun(_peek({key_of(digest): digest for digest in digests}, {}), aask)
 
     @classmethod
     def note_epoch(cls, number: int) -> None:
-        keys = [_epoch_key(f"{tag:0{TAG}x}") for tag in range(16**TAG)]
+        keys = [epoch_key_of(f"{tag:0{TAG}x}") for tag in range(16**TAG)]
         run(_note_epoch(keys, number, ask_nodes("SET", keys, number)), ask)
 
     @classmethod
+    def touch_later(cls, seen: Seen) -> bool:
+        return run(redis_buffer.touch_later(seen), ask)
+
+    @classmethod
+    async def atouch_later(cls, seen: Seen) -> bool:
+        return await arun(redis_buffer.touch_later(seen), aask)
+
+    @classmethod
+    def waiting(cls) -> Iterator[list[Waiting]]:
+        return redis_buffer.waiting()
+
+    @classmethod
+    def note_flushed(cls, part: Waiting, left: Collection[Seen] = (), asks: bool = False) -> None:
+        redis_buffer.note_flushed(part, left, asks)
+
+    @classmethod
+    def last_seen(cls, digests: Collection[str]) -> dict[str, int]:
+        keys = {key_of(digest): digest for digest in digests}
+        return run(_last_seen(keys, ask_nodes("GETRANGE", keys, 0, STAMP - 1)), ask)
+
+    @classmethod
     def is_within_reach(cls, digest: str) -> bool:
-        return is_within_reach(_key(digest))
+        return is_within_reach(key_of(digest))
 
 
 def _info(client: Any) -> tuple[Any, Any]:
@@ -285,42 +285,41 @@ def _status(name: str, ask_server: Callable[[], tuple[Any, Any]], database: int)
     )
 
 
-def _stored(value: bytes | None, number: bytes | None) -> Stored | None:
+def _stored(
+    value: bytes | None, number: bytes | None, flushed: bytes | None = None
+) -> Stored | None:
     if value is None:
         return None
     # Somebody else may have written what is no number.
     epoch = int(number) if number and number.isdigit() else 0
-    return Stored(value[STAMP:], _touched_at(value), epoch)
-
-
-def _touched_at(value: bytes) -> int:
-    return int.from_bytes(value[:STAMP])
+    flushed_at = int(flushed) if flushed and flushed.isdigit() else 0
+    return Stored(value[STAMP:], touched_at_of(value), epoch, flushed_at)
 
 
 # The other verbs are flows, once for both kinds of client.
 
 
 def _insert(digest: str, payload: bytes, touched_at: int, expires_at: int) -> Flow[bool]:
-    value = _stamp(touched_at) + payload
-    key = _key(digest)
+    value = stamp_of(touched_at) + payload
+    key = key_of(digest)
     return bool((yield methodcaller("set", key, value, nx=True, pxat=expires_at), key))
 
 
 def _replace(digest: str, payload: bytes, expires_at: int | None, expected: bytes) -> Flow[bool]:
     until = () if expires_at is None else (expires_at,)
-    return _script(REPLACE, digest, expected, payload, *until)
+    return call(REPLACE, digest, expected, payload, *until)
 
 
 def _touch(digest: str, touched_at: int, expires_at: int, expected: bytes | None) -> Flow[bool]:
     version = () if expected is None else (expected,)
-    return _script(TOUCH, digest, _stamp(touched_at), expires_at, *version)
+    return call(TOUCH, digest, stamp_of(touched_at), expires_at, *version)
 
 
 def _move(
     old: str, new: str, payload: bytes, touched_at: int, expires_at: int, expected: bytes
 ) -> Flow[bool]:
-    value = _stamp(touched_at) + payload
-    old, new = _key(old), _key(new)
+    value = stamp_of(touched_at) + payload
+    old, new = key_of(old), key_of(new)
 
     write = methodcaller("set", new, value, pxat=expires_at)
     # The text, not its hash: a pipeline cannot answer "no such script" half-way.
@@ -343,6 +342,30 @@ def _move(
     return bool(taken)
 
 
+def _last_seen(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[dict[str, int]]:
+    """Return when these sessions were active last, by their keys, as far as they are there."""
+
+    def stamps(client: Any) -> Any:
+        pipeline = client.pipeline(transaction=False)
+        for key in digests:
+            pipeline.getrange(key, 0, STAMP - 1)
+        return pipeline.execute(raise_on_error=False)
+
+    if not isinstance(sync_client(), RedisCluster):
+        answers = dict(zip(digests, (yield stamps, ""), strict=True))
+    elif failure := (yield from _ask_each("GETRANGE", digests, answers, 0, STAMP - 1)):
+        if not answers:
+            raise failure
+        no_answer(failure)  # is logged; what is on that node may be there
+    there = {digest: answers.get(key) for key, digest in digests.items() if answers.get(key, True)}
+    # What is no string was written by somebody else.
+    return {
+        digest: touched_at_of(stamp or b"")
+        for digest, stamp in there.items()
+        if not isinstance(stamp, Exception)
+    }
+
+
 def _scan() -> Iterator[list[StoredFully]]:
     prefix = conf.SESSIONKIT_REDIS_PREFIX
     digit = "[0-9a-f]"
@@ -357,7 +380,7 @@ def _scan() -> Iterator[list[StoredFully]]:
             pipeline.pttl(key)
         now, answers = clock.now(), iter(pipeline.execute(raise_on_error=False))
         yield [
-            StoredFully(_digest_in(key, prefix), value[STAMP:], _touched_at(value), now + left)
+            StoredFully(_digest_in(key, prefix), value[STAMP:], touched_at_of(value), now + left)
             for key, value, left in zip(part, answers, answers, strict=True)
             # Not what has expired meanwhile, or what somebody else has put there.
             if isinstance(value, bytes) and left > 0
@@ -366,16 +389,6 @@ def _scan() -> Iterator[list[StoredFully]]:
 
 def _digest_in(key: bytes, prefix: str) -> str:
     return key.decode()[len(prefix) :].replace("{", "").replace("}", "")
-
-
-def _script(script: Script, digest: str, *args: bytes | int) -> Flow[bool]:
-    key = _key(digest)
-    try:
-        command = "EVALSHA", script.sha, 1, key, *args
-        done = yield methodcaller("execute_command", *command), key
-    except exceptions.NoScriptError:  # a new server, a failover, SCRIPT FLUSH; EVAL keeps it
-        done = yield methodcaller("eval", script.text, 1, key, *args), key
-    return bool(done)
 
 
 def _remove(keys: Collection[str], answers: dict[str, Any]) -> Flow[None]:
@@ -434,32 +447,14 @@ def _ask_each(
     return failure
 
 
-def _key(digest: str) -> str:
-    return _made(f"{conf.SESSIONKIT_REDIS_PREFIX}{{{digest[:TAG]}}}{digest[TAG:]}")
-
-
-def _epoch_key(digest: str) -> str:
-    """Return under which key the number is, on the node that has this digest."""
-    return _made(f"{conf.SESSIONKIT_REDIS_PREFIX}{{{digest[:TAG]}}}epoch")
-
-
 def _are_parted() -> bool:
     """
     Tell whether a KEY_FUNCTION parts a session and the number that is read along with it: in a
     Cluster, they are in two slots then. It may hash keys, and so hide their hash tags.
     """
     digests = [f"{tag:0{TAG}x}" for tag in range(10)]
-    return any(_slot(_key(digest)) != _slot(_epoch_key(digest)) for digest in digests)
+    return any(_slot(key_of(digest)) != _slot(epoch_key_of(digest)) for digest in digests)
 
 
 def _slot(key: str) -> int:
     return key_slot(key.encode())
-
-
-def _made(key: str) -> str:
-    make_key = key_function()
-    return make_key(key) if make_key else key
-
-
-def _stamp(milliseconds: int) -> bytes:
-    return milliseconds.to_bytes(STAMP)

@@ -6,8 +6,9 @@ or as a Cluster; and a circuit breaker: a Redis that did not answer is left alon
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from functools import cache, partial
+from operator import methodcaller
 from threading import Lock
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -139,21 +140,67 @@ def ask_nodes(command: str, keys: Collection[str], *args: int) -> dict[str, Any]
 
     A pipeline of redis-py's Cluster asks a node that hangs again for each key, and waits each time.
     """
-    client = sync_client()
-    answers: dict[str, Any] = {}
-    parts: dict[str, list[str]] = {}
-    if isinstance(client, RedisCluster) and len(keys) > 2:  # fewer are asked in no time by ask()
-        for key in keys:
-            parts.setdefault(node_of(client, key), []).append(key)
-    for name, part in parts.items():
-        node = client.get_node(node_name=name)
-        if node is None or name in dead_lines:
-            continue
-        pipeline = client.get_redis_connection(node).pipeline(transaction=False)
+
+    def send(client: Any, part: Collection[str]) -> Any:
+        pipeline = client.pipeline(transaction=False)
         for key in part:
             pipeline.execute_command(command, key, *args)
+        return pipeline.execute(raise_on_error=False)
+
+    client = sync_client()
+    if isinstance(client, RedisCluster) and len(keys) > 2:  # fewer are asked in no time by ask()
+        return _ask_each_node(client, keys, send)
+    return {}
+
+
+def ask_script(
+    text: str, sha: str, count: int, calls: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, Any], Exception | None]:
+    """
+    Call a script for each of these keys, with so many keys in all, which are of one hash tag, and
+    its arguments. Each server is asked in one round trip. Return the answers by key, and the last
+    error of a node of a Cluster that does not answer. Raises an error of redis-py.
+    """
+
+    def send(client: Any, part: Collection[str]) -> Any:
+        pipeline = client.pipeline(transaction=False)
+        for number, key in enumerate(part):
+            # The first one teaches the server the script.
+            script = ("EVALSHA", sha) if number else ("EVAL", text)
+            pipeline.execute_command(*script, count, key, *calls[key])
+        return pipeline.execute(raise_on_error=False)
+
+    client = sync_client()
+    if not isinstance(client, RedisCluster):
+        got = ask((partial(send, part=calls), ""))
+        for error in got:
+            if isinstance(error, Exception):
+                raise error
+        return dict(zip(calls, got, strict=True)), None
+    answers, failure = _ask_each_node(client, calls, send), None
+    for key in calls.keys() - answers.keys():  # it may have moved to another node
         try:
-            got = pipeline.execute(raise_on_error=False)
+            answers[key] = ask((methodcaller("eval", text, count, key, *calls[key]), key))
+        except NO_ANSWER as error:
+            failure = error
+    return answers, failure
+
+
+def _ask_each_node(
+    client: RedisCluster, keys: Collection[str], send: Callable[[Any, Collection[str]], Any]
+) -> dict[str, Any]:
+    """Send a pipeline of one command for each key to its node. Return the answers by key, as far as
+    there are any."""
+    answers: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
+    for key in keys:
+        parts.setdefault(node_of(client, key), []).append(key)
+    for name, part in parts.items():
+        node = client.get_node(node_name=name)  # type: ignore[no-untyped-call]
+        if node is None or name in dead_lines:
+            continue
+        try:
+            got = send(client.get_redis_connection(node), part)
         except NO_ANSWER:
             continue
         found = zip(part, got, strict=True)

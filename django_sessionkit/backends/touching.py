@@ -3,12 +3,14 @@
 from typing import cast
 
 from django_sessionkit import clock, registry
-from django_sessionkit.backends.facts import Facts
+from django_sessionkit.backends.facts import Facts, known_of
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record
 from django_sessionkit.backends.renewing import Renewing
 from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.conf import conf
+from django_sessionkit.storage import Seen
+from django_sessionkit.visit.client import Client
 
 
 class Touching(Renewing):
@@ -32,8 +34,11 @@ class Touching(Renewing):
             touched_at = record.touched_at
             if self._is_over(record, now) or record.facts.lock_at(touched_at, now):
                 return
-            if not ((yield from self._is_checked(record)) and (yield from self._touch(key, now))):
-                return
+            is_buffered = conf.SESSIONKIT_ACTIVITY == "buffered"
+            if not (is_buffered and (yield from self._put_aside(record, now))):
+                checked = yield from self._is_checked(record)
+                if not (checked and (yield from self._touch(key, now))):
+                    return
         if is_unseen:
             yield from self._new_key_arrived(self._record or record, key, now)
         if not is_due:
@@ -44,6 +49,21 @@ class Touching(Renewing):
             yield from renew(key, now)
         else:
             self.slid = True
+
+    def _put_aside(self, record: Record, now: int) -> Flow[bool]:
+        """
+        Write the activity into the store alone, from where a task carries it to the row, if that
+        can wait. Otherwise return False, and change nothing: the session has an activity to write
+        that cannot, or it was ended or changed by another request meanwhile.
+        """
+        facts, data = record.facts, self._session_cache
+        # An expiry that the view has set goes into the row first.
+        is_plain = self._came_by is None and data.get("_session_expiry") == record.expiry
+        if not (self._is_unchecked and is_plain and self._can_wait(record, now)):
+            return False
+        lifetime = self._lifetime(facts, data, now)
+        seen = Seen(record.digest, facts.row, now, *lifetime, version_of(record.payload))
+        return bool((yield self.touch_later, seen))
 
     def _is_checked(self, record: Record) -> Flow[bool]:
         """
@@ -82,8 +102,19 @@ class Touching(Renewing):
             yield self.touch, self._came_by, now, lifetime.expires_at
         if facts.handle:
             facts = facts._replace(row_expires_at=lifetime.expires_at)
+            if conf.SESSIONKIT_ACTIVITY == "buffered" and self.client:
+                facts = self._with_client(facts, self.client)
             by_clock = facts.with_clock_set(now, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
             self._keep(by_clock)
             if by_clock is not facts:
                 self.modified = True
         return True
+
+    def _with_client(self, facts: Facts, client: Client) -> Facts:
+        """Return the facts of a session whose row says what is known of this client by now. From
+        the next request on, the row can wait for activity."""
+        known = known_of(client, facts.client)
+        if not self.buffers or known == facts.client:
+            return facts
+        self.modified = True
+        return facts._replace(client=known)

@@ -14,6 +14,7 @@ from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.merging import Merging
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record, sealed
 from django_sessionkit.backends.sealing import SessionKey, version_of
+from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
@@ -125,7 +126,11 @@ class Writing(Merging):
             if facts.handle and plan.row_is_behind:
                 client = None if self.background else self.client
                 at = facts.may_have(digest), plan.active_at, plan.lifetime, client
-                if (yield registry.touch, facts.handle, *at):
+                seen_at = 0
+                if conf.SESSIONKIT_ACTIVITY == "buffered" and not (client or moving):
+                    stored = yield self.read, digest
+                    seen_at = stored.touched_at if stored else 0
+                if (yield registry.touch, facts.handle, *at, seen_at):
                     facts, plan = _with_row(facts, plan)
             return facts, plan
         if facts.handle:

@@ -6,7 +6,7 @@ from typing import Any, cast
 from django.http import HttpRequest
 
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import UserSession, alive_in_stores
+from django_sessionkit.models import UserSession, still_stored
 from django_sessionkit.staff.permissions import address_of, may_view_addresses
 
 # The newest sessions from an address that are looked at for the number of people behind it.
@@ -36,10 +36,10 @@ def look_at(request: HttpRequest, sessions: list[UserSession]) -> bool:
     Give the sessions a Sight each, and return whether the store has answered. One round trip, or
     none where all the sessions have ended.
     """
-    asked = [session.digest for session in sessions if session.ended_at is None]
+    asked = [session for session in sessions if session.ended_at is None]
     stored: set[str] | None
     try:
-        stored = alive_in_stores(asked)
+        stored = {session.digest for session in still_stored(asked)}
     except StoreUnavailable:
         stored = None
     is_whole = may_view_addresses(request)

@@ -24,7 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from django_sessionkit.backends import redis, redis_clients
+from django_sessionkit.backends import redis_clients, redis_scripts
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
@@ -52,7 +52,7 @@ def server(own_server):
 
 
 def redis_key_of(session):
-    return redis._key(digest_of(session.session_key)).encode()
+    return redis_scripts.key_of(digest_of(session.session_key)).encode()
 
 
 # What it is asked.
@@ -78,7 +78,7 @@ def asked(server):
 
 
 def test_every_operation_is_one_command(drive, server):
-    for script in (redis.REPLACE, redis.TOUCH):
+    for script in (redis_scripts.REPLACE, redis_scripts.TOUCH):
         server.client.script_load(script.text)
     session = SessionStore()
     session["cart"] = ["teapot"]
@@ -613,7 +613,7 @@ def test_a_visitor_who_goes_away_leaves_no_half_of_a_sign_in(go_away_in):
 
 @pytest.mark.parametrize("kind", ["text", "list", "nothing"])
 def test_what_somebody_else_has_written_in_place_of_an_epoch_is_none(drive, server, stored, kind):
-    key = redis._epoch_key(digest_of(stored.session_key))
+    key = redis_scripts.epoch_key_of(digest_of(stored.session_key))
     SessionStore.note_epoch(7)
     assert drive(SessionStore, "read", digest_of(stored.session_key)).epoch == 7
     server.client.delete(key)

@@ -18,7 +18,7 @@ from redis import exceptions
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from django_sessionkit.backends import redis, redis_clients
+from django_sessionkit.backends import redis, redis_clients, redis_scripts
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
@@ -329,7 +329,7 @@ def test_a_new_key_that_can_not_be_written_costs_nothing(server, line_clock, dri
         assert session.session_key == old
     line_clock.tick()
     # The new one may have been on its way, as an orphan: nobody has its key.
-    assert redis._key(digest_of(old)) in keys(server)
+    assert redis_scripts.key_of(digest_of(old)) in keys(server)
     assert all(server.client.pttl(key) > 0 for key in keys(server))
     assert drive(SessionStore(old), "load") == {"cart": ["teapot"]}
 
@@ -341,7 +341,7 @@ def test_a_redis_that_is_full_by_then_keeps_the_old_key(server):
     session.save()
     (key,) = keys(server)
     with full(server), pytest.raises(RedisError, match="maxmemory"):
-        server.client.eval(redis.TAKE.text, 1, key, server.client.getrange(key, 8, 19))
+        server.client.eval(redis_scripts.TAKE.text, 1, key, server.client.getrange(key, 8, 19))
     assert keys(server) == [key]
 
 

@@ -17,19 +17,21 @@ from django.utils import timezone
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from django_sessionkit import ranges
-from django_sessionkit.backends import redis, redis_clients
+from django_sessionkit import activity, ranges
+from django_sessionkit.backends import redis_clients, redis_scripts
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.sealing import digest_of
+from django_sessionkit.clock import as_milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit.client import Client
 from tests import redis_servers
 from tests.browsers import put, read
+from tests.buffered import waiting_sessions
 from tests.people import key_of
 from tests.redis_servers import PATIENCE, LineClock, fresh_lines, sessions_in
 from tests.servers import HOST
-from tests.store import again, payloads, travel
+from tests.store import again, now, payloads, travel
 from tests.switch import throw
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("own_line")]
@@ -251,7 +253,7 @@ def test_a_primary_is_killed_and_nothing_is_lost_that_had_a_replica(doomed, way)
 
 
 def holder_of(session, topology):
-    key = redis._key(digest_of(session.session_key))
+    key = redis_scripts.key_of(digest_of(session.session_key))
     for node in topology.primaries():
         with suppress(RedisError):  # of a Cluster, that it is another one
             if node.client.exists(key):
@@ -317,7 +319,7 @@ class Outage(NamedTuple):
     def holder(self, key):
         """Return the server that has the session with a key."""
         client = redis_clients.sync_client()
-        name = redis_clients.node_of(client, redis._key(digest_of(key)))
+        name = redis_clients.node_of(client, redis_scripts.key_of(digest_of(key)))
         (server,) = [node for node in self.topology.nodes if name == f"{HOST}:{node.port}"]
         return server
 
@@ -616,7 +618,11 @@ def test_every_node_knows_of_an_epoch(drive, topology):
 
 def test_a_session_and_the_number_are_on_one_node(topology, settings):
     def slots(*digests):
-        keys = [key(digest) for digest in digests for key in (redis._key, redis._epoch_key)]
+        keys = [
+            key(digest)
+            for digest in digests
+            for key in (redis_scripts.key_of, redis_scripts.epoch_key_of)
+        ]
         return {key_slot(key.encode()) for key in keys}
 
     one, other = "0f3" + "0" * 61, "0f3" + "f" * 61
@@ -636,3 +642,42 @@ def test_a_dead_node_keeps_no_other_from_knowing_of_an_epoch(outage, caplog):
     assert not any(SessionStore(key).load() for key in found[outage.healthy])
     with pytest.raises(StoreUnavailable):
         SessionStore(found[outage.killed][0]).load()
+
+
+# Activity that waits: see activity.py.
+
+
+def test_activity_waits_on_the_node_of_its_session(drive, topology, settings):
+    settings.SESSIONKIT_ACTIVITY = "buffered"
+    seen = waiting_sessions(get_user_model().objects.create_user("alice"), 100)
+    later = seen[0]._replace(at=seen[0].at + 1)
+    assert drive(SessionStore, "touch_later", later)
+    digests = [each.digest for each in seen]
+    assert SessionStore.last_seen([*digests, "0" * 64])[digests[0]] == later.at
+    assert SessionStore.last_seen([*digests, "0" * 64]).keys() == {*digests}
+    before = now()
+    assert activity.carry() == activity.Carried(written=100)
+    assert activity.carry() == activity.Carried()
+    row = UserSession.objects.get(pk=later.handle)
+    assert as_milliseconds(row.last_seen_at) == later.at
+    assert drive(SessionStore, "read", later.digest).flushed_at >= before
+
+
+def test_a_dead_node_keeps_no_other_from_being_carried(outage, settings, caplog):
+    settings.SESSIONKIT_ACTIVITY = "buffered"
+    seen = waiting_sessions(get_user_model().objects.create_user("alice"), 60)
+    holders = [
+        redis_clients.node_of(redis_clients.sync_client(), redis_scripts.key_of(each.digest))
+        for each in seen
+    ]
+    healthy = holders.count(f"{HOST}:{outage.healthy.port}")
+    assert 0 < healthy < 60
+    outage.begin()
+    assert activity.carry() == activity.Carried(written=healthy)
+    assert len(SessionStore.last_seen([each.digest for each in seen])) == 60
+    assert "The session store did not answer" in caplog.text
+    outage.healthy.kill()
+    with pytest.raises(StoreUnavailable):
+        activity.carry()
+    with pytest.raises(StoreUnavailable):
+        UserSession.objects.alive()

@@ -38,6 +38,7 @@ from django_sessionkit.policy import Policy
 from tests.many import many
 from tests.moving import CACHE, COOKIES, DATABASE, FILES, RETURNING
 from tests.servers import PROJECT
+from tests.workers import celery_app
 
 pytestmark = pytest.mark.once
 
@@ -151,6 +152,9 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOUCH_INTERVAL": 0},
         {"SESSIONKIT_TOUCH_INTERVAL": -1},
         {"SESSIONKIT_TOUCH_INTERVAL": 60.0},
+        {"SESSIONKIT_ACTIVITY": "later"},
+        {"SESSIONKIT_ACTIVITY": None},
+        {"SESSIONKIT_ACTIVITY": ["buffered"]},
         {"SESSIONKIT_TRUSTED_PROXIES": "1"},
         {"SESSIONKIT_TRUSTED_PROXIES": -1},
         {"SESSIONKIT_TRUSTED_PROXIES": 100},
@@ -331,6 +335,10 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "E020": [],  # see below: PyJWT is installed here
     "E021": [{**REDIS, "CACHES": {"default": {**CLUSTER, "KEY_FUNCTION": f"{__name__}.hashed"}}}],
     "E022": [],  # and so is OpenTelemetry
+    "E023": [
+        {"SESSIONKIT_ACTIVITY": "buffered"},
+        {"SESSIONKIT_ACTIVITY": "buffered", "SESSION_ENGINE": "tests.faces.test_checks"},
+    ],
     "W001": [
         {"MIDDLEWARE": [DJANGOS, *OTHER_MIDDLEWARE]},
         {
@@ -387,6 +395,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_VISITOR_AGE": 3600, "SESSION_COOKIE_AGE": 3600},
         {"SESSIONKIT_VISITOR_AGE": 3601, "SESSION_COOKIE_AGE": 3600},
     ],
+    "W026": [{**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}],
 }
 
 DEPLOYED: dict[str, Any] = {
@@ -722,6 +731,12 @@ def test_policy_that_is_no_path_is_left_to_the_other_check(policy: Any):
     with override_settings(**DEPLOYED, SESSIONKIT_POLICY=policy):
         assert check_deployment() == []
         assert_says(check_settings(), "E006")
+
+
+def test_worker_is_enough_for_activity_that_waits():
+    case = {**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}
+    with override_settings(**case), celery_app():
+        assert check_settings() == []
 
 
 def test_level_is_named_to_those_who_claim_it():

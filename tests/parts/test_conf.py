@@ -15,6 +15,7 @@ pytestmark = pytest.mark.once
 
 DEFAULTS: dict[str, Any] = {
     "SESSIONKIT_TOUCH_INTERVAL": 60,
+    "SESSIONKIT_ACTIVITY": "direct",
     "SESSIONKIT_TRUSTED_PROXIES": 0,
     "SESSIONKIT_RETENTION": 2_592_000,
     "SESSIONKIT_ADDRESSES": "whole",

@@ -25,6 +25,7 @@ from django_sessionkit.backends.facts import (
     Activity,
     Facts,
     age_of,
+    known_of,
 )
 from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
@@ -61,6 +62,7 @@ FULL = Facts(
     by_header=True,
     keeps_key=True,
     parent="ef" * 16,
+    client="5e" * 5,
 )
 # The list that is stored of FULL. Sessions are stored like this: no value may change its place.
 FULL_AS_STORED = [
@@ -80,6 +82,7 @@ FULL_AS_STORED = [
     True,
     True,
     "ef" * 16,
+    "5e" * 5,
 ]
 
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.7"
@@ -244,6 +247,7 @@ def test_whoever_acts_as_the_user_is_behind_the_session():
         st.booleans(),
         st.booleans(),
         st.none() | st.just("0d" * 16),
+        st.none() | st.just("5e" * 5),
         st.lists(JSON, max_size=2).map(tuple),
     ).map(Facts._make)
 )
@@ -1015,3 +1019,86 @@ def test_age_of_any_date_is_what_django_says_it_is(use_tz: bool, now: int, dista
     with override_settings(USE_TZ=use_tz):
         expiry = as_datetime(max(0, now + distance)).isoformat()
         assert age_of(expiry, now) == age_by_django(expiry, now)
+
+
+# Activity that waits for its row.
+
+
+@given(
+    st.integers(10, 2000),
+    st.lists(st.tuples(st.integers(0, 2_000_000), st.booleans()), max_size=60),
+)
+@example(100, [(0, True), (9_000, False), (29_000, False), (10_000, False), (9_000, False)])
+def test_row_of_a_session_that_is_used_never_looks_expired(age: int, steps: list[tuple[int, bool]]):
+    """
+    Whenever activity is carried to the row. If that stops, the session is used again within two
+    intervals, and then the row knows.
+    """
+    facts = Facts(handle="ab" * 16, user="7")
+    interval, life = facts.touch_interval(None, age), 1000 * age
+    now = touched_at = known_at = NOW  # the last two: by the store, and by the row
+    flushed_at = 0
+    for milliseconds, is_flush in steps:
+        now += milliseconds % (life + 1)
+        if known_at < touched_at and not is_flush:
+            now = min(now, touched_at + 2 * int(interval))
+        if is_flush:
+            known_at, flushed_at = touched_at, now
+            continue
+        if now >= touched_at + life:  # it is over
+            break
+        assert now < known_at + life
+        if now - touched_at >= interval:
+            if not facts.can_wait(touched_at, flushed_at, now, None, age):
+                known_at = now
+            touched_at = now
+
+
+def test_row_waits_for_no_longer_than_three_writes_of_activity():
+    facts = Facts(handle="ab" * 16, user="7")
+
+    def can_wait(facts: Facts = facts, *, flushed: int = 0, touched: int = MINUTE) -> bool:
+        return facts.can_wait(NOW - touched, NOW - flushed, NOW, None, COOKIE_AGE)
+
+    assert can_wait()
+    assert can_wait(flushed=3 * MINUTE - 1)
+    assert not can_wait(flushed=3 * MINUTE)
+    assert can_wait(flushed=-MINUTE + 1)  # the clock of another server
+    assert not can_wait(flushed=-MINUTE)
+    assert not can_wait(touched=-1)
+    assert can_wait(touched=FORTNIGHT - 6 * MINUTE)
+    assert not can_wait(touched=FORTNIGHT - 5 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"previous": "ab" * 32},
+        {"pending": 3},
+        {"actor": "9"},
+        {"parent": "ab" * 16},
+        {"policy": {"renew_after": 60}, "keyed_at": NOW - HOUR},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_row_waits_for_no_session_of_which_more_is_asked(change: dict[str, Any]):
+    facts = Facts(handle="ab" * 16, user="7")
+    assert facts.can_wait(NOW - MINUTE, NOW, NOW, None, COOKIE_AGE)
+    facts = facts._replace(**change)
+    assert not facts.can_wait(NOW - MINUTE, NOW, NOW, None, COOKIE_AGE)
+
+
+def test_what_the_row_says_of_a_client_is_known_by_a_hash():
+    """Of client hints, a row takes those that come with the whole of them."""
+    firefox = Client("192.0.2.1", FIREFOX)
+    known = known_of(firefox, None)
+    assert known_of(firefox, known) == known
+    assert "192" not in known
+    assert "Firefox" not in known
+    others = [Client("192.0.2.2", FIREFOX), Client("192.0.2.1", IPHONE), Client(None, FIREFOX)]
+    assert len({known_of(other, known) for other in others} | {known}) == 4
+    some, whole = Client("192.0.2.1", FIREFOX, "UA=1"), Client("192.0.2.1", FIREFOX, "Model=2")
+    assert known_of(some, known) == known
+    with_hints = known_of(whole, known)
+    assert with_hints != known
+    assert known_of(some, with_hints) == with_hints == known_of(whole, with_hints)

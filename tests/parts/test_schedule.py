@@ -14,7 +14,7 @@ from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
 
-PURGE = "django_sessionkit.purge"
+PURGE, CARRY = "django_sessionkit.purge", "django_sessionkit.carry_activity"
 START = datetime(2040, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -82,6 +82,15 @@ def test_minute_can_be_chosen():
     for minute in (-1, 60):
         with pytest.raises(ValueError, match=str(minute)):
             sessionkit_schedule(minute=minute)
+
+
+def test_activity_that_waits_is_carried_every_few_seconds():
+    purge, carry = sessionkit_schedule(activity="buffered").items()
+    assert purge[0] == PURGE
+    assert carry == (CARRY, {"task": CARRY, "schedule": 15, "options": {"expires": 15}})
+    assert [*sessionkit_schedule(activity="direct")] == [PURGE]
+    with pytest.raises(ValueError, match="'bufered'"):
+        sessionkit_schedule(activity="bufered")
 
 
 def test_settings_can_have_it_without_celery_and_before_there_are_settings(tmp_path: Path):
