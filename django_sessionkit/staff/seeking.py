@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, cast
 
+from django.db import connections
 from django.db.models import Q
 
 from django_sessionkit.clock import as_datetime
@@ -173,7 +174,10 @@ def _seek(
         bare = beyond.select_related(None)
         ends = (replace(indexed, reason=reason).of(bare) for reason in EndReason.values)
         columns = (_ordered(each, side, by_end).values_list("ended_at", "pk") for each in ends)
-        places = chain.from_iterable(each[: SIZE + 1] for each in columns)
+        parts = [each[: SIZE + 1] for each in columns]
+        # In one statement, where a database can have a LIMIT in a part of it.
+        can_be_one = connections[rows.db].features.supports_slicing_ordering_in_compound
+        places = parts[0].union(*parts[1:], all=True) if can_be_one else chain(*parts)
         keys = [pk for _at, pk in sorted(places, reverse=side == "after")[: SIZE + 1]]
         return first(rows.filter(pk__in=keys)), None
     if selection == indexed or (by_end and replace(selection, state="") == indexed):
