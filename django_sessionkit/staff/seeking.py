@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, cast
 
+from django.db import connections
 from django.db.models import Q
 
 from django_sessionkit.clock import as_datetime
@@ -170,10 +171,12 @@ def _seek(
     indexed = _indexed(selection, by_end)
     if by_end and not selection.reason:
         # The index begins with the reason. Of each, it has what tells which are the first ones.
-        bare = beyond.select_related(None)
-        ends = (replace(indexed, reason=reason).of(bare) for reason in EndReason.values)
-        columns = (_ordered(each, side, by_end).values_list("ended_at", "pk") for each in ends)
-        places = chain.from_iterable(each[: SIZE + 1] for each in columns)
+        ended = _ordered(indexed.of(beyond.select_related(None)), side, by_end)
+        columns = ended.values_list("ended_at", "pk")
+        parts = [columns.filter(end_reason=reason)[: SIZE + 1] for reason in EndReason.values]
+        # In one statement, where a database can have a LIMIT in a part of it.
+        can_be_one = connections[rows.db].features.supports_slicing_ordering_in_compound
+        places = parts[0].union(*parts[1:], all=True) if can_be_one else chain(*parts)
         keys = [pk for _at, pk in sorted(places, reverse=side == "after")[: SIZE + 1]]
         return first(rows.filter(pk__in=keys)), None
     if selection == indexed or (by_end and replace(selection, state="") == indexed):
