@@ -411,8 +411,6 @@ def _peek(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[set[str]]
     if not isinstance(sync_client(), RedisCluster):
         answers = dict(zip(digests, (yield exist, ""), strict=True))
     elif failure := (yield from _ask_each("EXISTS", digests, answers)):
-        if not answers:
-            raise failure
         no_answer(failure)  # is logged; what is on that node may be there
     return {digest for key, digest in digests.items() if answers.get(key, True)}
 
@@ -435,7 +433,7 @@ def _ask_each(
 ) -> Flow[Exception | None]:
     """
     Ask a command of each key that has no answer yet. Return the last error of a node that does not
-    answer: that must not keep the others from theirs.
+    answer: that must not keep the others from theirs. If no node has answered, raise that error.
     """
     failure = None
     for key in keys:
@@ -444,6 +442,8 @@ def _ask_each(
                 answers[key] = yield methodcaller("execute_command", command, key, *args), key
             except NO_ANSWER as error:
                 failure = error
+    if failure and not answers:
+        raise failure
     return failure
 
 

@@ -41,10 +41,6 @@ NEW_PASSWORD = (
     "A new password ends the user's sessions when it is saved, but for the session of the request."
     " Django refuses them later, so code that is in no request can write the new hash into one."
 )
-TOLD = (
-    "A client that does not ask for HTML, as Django's test client, reads a 401 in JSON if its"
-    " session has ended, in place of a redirect to the sign-in page."
-)
 CHECKS = (
     "The tests expect no system check but theirs. Ours finds that their site has no page at"
     " LOGIN_URL (sessionkit.W015)."
@@ -103,7 +99,6 @@ SUITES = [
                 "tests/apps/headless/contrib/rest_framework/test_authentication.py::test_authenticate_survives_session_auth_hash_update[app]",
                 "tests/apps/headless/tokens/test_jwttokenstrategy.py::test_stateful_access_token_survives_session_auth_hash_update[app]",
             ],
-            TOLD: ["tests/apps/usersessions/test_views.py::test_overall_flow"],
         },
     ),
     Suite(
