@@ -1,7 +1,7 @@
 """
-Measures the memory of a Redis with 100,000 signed-in sessions: of this project, with and without
-activity that waits for its row, and of Django's cache engine on django-redis. This takes some
-minutes, on a server of its own. With BRAND=valkey, the server is a Valkey::
+Measures the memory of a Redis with 100,000 signed-in sessions: of this project, and of Django's
+cache engine on django-redis. This takes some minutes, on a server of its own. With BRAND=valkey,
+the server is a Valkey::
 
     .venv/bin/python -m benchmarks.memory [NUMBER]
 
@@ -11,10 +11,8 @@ The command fails if the sessions of this project take more than the bar.
 import os
 import secrets
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import django
 from django.conf import settings
@@ -60,10 +58,7 @@ def main(number: int) -> int:
     from django.contrib.sessions.backends.cache import SessionStore as DjangoStore
     from django.core.management import call_command
 
-    from django_sessionkit import clock
     from django_sessionkit.backends import redis, redis_clients
-    from django_sessionkit.backends.sealing import version_of
-    from django_sessionkit.storage import Seen
 
     call_command("migrate", verbosity=0)
     client = redis_clients.sync_client()
@@ -73,6 +68,7 @@ def main(number: int) -> int:
     @contextmanager
     def measured(name: str) -> Iterator[None]:
         nonlocal used
+        client.execute_command("FLUSHALL", "SYNC")
         before = client.info("memory")["used_memory"]
         yield
         used = (client.info("memory")["used_memory"] - before) / number
@@ -88,19 +84,10 @@ def main(number: int) -> int:
     brand = server.get("server_name", "redis")
     program = f"{brand} {server[f'{brand}_version']}"
     print(f"{number:,} sessions on {program}")  # noqa: T201
-    client.execute_command("FLUSHALL", "SYNC")
     with measured("Django's cache engine, django-redis"):
         fill(DjangoStore)
-    client.execute_command("FLUSHALL", "SYNC")
     with measured("django_sessionkit.backends.redis"):
         fill(redis.SessionStore)  # type: ignore[arg-type]
-    per_session, at = used, clock.now()
-    with measured("activity that waits for its row"):
-        for stored in chain.from_iterable(redis.SessionStore.scan()[1]):
-            moments = at, stored.expires_at, at
-            version = version_of(stored.payload)
-            redis.SessionStore.touch_later(Seen(stored.digest, uuid.uuid4(), *moments, version))
-    used = per_session
     bar = BARS.get(program.rpartition(".")[0])
     if bar is None:
         return 0
