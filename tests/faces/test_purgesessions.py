@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +12,13 @@ from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_sessionkit import purging
+from django_sessionkit import purging, ranges
 from django_sessionkit.management.commands import clearsessions
-from django_sessionkit.models import UserSession
+from django_sessionkit.models import PurgeRun, UserSession
 from django_sessionkit.purging import Purged
 from django_sessionkit.signals import purge_finished
 from tests.many import many
-from tests.store import take_down
+from tests.store import Clock, take_down
 
 pytestmark = pytest.mark.django_db
 
@@ -132,21 +133,50 @@ def test_engine_of_django_is_not_for_this_command(settings: Any):
 # The signal.
 
 
-def test_signal_has_the_figures_of_a_purge(old: list[UserSession]):
-    heard: list[dict[str, Any]] = []
+@pytest.fixture
+def heard() -> Iterator[list[dict[str, Any]]]:
+    """The signals purge_finished that were sent."""
+    signals: list[dict[str, Any]] = []
 
     def listen(sender: Any, signal: Any, **facts: Any) -> None:
-        heard.append(facts)
+        assert sender is PurgeRun
+        signals.append(facts)
 
     purge_finished.connect(listen)
-    try:
-        run("--dry-run", verbosity=0)
-        assert heard == []
-        done = purging.purge()
-    finally:
-        purge_finished.disconnect(listen)
+    yield signals
+    purge_finished.disconnect(listen)
+
+
+def test_signal_has_the_figures_of_a_purge(
+    old: list[UserSession], heard: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+):
+    run("--dry-run", verbosity=0)
+    with monkeypatch.context() as down:
+        take_down(down, "remove_expired")
+        with pytest.raises(CommandError):
+            run(verbosity=0)
+    assert heard == []
+    done = purging.purge()
     (facts,) = heard
     assert facts["figures"] == done.figures
     assert facts["figures"]["deleted"] == 3
     assert facts["seconds"] >= 0
     assert set(facts) == {"figures", "seconds"}
+
+
+def test_signal_is_sent_once_for_a_purge_that_took_several_runs(
+    alice: User, heard: list[dict[str, Any]], clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ranges, "ROWS", 5)
+    monkeypatch.setattr(ranges, "BLOCKS", 1)
+    at = timezone.now() - timedelta(days=1000)
+    many(23, alice, last_seen_at=at, expires_at=at, ended_at=at, user_agent="M" * 512)
+    runs = 1
+    while not purging.purge(seconds=1e-9).finished:
+        assert heard == []
+        clock.move(seconds=10)
+        runs += 1
+    assert runs > 2
+    (facts,) = heard
+    assert facts["figures"]["deleted"] == 23
+    assert facts["seconds"] == 10 * (runs - 1)
