@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from django.db import connections, models, router, transaction
 from django.db.models.expressions import RawSQL
@@ -16,12 +16,12 @@ from django.db.models.expressions import RawSQL
 # PostgreSQL, of so many blocks of 8 KB. Either takes a few milliseconds.
 ROWS, BLOCKS = 500, 100
 # How many rows the first statement of a purge writes.
-FIRST = 100
+FIRST = 200
 # A statement of a purge is to take so many seconds: it holds others up for no longer.
 TARGET = 0.005
 # Ranges grow to so many times their first size at most, and shrink to this share of it at least. So
 # does what a statement writes.
-MOST, LEAST = 64, 4
+MOST, LEAST = 64, 10
 # A range that takes more steps than this was far too large: the next is so many times smaller.
 STEPS = 8
 
@@ -38,9 +38,9 @@ class Size:
     means little: something else may have had the processor or the disk.
     """
 
-    def __init__(self, first: int, target: float = 1.0) -> None:
+    def __init__(self, first: int, least: int = 0, target: float = 1.0) -> None:
         self.number = first
-        self._least, self._most = max(1, first // LEAST), first * MOST
+        self._least, self._most = max(1, least or first // LEAST), first * MOST
         self._target = TARGET * target
         self._was_slow = False
 
@@ -106,9 +106,12 @@ class Pace:
         """Return how many seconds this run still has, or None: all that it needs."""
         return None if self._until is None else max(0.0, self._until - self._clock())
 
-    def size(self, name: str, first: int, target: float = 1.0) -> Size:
-        """Return how many rows or blocks a statement of this kind handles, in so many TARGETs."""
-        return self._sizes.setdefault(name, Size(first, target))
+    def size(self, name: str, first: int, least: int = 0, target: float = 1.0) -> Size:
+        """
+        Return how many rows or blocks a statement of this kind handles: that many at first and so
+        many at least, in so many TARGETs.
+        """
+        return self._sizes.setdefault(name, Size(first, least, target))
 
     def step(self, size: Size, act: Callable[[int], int]) -> int:
         """
@@ -121,9 +124,13 @@ class Pace:
         return handled
 
     def read(self, act: Callable[[], T]) -> T:
-        """Return what ``act`` returns, which reads something. Then rest."""
+        """
+        Return what ``act`` returns, which reads something. Then rest. Nobody has to wait for who
+        reads, so this may take twice as long.
+        """
         found = self._timed(act)
         self._rest()
+        self._steps[-1] /= 2
         return found
 
     def _timed(self, act: Callable[[], T]) -> T:
@@ -147,9 +154,33 @@ class Pace:
         self._steps.clear()
 
 
+class Compiled(NamedTuple):
+    """
+    A statement about a part of a table. Django takes longer to put it together than PostgreSQL to
+    read the part.
+    """
+
+    sql: str
+    params: tuple[Any, ...]
+    marks: list[str]
+
+    def rows(self, part: "WalkableQuerySet[Any]") -> list[tuple[Any, ...]]:
+        """Return the rows that the statement finds in another part."""
+        marks = dict(zip(self.marks, _marks(part.blocks), strict=True))
+        params = [marks.get(each, each) if isinstance(each, str) else each for each in self.params]
+        with connections[part.db].cursor() as cursor:
+            cursor.execute(self.sql, params)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+
+def _marks(blocks: tuple[int, int] | None) -> list[str]:
+    return [f"({block},0)" for block in blocks or ()]
+
+
 class WalkableQuerySet(models.QuerySet[Row]):
     # The first block of a part of a table on PostgreSQL, and the one after the last.
-    _range: tuple[int, int] | None = None
+    blocks: tuple[int, int] | None = None
 
     def primary(self) -> Self:
         """Return the same rows on the database that is written to, never a replica that lags."""
@@ -184,6 +215,11 @@ class WalkableQuerySet(models.QuerySet[Row]):
             if pace.progress and not most and (done > told or place["is_done"]):
                 told = done
                 pace.progress(done, max(done, of))
+
+    def compiled(self) -> "Compiled":
+        """Return the SQL of a query about a part of a table on PostgreSQL, for other parts, too."""
+        sql, params = self.query.get_compiler(self.db).as_sql()
+        return Compiled(sql, tuple(params), _marks(self.blocks))
 
     def unit(self) -> int:
         """Return how many rows, or blocks on PostgreSQL, a first part has."""
@@ -228,7 +264,8 @@ class WalkableQuerySet(models.QuerySet[Row]):
         all of it.
         """
         # Where a range is full, it is so small that its statements write less than this.
-        size = pace.size(kind, min(FIRST, ROWS), target=2)
+        first = min(FIRST, ROWS)
+        size = pace.size(kind, first, least=first // 2, target=2)
         if connections[self.db].vendor == "postgresql" and then is None:
             return self._each_at_once(pace, size, act)
         return self._each_by_key(pace, size, act, then, still)
@@ -242,11 +279,11 @@ class WalkableQuerySet(models.QuerySet[Row]):
         return total
 
     def _split(self) -> list[Self]:
-        if self._range is None or self._range[1] - self._range[0] == 1:
+        if self.blocks is None or self.blocks[1] - self.blocks[0] == 1:
             return [self]
-        start, end = self._range
-        step = -(-(end - start) // STEPS)
-        return [self._blocks(at, min(at + step, end)) for at in range(start, end, step)]
+        start, end = self.blocks
+        middle = (start + end) // 2
+        return [self._blocks(start, middle), self._blocks(middle, end)]
 
     def _free(self, number: int) -> Self:
         """
@@ -352,15 +389,15 @@ class WalkableQuerySet(models.QuerySet[Row]):
         in_part = "ctid >= %s::tid AND ctid < %s::tid"
         rows = self.filter(
             RawSQL(  # noqa: S611 (a constant, with its parameters)
-                in_part, [f"({start},0)", f"({end},0)"], output_field=models.BooleanField()
+                in_part, _marks((start, end)), output_field=models.BooleanField()
             )
         )
-        rows._range = start, end
+        rows.blocks = start, end
         return rows
 
     def _clone(self) -> Self:
         clone: Self = super()._clone()  # type: ignore[misc]
-        clone._range = self._range
+        clone.blocks = self.blocks
         return clone
 
     def _parts_by_key(

@@ -889,18 +889,18 @@ def test_a_part_that_takes_too_many_statements_to_write_becomes_smaller():
     for _ in range(ranges.STEPS):
         pace.step(other, lambda number: number)
     pace.learn(size)
-    assert size.number == 16
+    assert size.number == 8
     pace.read(lambda: None)
     pace.learn(size)
-    assert size.number == 32
+    assert size.number == 16
     pace.learn(size)  # nothing was done, nothing is known
-    assert size.number == 32
+    assert size.number == 16
 
 
 @pytest.mark.once
 def test_one_slow_statement_means_nothing_and_two_do():
     machine = Machine()
-    size = machine.pace().size("delete", 100)
+    size = machine.pace().size("delete", 100, least=25)
     for seconds, number in [
         (1.5, 100),
         (0.9, 100),
