@@ -27,6 +27,7 @@ from django_sessionkit import notices, tasks
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession, get_session_store
 from django_sessionkit.signals import Notice
+from tests import buffered
 from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
 from tests.workers import a_worker, celery_app
@@ -239,6 +240,14 @@ def test_notice_goes_through_djangos_tasks(notices_wanted: None, queue: Any, ali
     jobs = import_module("django_sessionkit.jobs")
     jobs.notify.call(*result.args)
     assert len(mail.outbox) == 1
+
+
+@pytest.mark.django_db
+def test_activity_is_carried_by_djangos_tasks(queue: Any, alice: User):
+    with buffered.site():
+        buffered.waiting_sessions(alice, 3)
+        import_module("django_sessionkit.jobs").carry_activity.call()
+        assert buffered.count_waiting() == 0
 
 
 @pytest.mark.django_db(transaction=True)
