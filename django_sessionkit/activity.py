@@ -63,7 +63,7 @@ def carry(seconds: float | None = None) -> Carried:
     Raises StoreUnavailable.
     """
     store = get_session_store()
-    if conf.SESSIONKIT_ACTIVITY != "buffered" or not store.buffers:
+    if conf.SESSIONKIT_ACTIVITY != "buffered":
         return Carried()
     return store.call(_carry, store, seconds)
 

@@ -221,7 +221,7 @@ class Storage(ABC):
 
         One round trip, and atomic.
         """
-        raise NotImplementedError
+        return False
 
     @classmethod
     def waiting(cls) -> Iterator[list[Waiting]]:
@@ -229,9 +229,9 @@ class Storage(ABC):
         Return what waits, a few parts at a time. It goes on waiting: several may read it, and who
         is killed has lost nothing. Of a part where nothing waits, note that it was flushed now.
         """
-        raise NotImplementedError
+        return iter(())
 
-    @classmethod
+    @classmethod  # noqa: B027 (an engine can leave it out)
     def note_flushed(cls, part: Waiting, left: Collection[Seen] = (), asks: bool = False) -> None:
         """
         Forget the activity of a part that was carried, all but what is ``left``, and but for what
@@ -239,7 +239,6 @@ class Storage(ABC):
         was read, as the moment until which all was carried. If the part ``asks``, read() returns 0:
         the next activity of its sessions does not wait.
         """
-        raise NotImplementedError
 
     @classmethod
     def last_seen(cls, digests: Collection[str]) -> dict[str, int]:

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import uuid
 from unittest import mock
 
 import pytest
 from django.contrib.auth import SESSION_KEY
 from django.core.management import call_command
 
+from django_sessionkit import activity
 from django_sessionkit.backends import memory
 from django_sessionkit.backends.memory import SessionStore
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.storage import Seen, Waiting
 from tests.projects import run_python
 from tests.servers import PROJECT
 from tests.store import FORTNIGHT, later, now
@@ -117,6 +120,7 @@ from urllib.request import Request, urlopen
 from django.contrib.auth.models import User
 from django.test import Client, LiveServerTestCase, TestCase, TransactionTestCase
 
+from django_sessionkit import activity
 from django_sessionkit.backends import memory
 from django_sessionkit.models import UserSession
 from django_sessionkit.testing.races import RaceContract
@@ -225,3 +229,19 @@ def test_tests_of_a_project_do_not_see_each_others_sessions(tmp_path):
     for way in (["--shuffle"], ["--parallel", "2"]):
         said = run_python(tmp_path, "manage.py", "test", *way, env=env)
         assert "\nOK\n" in said, said  # and none was skipped
+
+
+# Activity that waits: see activity.py.
+
+
+def test_no_activity_waits_in_memory(settings, alice):
+    settings.SESSIONKIT_ACTIVITY = "buffered"
+    digest = "ab" * 32
+    insert(digest)
+    assert not SessionStore.touch_later(Seen(digest, uuid.uuid4(), now(), now(), None, b""))
+    assert activity.carry() == activity.Carried()
+    SessionStore.note_flushed(Waiting("", now(), []))
+    assert SessionStore.last_seen([digest, "0" * 64]) == {digest: 0}
+    session = sign_in(alice)
+    (row,) = UserSession.objects.alive()
+    assert (row.pk, row.last_seen_at) == (session.handle, UserSession.objects.get().last_seen_at)

@@ -11,13 +11,14 @@ from datetime import timedelta
 from unittest.mock import Mock
 
 import pytest
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import connection
 from redis import exceptions
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from django_sessionkit import activity
 from django_sessionkit.backends import redis, redis_clients, redis_scripts
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.sealing import digest_of
@@ -25,6 +26,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit.interruptions import NoAnswer
 from tests.browsers import sets_no_cookie, view
+from tests.buffered import waiting_sessions
 from tests.people import is_in, key_of, post_sign_in
 from tests.redis_servers import (
     DURABLE,
@@ -658,3 +660,24 @@ def test_a_cluster_of_which_no_node_answers_is_not_an_empty_one(monkeypatch):
     next(asking)
     with pytest.raises(exceptions.ConnectionError):
         asking.throw(exceptions.ConnectionError())
+
+
+def test_a_task_that_may_not_carry_activity_says_so(server, settings):
+    settings.SESSIONKIT_ACTIVITY = "buffered"
+    assert activity.carry() == activity.Carried()
+    server.client.execute_command("ACL SETUSER default -eval -evalsha")
+    with pytest.raises(StoreUnavailable):
+        activity.carry()
+    server.client.execute_command("ACL SETUSER default +eval +evalsha")
+
+
+def test_an_activity_does_not_wait_in_a_redis_that_is_full(server, settings):
+    settings.SESSIONKIT_ACTIVITY = "buffered"
+    (seen,) = waiting_sessions(get_user_model().objects.create_user("alice"), 1)
+    assert activity.carry() == activity.Carried(written=1)
+    before = SessionStore.read(seen.digest)
+    later = seen._replace(at=seen.at + 1)
+    with full(server):
+        assert not SessionStore.touch_later(later)
+        assert SessionStore.read(seen.digest) == before
+    assert SessionStore.touch_later(later)

@@ -112,7 +112,7 @@ def test_list_without_an_answer_of_the_store_does_not_pretend_to_know(alice, roo
     desk, phone = sign_in(root), sign_in(alice)
     ended = UserSession.objects.filter(pk=handle(sign_in(alice)))
     ended.revoke(by=root)
-    monkeypatch.setattr("django_sessionkit.staff.sights.alive_in_stores", fail)
+    monkeypatch.setattr("django_sessionkit.staff.sights.still_stored", fail)
     page = desk.get(f"{CHANGELIST}?state=all")
     states = [re.search("Not known|Ended from [^)]*[)]", line)[0] for line in cells_of(page)]
     assert states == ["Ended from another device (by root)", *["Not known"] * 2]
