@@ -15,7 +15,7 @@ from django.db.models.expressions import RawSQL
 # How many rows one statement of revoke() handles. A walk begins with ranges of so many rows or, on
 # PostgreSQL, of so many blocks of 8 KB. Either takes a few milliseconds.
 ROWS, BLOCKS = 500, 100
-# How many rows the first statement of a purge writes.
+# How many rows a statement of a purge writes, at first and at least, if there are so many.
 FIRST = 200
 # A statement of a purge is to take so many seconds: it holds others up for no longer.
 TARGET = 0.005
@@ -202,7 +202,8 @@ class WalkableQuerySet(models.QuerySet[Row]):
         rows, pace = self.primary(), pace or Pace()
         name = name or str(rows.model._meta.model_name)
         place = pace.places.setdefault(name, {})
-        size = pace.size(f"walk.{name}", rows.unit())
+        # Whoever has a limit takes longer for each row.
+        size = pace.size(f"walk.{name}", max(1, rows.unit() // (8 if most else 1)))
         by_block = connections[rows.db].vendor == "postgresql"
         parts = rows._parts_by_block if by_block else rows._parts_by_key
         told = place.get("done", 0) // rows.unit()
@@ -265,7 +266,7 @@ class WalkableQuerySet(models.QuerySet[Row]):
         """
         # Where a range is full, it is so small that its statements write less than this.
         first = min(FIRST, ROWS)
-        size = pace.size(kind, first, least=first // 2, target=2)
+        size = pace.size(kind, first, least=first, target=2)
         if connections[self.db].vendor == "postgresql" and then is None:
             return self._each_at_once(pace, size, act)
         return self._each_by_key(pace, size, act, then, still)

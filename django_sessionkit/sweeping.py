@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Case, CharField, Count, F, OuterRef, Q, Subquery, Value, When
+from django.db.models.lookups import IsNull
 from django.utils import timezone
 
 from django_sessionkit import ranges
@@ -81,6 +82,10 @@ class Moments(NamedTuple):
         return self.is_silent & Q(expires_at__lte=self.now)
 
     @property
+    def may_be_lost(self) -> Q:
+        return self.is_silent & Q(expires_at__gt=self.now)
+
+    @property
     def is_old(self) -> Q:
         # Without its row, nothing would remove a session that the store may still have.
         return Q(ended_at__lt=self.kept_from, expires_at__lte=F("ended_at"))
@@ -90,7 +95,8 @@ class Moments(NamedTuple):
         return Q(last_seen_at__lt=self.addresses_from) & ~Q(ip=None, networks="")
 
 
-IS_UNCONFIRMED = Q(expires_at__gt=F("ended_at"))
+# Of sessions that were ended: is it certain that no store has them?
+IS_UNCONFIRMED, IS_CONFIRMED = Q(expires_at__gt=F("ended_at")), Q(expires_at__lte=F("ended_at"))
 
 
 def sweep(pace: Pace) -> StoreUnavailable | None:
@@ -103,12 +109,13 @@ def sweep(pace: Pace) -> StoreUnavailable | None:
     Return the error, after all that could be done, of a store that has not answered: of several
     servers one may be missing.
     """
-    unavailable = look = None
+    unavailable = question = None
     for part in UserSession.objects.walk(pace, TABLE):
-        if look is None or look.is_stale():
-            look = Look(part)
-        there = look.at(part, pace)
-        for act in _to_do(part, look.moments, there, pace):
+        if question is None or question.is_stale():
+            moments = Moments.of_now()
+            question = Question(part, moments, partial(_what_to_do, moments))
+        there = _look(question, part, pace)
+        for act in _to_do(part, question.moments, there, pace):
             try:
                 act()
             except StoreUnavailable as error:
@@ -116,54 +123,58 @@ def sweep(pace: Pace) -> StoreUnavailable | None:
     return unavailable
 
 
-class Look:
-    """The statement that says what there is to do in a part of the table."""
+class Question:
+    """A statement that counts the rows of a part of the table by what these columns say."""
 
-    def __init__(self, part: UserSessionQuerySet) -> None:
-        self.moments = moments = Moments.of_now()
-        what = Case(
-            When(moments.is_active, then=F("device_type")),
-            When(moments.has_expired & IDLE, then=Value("closed.idle")),
-            When(moments.has_expired, then=Value("closed.expired")),
-            When(IS_UNCONFIRMED, then=Value("confirmed")),
-            When(moments.is_old, then=Value("deleted")),
-            default=Value("-"),
-            output_field=CharField(),
-        )
-        # A place for the addresses, also if they stay.
-        inactive: Any = Value(0)
-        if moments.addresses_from:
-            inactive = Case(When(moments.has_old_address, then=1), default=0)
-        self._columns = {"what": what, "inactive": inactive}
+    def __init__(
+        self, part: UserSessionQuerySet, moments: Moments, columns: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.moments, self._columns = moments, columns()
         self._compiled = self._rows(part).compiled() if part.blocks else None
 
     def is_stale(self) -> bool:
         return timezone.now() - self.moments.now >= STALE
 
+    def ask(self, part: UserSessionQuerySet, pace: Pace) -> list[tuple[Any, ...]]:
+        """Return the values of the columns, and the number of rows, of each kind of row."""
+        if self._compiled:
+            return pace.read(partial(self._compiled.rows, part))
+        return pace.read(lambda: list(self._rows(part)))
+
     def _rows(self, part: UserSessionQuerySet) -> Any:
         rows = part.order_by().values(**self._columns).annotate(number=Count("*"))
-        return rows.values_list("what", "inactive", "number")
+        return rows.values_list(*self._columns, "number")
 
-    def at(self, part: UserSessionQuerySet, pace: Pace) -> set[str]:
-        """Count what there is in a part of the table, and return what there is to do."""
-        if self._compiled:
-            found = pace.read(partial(self._compiled.rows, part))
-        else:
-            found = pace.read(lambda: list(self._rows(part)))
-        there = set()
-        for what, is_inactive, number in found:
-            if is_inactive and what != "deleted":
-                there.add("addresses")
-                pace.figures["addresses"] += number if pace.dry_run else 0
-            if what in ("confirmed", "deleted") and pace.dry_run:
-                pace.figures[what] += number
-            elif what in ("closed.idle", "closed.expired", "confirmed", "deleted"):
-                there.add(what)
-            elif what != "-":
-                pace.figures[f"active.{what}"] += number
-        if pace.dry_run:
-            there.discard("addresses")
-        return there
+
+def _what_to_do(moments: Moments) -> dict[str, Any]:
+    what = Case(
+        When(moments.is_active, then=F("device_type")),
+        When(moments.has_expired & IDLE, then=Value("closed.idle")),
+        When(moments.has_expired, then=Value("closed.expired")),
+        When(IS_UNCONFIRMED, then=Value("confirmed")),
+        When(moments.is_old, then=Value("deleted")),
+        default=Value("-"),
+        output_field=CharField(),
+    )
+    if moments.addresses_from is None:
+        return {"what": what, "is_inactive": Value(0)}
+    return {"what": what, "is_inactive": Case(When(moments.has_old_address, then=1), default=0)}
+
+
+def _look(question: Question, part: UserSessionQuerySet, pace: Pace) -> set[str]:
+    """Count what there is in a part of the table, and return what there is to do."""
+    there = set()
+    for what, is_inactive, number in question.ask(part, pace):
+        if is_inactive and what != "deleted":
+            there.add("addresses")
+            pace.figures["addresses"] += number if pace.dry_run else 0
+        if what in ("confirmed", "deleted") and pace.dry_run:
+            pace.figures[what] += number
+        elif what in ("closed.idle", "closed.expired", "confirmed", "deleted"):
+            there.add(what)
+        elif what != "-":
+            pace.figures[f"active.{what}"] += number
+    return there - {"addresses"} if pace.dry_run else there
 
 
 def _to_do(
@@ -224,15 +235,20 @@ def _not_stored(
     Yield the rows of sessions that no store has any more, and what of that the rows say themselves,
     if they do not say all. Where the sessions are in the same database, that is a condition.
     """
-    rows = part.filter(which)
-    is_stored = [store.is_stored(part.db) for store in get_session_stores()]
-    if None not in is_stored:
-        yield rows.exclude(Q.create(is_stored, Q.OR)) if is_stored else rows, which
+    rows, is_stored = part.filter(which), _is_stored(part)
+    if is_stored is not None:
+        yield rows.exclude(is_stored), which
         return
     for digests in _digests(rows, pace):
         if gone := set(digests) - pace.read(partial(alive_in_stores, digests)):
             # A session that gets a new key meanwhile has another digest.
             yield rows.filter(digest__in=gone), None
+
+
+def _is_stored(part: UserSessionQuerySet) -> Q | None:
+    """Return the condition for rows whose sessions are stored, or None: ask the stores."""
+    conditions = [store.is_stored(part.db) for store in get_session_stores()]
+    return Q.create(conditions, Q.OR) if conditions and None not in conditions else None
 
 
 def _digests(rows: UserSessionQuerySet, pace: Pace) -> Iterator[list[str]]:
@@ -302,14 +318,33 @@ def mend(pace: Pace) -> StoreUnavailable | None:
     what sweep() returns.
     """
     units = pace.places.get(TABLE, {}).get("units", 0)
-    unavailable = None
+    unavailable = question = None
+    acts = {"disabled": _end_disabled, "lost": _close_lost, "orphans": _remove_orphans}
     for part in UserSession.objects.walk(pace, MENDED, most=max(FEWEST, units // SHARE)):
-        for act in (_end_disabled, _close_lost, _remove_orphans):
+        if question is None or question.is_stale():
+            moments, is_stored = Moments.of_now(), _is_stored(part)
+            question = Question(part, moments, partial(_what_to_mend, moments, is_stored))
+        found = question.ask(part, pace)
+        there = {what for what, *_ in found}
+        if any(is_disabled for _, is_disabled, _ in found):
+            there.add("disabled")
+        for act in (acts[name] for name in acts if name in there):
             try:
                 act(part, pace)
             except StoreUnavailable as error:
                 unavailable = error
     return unavailable
+
+
+def _what_to_mend(moments: Moments, is_stored: Q | None) -> dict[str, Any]:
+    """Where another store has to be asked, all rows count that it has to be asked about."""
+    lost, orphans = moments.may_be_lost, IS_CONFIRMED
+    if is_stored is not None:
+        lost, orphans = lost & ~is_stored, orphans & is_stored
+    kinds = When(lost, then=Value("lost")), When(orphans, then=Value("orphans"))
+    is_disabled = Case(When(Q(ended_at=None) & _is_not_let_in(), then=1), default=0)
+    what = Case(*kinds, default=Value("-"), output_field=CharField())
+    return {"what": what, "is_disabled": is_disabled}
 
 
 def _end_disabled(part: UserSessionQuerySet, pace: Pace) -> None:
@@ -324,35 +359,37 @@ def _end_disabled(part: UserSessionQuerySet, pace: Pace) -> None:
 
 def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:
     """Return the users of these rows who may have no session, or are not there any more."""
-    users = get_user_model()._base_manager.all()
-    there = users.filter(pk=OuterRef("user_id"))
+    found = set(rows.filter(_is_not_let_in()).values_list("user_id", flat=True))
+    let_in = get_user_model()._base_manager.filter(pk__in=found) if found else ()
+    return found - {user.pk for user in let_in if not is_disabled(user)}
+
+
+def _is_not_let_in() -> Q:
+    """Return the condition for rows whose user is not active, or not there."""
+    there = get_user_model()._base_manager.filter(pk=OuterRef("user_id"))
     with suppress(FieldDoesNotExist):  # is_active is True for everybody then
-        users.model._meta.get_field("is_active")
+        there.model._meta.get_field("is_active")
         there = there.filter(is_active=True)
     # Not Exists(): for a part of the registry, PostgreSQL would read all users.
-    rows = rows.alias(let_in=Subquery(there.values("pk")[:1])).filter(let_in=None)
-    found = set(rows.values_list("user_id", flat=True))
-    let_in = users.filter(pk__in=found) if found else ()
-    return found - {user.pk for user in let_in if not is_disabled(user)}
+    return Q(IsNull(Subquery(there.values("pk")[:1]), True))
 
 
 def _close_lost(part: UserSessionQuerySet, pace: Pace) -> None:
     """Mark the rows ended of sessions that the store does not have any more."""
     if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
         moments = Moments.of_now()
-        lost = moments.is_silent & Q(expires_at__gt=moments.now)
-        _close(part, lost, EndReason.LOST, moments.now, pace)
+        _close(part, moments.may_be_lost, EndReason.LOST, moments.now, pace)
 
 
 def _remove_orphans(part: UserSessionQuerySet, pace: Pace) -> None:
     """Remove the sessions of rows that have ended, whose removal was confirmed once."""
-    rows = part.filter(expires_at__lte=F("ended_at"))
-    is_stored = [store.is_stored(part.db) for store in get_session_stores()]
-    is_known = bool(is_stored) and None not in is_stored
-    if is_known:
-        rows = rows.filter(Q.create(is_stored, Q.OR))
+    rows, is_stored = part.filter(IS_CONFIRMED), _is_stored(part)
+    if is_stored is not None:
+        rows = rows.filter(is_stored)
     for digests in _digests(rows, pace):
-        there = digests if is_known else list(pace.read(partial(alive_in_stores, digests)))
+        there = digests
+        if is_stored is None:
+            there = list(pace.read(partial(alive_in_stores, digests)))
         if there:
             left = 0 if pace.dry_run else len(pace.read(partial(_remove, there)))
             pace.figures["orphans"] += len(there) - left
