@@ -645,6 +645,7 @@ def test_database_that_django_has_not_migrated_is_asked_for_nothing(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ):
     installed.signed_in(days=10)
+    installed.migrated(days=10)
     monkeypatch.setattr(MigrationRecorder, "has_table", lambda self: False)
     assert installed.told() == []
 

@@ -91,8 +91,8 @@ def test_redis_of_the_demo_stops_with_it(
     with redis.Redis.from_url(found[2], socket_timeout=60) as client:
         server = client.info("server")
         assert server.get("server_name", "redis") == found[1].lower()
-        workers = [child for child in children_of(shop) if b"celery" in command_of(child)]
-        assert len(workers) == 2
+        wait_for(lambda: len(workers_of(shop)) == 2)
+        workers = workers_of(shop)
         shop.send_signal(by)
         with pytest.raises(redis.ConnectionError):
             client.blpop("nothing", timeout=60)  # it hangs up
@@ -103,8 +103,10 @@ def has_purged(office: OwnBrowser) -> bool:
     return "The last purge ran" in office.get(GLANCE).text
 
 
-def children_of(process: subprocess.Popen[bytes]) -> list[str]:
-    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+def workers_of(shop: subprocess.Popen[bytes]) -> list[str]:
+    """Return the processes of Celery that the shop has started."""
+    children = Path(f"/proc/{shop.pid}/task/{shop.pid}/children").read_text().split()
+    return [child for child in children if b"celery" in command_of(child)]
 
 
 def command_of(pid: str) -> bytes:

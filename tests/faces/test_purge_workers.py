@@ -131,7 +131,7 @@ def test_beat_has_the_sessions_purged(alice: User, site: Path):
 
 
 def test_worker_that_is_killed_loses_nothing(alice: User, site: Path, broker: Server):
-    rows = overdue(alice, 150)
+    rows = overdue(alice, 500)
     send(broker)
     (site / "is-to-be-stuck").touch()
     with worker_of(site) as worker:
