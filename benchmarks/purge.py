@@ -3,7 +3,7 @@ Purges 1,000,000 stored sessions and 1,000,000 rows of the registry, half of the
 one big DELETE and one big UPDATE of the same rows, and beside the ``clearsessions`` of Django and
 of django-qsessions, on PostgreSQL and on MariaDB. This takes some minutes, and 10 GB of disk::
 
-    .venv/bin/python -m benchmarks.purge [--quick] [--rows NUMBER]
+    .venv/bin/python -m benchmarks.purge [--quick] [--rows NUMBER] [--on MariaDB]
 
 ``make bench`` has the same tables. The command fails if the purge misses a bar.
 """
@@ -16,8 +16,9 @@ import resource
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -45,6 +46,10 @@ FULL, QUICK = 1_000_000, 10_000
 JUDGED = 300_000
 # To copy a database takes MariaDB as long as to fill it.
 ROUNDS = {"PostgreSQL": 3, "MariaDB": 1}
+SERVERS: dict[str, Callable[[], str]] = {
+    "PostgreSQL": partial(servers.postgresql, durable=True),
+    "MariaDB": servers.mariadb,
+}
 # How many times as long as the bare statements the purge without pauses may take.
 STORED_BAR, ROWS_BAR, NOTHING_BAR = 1.3, 1.6, 2.0
 LONGEST = 20.0  # milliseconds of one statement: four times what a purge aims at
@@ -392,15 +397,15 @@ def latencies_of(
     return table
 
 
-def tables(rows: int, cores: Cores) -> Iterator[Table]:
-    """Measure the purge on each database that there is."""
-    with cores.on(cores.servers):
-        places = {"PostgreSQL": servers.postgresql(durable=True)}
-        try:
-            places["MariaDB"] = servers.mariadb()
-        except RuntimeError as error:
-            say(f"MariaDB cannot be used here: {error}")
-    for name, server in places.items():
+def tables(rows: int, cores: Cores, names: Iterable[str] = ROUNDS) -> Iterator[Table]:
+    """Measure the purge on each of these databases that there is."""
+    for name in names:
+        with cores.on(cores.servers):
+            try:
+                server = SERVERS[name]()
+            except RuntimeError as error:
+                say(f"{name} cannot be used here: {error}")
+                continue
         yield from measure(server, name, rows)
 
 
@@ -408,10 +413,10 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def main(rows: int) -> int:
+def main(rows: int, names: Iterable[str]) -> int:
     """Measure, and return the exit status: 1 if a bar is missed."""
     missed = 0
-    for table in tables(rows, Cores()):
+    for table in tables(rows, Cores(), names):
         say(str(table))
         missed += sum(verdict.missed for verdict in table.verdicts)
     return int(missed > 0)
@@ -421,5 +426,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.purge")
     parser.add_argument("--quick", action="store_true", help=f"with {QUICK:,} sessions")
     parser.add_argument("--rows", type=int, help="with so many sessions")
+    parser.add_argument("--on", choices=ROUNDS, help="on one of the databases only")
     given = parser.parse_args()
-    sys.exit(main(given.rows or (QUICK if given.quick else FULL)))
+    number = given.rows or (QUICK if given.quick else FULL)
+    sys.exit(main(number, [given.on] if given.on else ROUNDS))

@@ -74,6 +74,7 @@ def fill(what: str, rows: int) -> None:
         with connection.cursor() as cursor:
             for table in connection.introspection.table_names():
                 cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+            cursor.execute("SELECT pg_stat_force_next_flush()")
             cursor.execute("VACUUM (ANALYZE)")
             cursor.execute("CHECKPOINT")
 

@@ -57,6 +57,7 @@ def test_every_question_of_staff_is_asked(tmp_path: Path):
 
 def test_every_purge_is_measured():
     command = [sys.executable, "-m", "benchmarks.purge", "--rows", "1000"]
+    command += ["--on", "PostgreSQL"]  # what is measured on MariaDB is the same, and takes as long
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     on_postgresql, latencies = done.stdout.split("### ")[1:3]
