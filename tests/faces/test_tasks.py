@@ -32,6 +32,7 @@ from django_sessionkit.models import EndReason, PurgeRun, UserSession
 from django_sessionkit.purging import Purged
 from django_sessionkit.signals import Notice
 from tests import buffered
+from django_sessionkit.workers import AT_ONCE
 from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
 from tests.store import Clock, take_down
@@ -363,18 +364,18 @@ def test_djangos_tasks_purge_in_slices(queue: Any, db: None, unfinished: list[An
 def test_djangos_tasks_purge_all_of_it_on_a_site_without_a_worker(
     queue: Any, unfinished: list[Any], settings: Any
 ):
-    settings.TASKS = {}
+    settings.TASKS = {"default": {"BACKEND": AT_ONCE}}
     import_module("django_sessionkit.jobs").purge.call()
     assert unfinished == [None]
     assert list(queue.results) == []
-=======
+
+
 @pytest.mark.django_db
 def test_activity_is_carried_by_djangos_tasks(queue: Any, alice: User):
     with buffered.site():
         buffered.waiting_sessions(alice, 3)
         import_module("django_sessionkit.jobs").carry_activity.call()
         assert buffered.count_waiting() == 0
->>>>>>> p3
 
 
 @pytest.mark.django_db(transaction=True)
