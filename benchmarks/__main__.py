@@ -16,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import activity, bearer, concurrency, sealing, shop
+from benchmarks import activity, bearer, concurrency, purge, sealing, shop
 from benchmarks.contenders import (
     CONTENDERS,
     KIT_DB,
@@ -39,13 +39,14 @@ class Size(NamedTuple):
     rows: list[int]  # numbers of sessions in the tables
     polling: tuple[int, int, int]  # sessions, seconds, touches
     visitors: list[int]  # numbers of visitors who are in the shop at once
+    purged: int  # sessions in the tables of the purge, half of them expired
 
 
 PICTURE = "![What an operation takes, in microseconds](performance.svg)\n"
 DOCUMENT, HEADING = servers.PROJECT / "docs" / "performance.md", "## Figures\n\n"
 
-QUICK = Size(5, 0.03, [100_000], (100, 61, 1_000), [10])
-FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (10_000, 61, 1_000_000), [1, 10, 50])
+QUICK = Size(5, 0.03, [100_000], (100, 61, 1_000), [10], purge.QUICK)
+FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (10_000, 61, 1_000_000), [1, 10, 50], purge.FULL)
 
 
 class Bench:
@@ -168,6 +169,10 @@ def apps_with_tokens(bench: Bench) -> Iterator[Table]:
     yield bearer.table_of(dict(zip(names, rounds, strict=True)))
 
 
+def purges(bench: Bench) -> Iterator[Table]:
+    yield from purge.tables(bench.size.purged, bench.cores)
+
+
 PARTS: dict[str, Callable[[Bench], Iterator[Table]]] = {
     "activity": last_activity,
     "growth": growth,
@@ -178,6 +183,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Table]]] = {
     "async": async_views,
     "shop": account_page,
     "bearer": apps_with_tokens,
+    "purge": purges,
 }
 IN_PICTURE = [contest.title for contest in (*OPERATIONS[:5], REQUESTS[0])]
 IN_QUICK = [name for name in PARTS if name != "growth"]

@@ -29,6 +29,10 @@ FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.
 DIGEST = "encode(sha256(n::text::bytea), 'hex')"
 HANDLE = "(lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid"
 SESSION_KEY = f"left({DIGEST}, 32)"
+SERIES = {
+    "postgresql": "generate_series({}, {}) AS n",
+    "mysql": "(SELECT seq AS n FROM seq_{}_to_{}) AS numbers",  # of MariaDB
+}
 CLIENT = {"ip": "'203.0.113.7'", "user_agent": f"'{FIREFOX}'"}
 ALIVE = {"ended_at": "NULL", "end_reason": "''"}
 
@@ -252,7 +256,7 @@ def copy_row(model: type[Model], numbers: range, **columns: str) -> None:
         cursor.execute(
             f"INSERT INTO {model._meta.db_table} ({', '.join(names)}) SELECT {', '.join(values)}"  # noqa: S608
             f" FROM (SELECT * FROM {model._meta.db_table} LIMIT 1) AS template,"
-            f" generate_series({numbers.start}, {numbers.stop - 1}) AS n"
+            f" {SERIES[connection.vendor].format(numbers.start, numbers.stop - 1)}"
         )
 
 

@@ -2,12 +2,13 @@
 System checks: what ``manage.py check`` says about the settings of a site.
 
 An error means that something cannot work, or that nobody can want it. A warning means that the site
-works, but with less than it could have. No check reads a file, and only W009, W013, W021 and W023
-ask a server, Redis or the database. They run with ``check --database`` and ``migrate``.
+works, but with less than it could have. No check reads a file, and only W009, W013, W017, W021 and
+W023 ask a server, Redis or the database. They run with ``check --database`` and ``migrate``.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import getmro
@@ -17,14 +18,18 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.recorder import MigrationRecorder
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from django_sessionkit.adoption import Table, engine_of
 from django_sessionkit.conf import conf
 from django_sessionkit.key_material import ALGORITHMS
-from django_sessionkit.models import SigningKey
+from django_sessionkit.models import PurgeRun, SigningKey, UserSession
 from django_sessionkit.policy import HUNDRED_YEARS
+from django_sessionkit.selection import since
 from django_sessionkit.signals import Notice
 from django_sessionkit.signing_keys import LONGEST_AGE
 from django_sessionkit.visit.redirects import sign_in_url
@@ -113,6 +118,10 @@ MESSAGES = {
         'Install "django-sessionkit[jwt]".',
     ),
     "E022": (
+        "{app} needs the API of OpenTelemetry, which is not installed.",
+        'Install "django-sessionkit[metrics]".',
+    ),
+    "E023": (
         'SESSIONKIT_ACTIVITY = "buffered" needs sessions in Redis, not in {engine!r}.',
         'Leave it out, or set SESSION_ENGINE = "django_sessionkit.backends.redis".',
     ),
@@ -152,7 +161,11 @@ MESSAGES = {
         "SESSIONKIT_ADOPT_FROM names {engine!r}, which is SESSION_ENGINE, too.",
         "Remove it from SESSIONKIT_ADOPT_FROM: sessions move from there to SESSION_ENGINE.",
     ),
-    "W026": (
+    "W024": (
+        "SESSIONKIT_VISITOR_AGE is not below SESSION_COOKIE_AGE, so it changes nothing.",
+        "Set it to fewer seconds than SESSION_COOKIE_AGE = {age}, or leave it out.",
+    ),
+    "W025": (
         'SESSIONKIT_ACTIVITY = "buffered", but no worker can carry activity to the rows.',
         "Set up Celery or Django's Tasks, and a schedule, or leave SESSIONKIT_ACTIVITY out.",
     ),
@@ -198,6 +211,10 @@ MESSAGES = {
         "The Redis of SESSION_CACHE_ALIAS = {alias!r} did not answer, so it was not checked.",
         'Start it, or correct CACHES[{alias!r}]["LOCATION"]. Then check once more.',
     ),
+    "W017": (
+        "Nothing has purged sessions for a day: the tables grow, and the lists show what is over.",
+        "Run manage.py purgesessions every hour, by cron for example. See docs/operations.md.",
+    ),
     "W021": (
         "SESSIONKIT_ADOPT_FROM names {engine!r}, but there is no table {table!r}.",
         "Run migrate, or remove {engine!r} from SESSIONKIT_ADOPT_FROM: it has no sessions.",
@@ -211,6 +228,7 @@ MESSAGES = {
 ENGINE = "django_sessionkit.backends.base.SessionStore"
 DJANGOS_ENGINES = "django.contrib.sessions.backends."
 MEMORY = "django_sessionkit.backends.memory"
+METRICS = "django_sessionkit.metrics"
 MIDDLEWARE = "django_sessionkit.middleware.SessionMiddleware"
 RETURNING = "django_sessionkit.leaving.SessionMiddleware"
 ANY_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"  # the base of ours
@@ -282,6 +300,10 @@ def _is_age(value: object) -> bool:
     return value is None or (type(value) is int and value in range(HUNDRED_YEARS))
 
 
+def _is_lifetime(value: object) -> bool:
+    return value != 0 and _is_age(value)
+
+
 # Without a path: Django's FORCE_SCRIPT_NAME has that of a site which is under one.
 SITE_URL = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?/?")
 NOTICES = [kind.value for kind in Notice]
@@ -301,6 +323,10 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_REDIS_PREFIX": ("a string that is not empty", _is_full_text),
     "SESSIONKIT_MEMORY_LIMIT": range(1, 1_000_000_000),
     "SESSIONKIT_POLICY": ("a string that is not empty", _is_full_text),
+    "SESSIONKIT_VISITOR_AGE": (
+        f"a whole number from 1 to {HUNDRED_YEARS - 1}, or None",
+        _is_lifetime,
+    ),
     "SESSIONKIT_REAUTHENTICATION_URL": ("a string", _is_text),
     "SESSIONKIT_BACKGROUND": ('a list of paths that begin with "/"', _are_paths),
     "SESSIONKIT_DEVICE_COOKIE": ("the name of a cookie of its own, or None", _is_own_cookie),
@@ -313,6 +339,9 @@ VALUES: dict[str, range | tuple[str, Callable[[object], bool]]] = {
     "SESSIONKIT_TOKEN_CLAIMS": ("a string", _is_text),
     "SESSIONKIT_TOKEN_ALGORITHM": ('"ES256", "EdDSA" or "HS256"', _is_algorithm),
 }
+
+# What is to be less than SESSION_COOKIE_AGE, and which check says so.
+AGES = {"W003": "SESSIONKIT_TOUCH_INTERVAL", "W024": "SESSIONKIT_VISITOR_AGE"}
 
 # The settings without which browsers refuse a cookie with this prefix, in upper or lower case: RFC
 # 6265bis §4.1.3, and the draft of its successor ("layered cookies") for the two with "Http".
@@ -331,7 +360,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     databases = kwargs.get("databases")
     found = [*_apps(), *_engine(databases), *_middleware(), *_messages(), *_settings()]
     found += [*_adoption(databases), *_cookie(), *_urls(), *_notices()]
-    return [*found, *_tokens(databases)]
+    return [*found, *_tokens(databases), *_metrics(), *_purge(databases)]
 
 
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
@@ -371,9 +400,9 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
             yield _message(name, **values)
         if conf.SESSIONKIT_ACTIVITY == "buffered":
             if not store.buffers:
-                yield _message("E022", engine=engine)
+                yield _message("E023", engine=engine)
             elif enqueue_of("carry_activity") is None:
-                yield _message("W026")
+                yield _message("W025")
 
 
 def _middleware() -> Iterator[checks.CheckMessage]:
@@ -444,13 +473,19 @@ def _settings() -> Iterator[checks.CheckMessage]:
 
     if "SESSIONKIT_POLICY" not in wrong:
         yield from _policy()
-    interval, age = "SESSIONKIT_TOUCH_INTERVAL", settings.SESSION_COOKIE_AGE
-    if interval not in wrong and getattr(conf, interval) >= age:
-        yield _message("W003")
+    yield from _ages(wrong)
     if "pickle" in str(settings.SESSION_SERIALIZER).lower():
         yield _message("E008", serializer=settings.SESSION_SERIALIZER)
     if settings.SESSION_SAVE_EVERY_REQUEST:
         yield _message("W004")
+
+
+def _ages(wrong: set[str]) -> Iterator[checks.CheckMessage]:
+    age = settings.SESSION_COOKIE_AGE
+    for name, shorter in AGES.items():
+        value = getattr(conf, shorter)
+        if shorter not in wrong and value is not None and value >= age:
+            yield _message(name, age=age)
 
 
 def _policy() -> Iterator[checks.CheckMessage]:
@@ -545,6 +580,43 @@ def _tokens(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
         tables = connections[keys.db].introspection.table_names()
         if SigningKey._meta.db_table in tables and not keys.verifying().exists():
             yield _message("W023")
+
+
+def _metrics() -> Iterator[checks.CheckMessage]:
+    if apps.is_installed(METRICS) and find_spec("opentelemetry") is None:
+        yield _message("E022", app=METRICS)
+
+
+def _purge(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
+    runs = PurgeRun.objects.primary()
+    # On the machine of a developer, nobody need purge.
+    if settings.DEBUG or runs.db not in (databases or ()) or not _is_our_engine():
+        return
+    day_ago = timezone.now() - timedelta(days=1)
+    # The columns are named, for migrate runs this before it adds new ones.
+    if (
+        _is_older_than(day_ago, connections[runs.db])
+        and UserSession.objects.primary().filter(pk__lt=since(day_ago)).exists()
+        and not runs.filter(finished_at__gte=day_ago).exists()
+    ):
+        yield _message("W017")
+
+
+def _is_our_engine() -> bool:
+    try:
+        return ENGINE in _lineage(import_string(f"{settings.SESSION_ENGINE}.SessionStore"))
+    except (ImportError, ValueError):
+        return False
+
+
+def _is_older_than(moment: datetime, connection: BaseDatabaseWrapper) -> bool:
+    """
+    Tell whether this app was migrated before this moment. The sessions cannot say so: those that
+    have moved here are older.
+    """
+    recorder = MigrationRecorder(connection)
+    applied = recorder.migration_qs.filter(app="django_sessionkit", applied__lt=moment)
+    return recorder.has_table() and applied.exists()
 
 
 def _has_tokens() -> bool:

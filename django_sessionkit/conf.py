@@ -69,6 +69,12 @@ class Settings:
         return getattr(settings, "SESSIONKIT_POLICY", "django_sessionkit.policy.default")
 
     @cached_property
+    def SESSIONKIT_VISITOR_AGE(self) -> int | None:
+        """Seconds without activity after which the session of a visitor who is not signed in ends,
+        unless set_expiry() says otherwise. None: SESSION_COOKIE_AGE."""
+        return getattr(settings, "SESSIONKIT_VISITOR_AGE", None)
+
+    @cached_property
     def SESSIONKIT_REAUTHENTICATION_URL(self) -> str:
         """The URL, or the name of the URL, of the site's own page that asks for a proof of
         identity. The page gets ``?next=``. With "", our page asks for the password."""

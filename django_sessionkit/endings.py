@@ -202,14 +202,15 @@ def carry_on(number: int, seconds: float | None = None) -> float | None:
     return CLAIM.total_seconds() if ending.claimed_until else 0.0
 
 
-def finish_all() -> None:
+def finish_all(seconds: float | None = None) -> None:
     """
     Finish the endings that nobody works at, for a broker can lose a message, and delete those that
-    were finished long ago.
+    were finished long ago. This takes so many seconds, or None: all that it needs.
     """
+    until = math.inf if seconds is None else time.monotonic() + seconds
     for ending in _all().filter(finished_at=None).order_by("pk"):
         try:
-            work(ending, math.inf, gently=True)
+            work(ending, until - time.monotonic(), gently=True)
         except (ValidationError, ValueError) as error:  # another version had another filter, say
             logger.error("The ending %s does not go on: %s", ending.pk, type(error).__name__)
     _forget_old()

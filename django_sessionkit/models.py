@@ -27,7 +27,7 @@ from django_sessionkit.clock import as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.ranges import WalkableQuerySet
-from django_sessionkit.signals import sessions_ended
+from django_sessionkit.signals import sessions_ended, sessions_revoked
 from django_sessionkit.storage import Storage
 from django_sessionkit.visit.client import network_of
 from django_sessionkit.visit.devices import Device, device_of
@@ -341,7 +341,10 @@ def announce(
 ) -> None:
     # send_robust(): a receiver that fails must not keep the next batch alive. Django logs it.
     if handles:
-        sessions_ended.send_robust(UserSession, handles=handles, reason=reason, by=by, note=note)
+        what = {"handles": handles, "reason": reason, "by": by, "note": note}
+        if reason in (EndReason.REVOKED, EndReason.REVOKED_BY_STAFF):
+            sessions_revoked.send_robust(UserSession, **what)
+        sessions_ended.send_robust(UserSession, **what)
 
 
 class UserSession(models.Model):
@@ -638,7 +641,7 @@ class Tally(models.Model):
 
 
 class PurgeRun(models.Model):
-    """One run of the purge over the registry. See tallies.py."""
+    """A run of the purge. See purging.py and tallies.py."""
 
     id = models.BigAutoField(primary_key=True)
     started_at = models.DateTimeField()
@@ -646,6 +649,13 @@ class PurgeRun(models.Model):
     finished_at = models.DateTimeField(null=True)
     # How many rows of sessions that had ended long ago were deleted.
     deleted = models.BigIntegerField(default=0)
+    # The time of the run was too short, and the next one carries it on.
+    goes_on = models.BooleanField(default=False)
+    # Until when nobody else carries it on.
+    claimed_until = models.DateTimeField(null=True)
+    # How far the run has come, and what it has done, as JSON.
+    places = models.TextField()
+    figures = models.TextField()
 
     objects = WalkableQuerySet["PurgeRun"].as_manager()
 

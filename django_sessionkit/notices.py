@@ -24,7 +24,7 @@ from django_sessionkit.signals import (
     Notice,
     session_key_reused,
     session_started,
-    sessions_ended,
+    sessions_revoked,
 )
 from django_sessionkit.visit.current import is_in_request
 
@@ -46,7 +46,7 @@ def notice_reuse(handle: uuid.UUID, **kwargs: Any) -> None:
     note(Notice.OLD_KEY, handle)
 
 
-@receiver(sessions_ended, dispatch_uid="django_sessionkit.notice_of_end")
+@receiver(sessions_revoked, dispatch_uid="django_sessionkit.notice_of_end")
 def notice_end(
     handles: list[uuid.UUID], reason: str, by: AbstractBaseUser | None, **kwargs: Any
 ) -> None:

@@ -1,126 +1,213 @@
 """
 The purge: it deletes stored sessions that have expired, and rows whose sessions ended long ago. On
 the way it mends what a lost request, or a change behind Django's back, has left.
+
+A run goes through both tables. One that has only so many seconds notes in its row of PurgeRun how
+far it has come, and the next one carries it on. Several runs at once do no harm, and wait for
+nobody: what one of them holds, the others leave out.
 """
 
-from collections.abc import Callable
+import json
+import logging
+import time
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
-from django_sessionkit import clock
-from django_sessionkit.accounts import is_disabled
-from django_sessionkit.conf import conf
+from django_sessionkit import activity, endings, tallies
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import (
-    IDLE,
-    EndReason,
-    StoredSession,
-    UserSession,
-    UserSessionQuerySet,
-    alive_in_stores,
-    mark_ended,
-    remove_from_stores,
+from django_sessionkit.models import EndReason, PurgeRun, get_session_store
+from django_sessionkit.ranges import Pace, Progress
+from django_sessionkit.storage import Storage
+from django_sessionkit.sweeping import mend, next_slice, sweep
+
+logger = logging.getLogger("django_sessionkit")
+
+FIGURES = (
+    # Stored sessions that had expired.
+    "expired",
+    # Rows that were marked ended, by the reason.
+    f"closed.{EndReason.IDLE}",
+    f"closed.{EndReason.EXPIRED}",
+    f"closed.{EndReason.LOST}",
+    # Rows of sessions that were ended, of which it is certain now that no store has them.
+    "confirmed",
+    # Rows that were deleted, and rows that have lost their addresses.
+    "deleted",
+    "addresses",
+    # Sessions that were ended because their users were disabled or deleted behind Django's back.
+    "disabled",
+    # Sessions that a store still had, or had again, although they were ended.
+    "orphans",
 )
-from django_sessionkit.ranges import Progress
+# Where a run notes that the engine has removed what had expired.
+EXPIRED = "expired"
+# A run that has only so many seconds has its row to itself for so much longer.
+CLAIM = timedelta(seconds=60)
+# A worker purges for so many seconds, then it sends itself on: whatever else there is for it has a
+# turn. Kubernetes and Heroku give a process that is to stop 30 seconds.
+SLICE = 20.0
+# So many seconds after the first message, no more are sent on. The schedule sends one every hour.
+LONGEST = 3600
 
 
-def purge_payloads(progress: Progress | None = None) -> int:
+class Purged(NamedTuple):
+    """What the purge has done, in this run and in those that it has carried on."""
+
+    figures: Mapping[str, int]  # how many, by the names in FIGURES
+    # False: the time of this run was used up. The next run goes on where this one has stopped.
+    finished: bool
+
+
+def purge(
+    progress: Progress | None = None,
+    *,
+    seconds: float | None = None,
+    duty: float = 0.5,
+    dry_run: bool = False,
+    store: type[Storage] | None = None,
+) -> Purged:
     """
-    Delete the stored sessions that have expired, and return how many there were. Each DELETE looks
-    at the expiry itself, so that a session which is touched meanwhile survives.
+    Remove what has expired, in small parts that hold nobody up, and return what was done. Before
+    that, finish the endings that no worker looks after.
+
+    ``seconds`` is the time that this run has, or None: all that it needs. A run with a time carries
+    on the last one whose time was too short. ``duty`` is the share of the time in which it works: 1
+    is without pauses. ``dry_run``: count what there is to do now, and change nothing. ``store`` is
+    the engine's class, or None: that of SESSION_ENGINE.
+
+    Raises StoreUnavailable, after it has done what it can.
     """
-    return sum(
-        part.filter(expires_at__lte=clock.now()).delete_now()
-        for part in StoredSession.objects.walk(progress)
+    engine: Any = store or get_session_store()
+    if not issubclass(engine, Storage):  # of a site that is about to move here, or has moved away
+        if not dry_run:
+            engine.clear_expired()
+        return Purged(dict.fromkeys(FIGURES, 0), True)
+    pace = Pace(progress, seconds=seconds, duty=duty, dry_run=dry_run)
+    purged: Purged = engine.call(_dry_run if dry_run else _run, engine, pace)
+    return purged
+
+
+def _run(engine: type[Storage], pace: Pace) -> Purged:
+    with suppress(StoreUnavailable):  # which the sweep finds out, too
+        activity.carry(pace.time_left())
+    endings.finish_all(pace.time_left())
+    run = _carry_on(pace) or _begin(pace)
+    try:
+        _go_through(engine, pace)
+    except StoreUnavailable:
+        _note(run, pace, goes_on=False)
+        raise
+    _note(run, pace, goes_on=pace.is_cut_short)
+    if pace.is_cut_short:
+        return _said("Purged so far", pace)
+    tallies.finish(run, pace.figures)
+    purged = _said("Purged", pace)
+    tallies.announce(run, purged.figures)
+    return purged
+
+
+def _dry_run(engine: type[Storage], pace: Pace) -> Purged:
+    _go_through(engine, pace)
+    return _said("There is to purge", pace)
+
+
+def _go_through(engine: type[Storage], pace: Pace) -> None:
+    if not pace.places.get(EXPIRED):
+        pace.figures["expired"] += engine.remove_expired(pace)
+        if pace.is_cut_short:
+            return
+        pace.places[EXPIRED] = {"is_done": True}
+    # First what was lost: those sessions are not active.
+    errors = [mend(pace), sweep(pace)]
+    for error in filter(None, errors):
+        raise error
+
+
+# The row of a run.
+
+
+def _begin(pace: Pace) -> PurgeRun:
+    """Note that a run begins. What it mends is the next slice of the table."""
+    before = PurgeRun.objects.primary().exclude(places="").order_by("-pk").first()
+    if before:
+        pace.places.update(next_slice(json.loads(before.places)))
+    return PurgeRun.objects.primary().create(
+        started_at=timezone.now(),
+        goes_on=pace.time_left() is not None,
+        claimed_until=_claim(pace),
     )
 
 
-def purge_rows(
-    progress: Progress | None = None, look: Callable[[UserSessionQuerySet], None] | None = None
-) -> int:
+def _carry_on(pace: Pace) -> PurgeRun | None:
+    """Return the newest run, if its time was too short and nobody carries it on yet."""
+    run, now = tallies.last_run(), timezone.now()
+    if pace.time_left() is None or run is None or not run.goes_on:
+        return None
+    if run.claimed_until and run.claimed_until > now:
+        return None
+    # With the places: somebody may have carried it on and stopped meanwhile.
+    same = PurgeRun.objects.primary().filter(pk=run.pk, goes_on=True, places=run.places)
+    if not same.filter(claimed_until=run.claimed_until).update(claimed_until=_claim(pace)):
+        return None
+    if run.places:  # or else its process was killed before it could write them
+        pace.places.update(json.loads(run.places))
+        pace.figures.update(json.loads(run.figures))
+    return run
+
+
+def _claim(pace: Pace) -> datetime | None:
+    seconds = pace.time_left()
+    return None if seconds is None else timezone.now() + timedelta(seconds=seconds) + CLAIM
+
+
+def _note(run: PurgeRun, pace: Pace, *, goes_on: bool) -> None:
+    run.goes_on, run.claimed_until = goes_on, None
+    run.places, run.figures = json.dumps(pace.places), json.dumps(pace.figures)
+    run.save(using=PurgeRun.objects.primary().db)
+
+
+def _said(what: str, pace: Pace) -> Purged:
+    figures = {name: pace.figures[name] for name in FIGURES}
+    logger.info("%s: %s", what, ", ".join(f"{name} {figures[name]}" for name in FIGURES))
+    return Purged(figures, not pace.is_cut_short)
+
+
+# The work of a worker.
+
+
+class Turn(NamedTuple):
+    """What a worker is to send itself: the argument, and after how many seconds."""
+
+    begun: int
+    wait: float
+
+
+def take_turn(begun: int = 0, seconds: float | None = SLICE) -> Turn | None:
     """
-    Mark the rows ended of sessions that have expired or that the store has lost, end the sessions
-    of users who were disabled or deleted behind Django's back (``QuerySet.update()``, SQL), confirm
-    the removal of sessions that were ended, delete the rows of sessions that ended
-    SESSIONKIT_RETENTION seconds ago, and take the addresses from rows that were not active for
-    SESSIONKIT_ADDRESS_RETENTION seconds. Return how many were deleted. ``look`` is called with each
-    part of the table, after all that.
+    Do a worker's work at the purge for so many seconds, or all of it. Return what the worker is to
+    send itself, or None if there is nothing more to do for it. If another worker is at it, wait for
+    that one: it may have been killed.
 
-    Raises StoreUnavailable, after it has done what it can: a store of several servers may lack one.
+    ``begun`` is when the first of these messages was taken, in seconds since the epoch. 0: this is
+    the first. They stop after LONGEST, for then the schedule has sent another one. So there are
+    never many at once, whatever a broker sends twice, too late or from somebody else.
+
+    Raises StoreUnavailable.
     """
-    deleted, unavailable = 0, None
-    for part in UserSession.objects.walk(progress):
-        for step in (_close_gone, _end_disabled, _confirm_removals):
-            try:
-                step(part)
-            except StoreUnavailable as error:
-                unavailable = error
-        kept_from = timezone.now() - timedelta(seconds=conf.SESSIONKIT_RETENTION)
-        # Without its row, nothing would remove a session that the store may still have.
-        confirmed = part.filter(ended_at__lt=kept_from, expires_at__lte=F("ended_at"))
-        deleted += confirmed.delete_now()
-        _forget_addresses(part)
-        if look:
-            look(part)
-    if unavailable:
-        raise unavailable
-    return deleted
+    now = int(time.time())
+    begun = begun or now
+    wait = 0.0 if seconds is None else Storage.call(_seconds_of_others)
+    finished = not wait and purge(seconds=seconds).finished
+    return None if finished or now - begun not in range(LONGEST) else Turn(begun, wait)
 
 
-def _close_gone(part: UserSessionQuerySet) -> None:
-    """Mark the rows ended of sessions that the store does not have any more."""
+def _seconds_of_others() -> float:
+    """Return for how long another worker has its run to itself, or 0."""
     now = timezone.now()
-    # Skip rows that were active within the last interval: their next touch checks them, and
-    # the session of a new one may not be stored yet.
-    quiet = now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL)
-    silent = part.filter(ended_at=None, last_seen_at__lte=quiet)
-    if digests := list(silent.values_list("digest", flat=True)):
-        gone = silent.filter(digest__in=set(digests) - alive_in_stores(digests))
-        expired = gone.filter(expires_at__lte=now)
-        mark_ended(expired.filter(IDLE), EndReason.IDLE, at=F("expires_at"))
-        mark_ended(expired, EndReason.EXPIRED, at=F("expires_at"))
-        if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
-            mark_ended(gone.filter(expires_at__gt=now), EndReason.LOST)
-
-
-def _end_disabled(part: UserSessionQuerySet) -> None:
-    """End the sessions of users who were disabled or deleted."""
-    if disabled := _disabled_users(part.filter(ended_at=None)):
-        part.filter(user__in=disabled).revoke(EndReason.ACCOUNT_DISABLED)
-
-
-def _confirm_removals(part: UserSessionQuerySet) -> None:
-    """Remove the sessions that were ended, as far as nobody has confirmed that they are gone."""
-    unconfirmed = part.filter(expires_at__gt=F("ended_at"))
-    if digests := list(unconfirmed.values_list("digest", flat=True)):
-        remove_from_stores(digests)
-        unconfirmed.filter(digest__in=digests).update(expires_at=F("ended_at"))
-
-
-def _forget_addresses(part: UserSessionQuerySet) -> None:
-    """Take the addresses, and with them the places, from rows that were not active for long."""
-    if conf.SESSIONKIT_ADDRESS_RETENTION is None:
-        return
-    until = timezone.now() - timedelta(seconds=conf.SESSIONKIT_ADDRESS_RETENTION)
-    inactive = part.filter(last_seen_at__lt=until).exclude(ip=None, networks="")
-    # Named, for an UPDATE on MySQL waits for every row that it looks at.
-    if handles := list(inactive.values_list("pk", flat=True)):
-        inactive.filter(pk__in=handles).update(ip=None, networks="")
-
-
-def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:
-    """Return the users of these rows who may have no session, or are not there any more."""
-    users = get_user_model()._base_manager.all()
-    there = users.filter(pk=OuterRef("user_id"))
-    with suppress(FieldDoesNotExist):  # is_active is True for everybody then
-        users.model._meta.get_field("is_active")
-        there = there.filter(is_active=True)
-    found = set(rows.filter(~Exists(there)).values_list("user_id", flat=True))
-    let_in = users.filter(pk__in=found) if found else ()
-    return found - {user.pk for user in let_in if not is_disabled(user)}
+    claimed = PurgeRun.objects.primary().filter(claimed_until__gt=now).order_by("-claimed_until")
+    until = claimed.values_list("claimed_until", flat=True).first()
+    return (until - now).total_seconds() if until else 0.0

@@ -37,7 +37,7 @@ from django_sessionkit.models import (
 )
 from django_sessionkit.novelty import network_of, networks_of, what_is_new
 from django_sessionkit.policy import Policy
-from django_sessionkit.signals import session_started
+from django_sessionkit.signals import session_renewed, session_started
 from django_sessionkit.visit.client import App, Client, Parent
 from django_sessionkit.visit.devices import APP_HINTS, device_of
 
@@ -320,6 +320,12 @@ def announce(handle: str, novelty: str) -> None:
     logs, must not keep the next one from being told, nor the visitor from the answer."""
     session = {"handle": uuid.UUID(handle), "novelty": novelty}
     tell = partial(session_started.send_robust, UserSession, **session)
+    transaction.on_commit(tell, using=UserSession.objects.primary().db, robust=True)
+
+
+def announce_renewal(handle: str) -> None:
+    """Say that a session has a new key, once that is committed, as announce() does."""
+    tell = partial(session_renewed.send_robust, UserSession, handle=uuid.UUID(handle))
     transaction.on_commit(tell, using=UserSession.objects.primary().db, robust=True)
 
 

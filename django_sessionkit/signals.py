@@ -23,6 +23,11 @@ class Notice(StrEnum):
 #   note     str, what staff have said about the reason, or ""
 sessions_ended = Signal()
 
+# The same, just before, where somebody has ended the sessions: for the mails of this package, which
+# are about nothing else. So sessions_ended has no receivers but those of the site, and where it has
+# none, a purge need not find out which sessions it has closed.
+sessions_revoked = Signal()
+
 # Sent when somebody has signed in, once the row of the session is committed and the session is
 # stored: the row says more. Not sent where a session has only moved here, nor where staff act as
 # the user.
@@ -31,6 +36,14 @@ sessions_ended = Signal()
 #   handle   uuid.UUID
 #   novelty  str, one of Novelty, or "": what was new
 session_started = Signal()
+
+# Sent when a session has got a new key by itself, once the row is committed: its key was older than
+# Policy.renew_after, its user got other privileges, or the site another SECRET_KEY. Not sent where
+# code asks for a new key: at a sign-in, by cycle_key() or by reauthenticate().
+#
+#   sender   UserSession
+#   handle   uuid.UUID, which stays the same
+session_renewed = Signal()
 
 # Sent when somebody used a session's old key after Policy.renew_grace. Either somebody else has a
 # copy of the user's cookie, or this request comes from the copy.
@@ -74,3 +87,11 @@ notice_due = Signal()
 #   ending   Ending
 ending_started = Signal()
 ending_finished = Signal()
+
+# Sent when a purge has finished, in one run or in several. Not sent for a run that was to change
+# nothing, nor where a store did not answer.
+#
+#   sender   PurgeRun
+#   figures  Mapping[str, int], what was done with how many rows: see purging.Purged
+#   seconds  float, from the beginning of the first run to the end of the last
+purge_finished = Signal()

@@ -36,7 +36,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from django.db import InterfaceError, InternalError, OperationalError
 
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.ranges import Progress
+from django_sessionkit.ranges import Pace
 
 logger = logging.getLogger("django_sessionkit")
 
@@ -104,7 +104,7 @@ class Storage(ABC):
     )
 
     # Do the verbs have async twins of their own, called aread(), areplace() and so on? Otherwise
-    # a thread runs the sync ones. clear_expired() has no twin.
+    # a thread runs the sync ones. remove_expired() has no twin.
     native_async: ClassVar[bool] = False
 
     @classmethod
@@ -206,18 +206,6 @@ class Storage(ABC):
         that. It raises an error if none answers.
         """
 
-    @classmethod
-    @abstractmethod
-    def clear_expired(cls, progress: Progress | None = None) -> None:
-        """
-        Remove what has expired, in small parts that hold nobody up, and tell ``progress`` of each:
-        how many are done, and of how many. ``backends.base`` looks after the registry, so call
-        super() at the end; a storage that forgets expired sessions by itself, at once or not, has
-        nothing to add.
-
-        Raises StoreUnavailable: use call() for what may find the storage unavailable.
-        """
-
     # Verbs that an engine can leave out.
 
     # Can activity wait here, for a task that carries much of it to the rows at once? Then there are
@@ -270,6 +258,23 @@ class Storage(ABC):
         error is raised. This has no async twin.
         """
 
+    @classmethod
+    def remove_expired(cls, pace: Pace) -> int:
+        """
+        Remove what has expired, in small parts that hold nobody up, and return how many sessions
+        that were. A storage that forgets expired sessions by itself, at once or not, leaves this
+        out. This has no async twin.
+        """
+        return 0
+
+    @classmethod
+    def is_stored(cls, database: str) -> Any:
+        """
+        Return the condition, for rows of this database with a column ``digest``, that a session is
+        stored under it. None: the sessions are elsewhere, so peek() has to be asked.
+        """
+        return None
+
     # Verbs that are made of the others. An engine can have better ones.
 
     @classmethod
@@ -288,6 +293,15 @@ class Storage(ABC):
             return False
         cls.remove([digest])
         return True
+
+    @classmethod
+    def remove_free(cls, digests: Collection[str]) -> set[str]:
+        """
+        Do what remove() does, and wait for nobody. Return the digests of those sessions that are
+        still there, because another transaction holds them.
+        """
+        cls.remove(digests)
+        return set()
 
     @classmethod
     def scan(cls) -> tuple[int, Iterator[list[StoredFully]]] | None:

@@ -10,7 +10,6 @@ The names of the figures:
 - ``ended.<reason>``: sessions that ended on that day, by EndReason.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
@@ -28,6 +27,7 @@ from django_sessionkit.models import (
     UserSessionQuerySet,
 )
 from django_sessionkit.selection import since
+from django_sessionkit.signals import purge_finished
 
 # How many days the pictures of staff show. A first run counts so many days, and as many days of
 # runs stay.
@@ -83,45 +83,34 @@ def endings(start: date, end: date | None = None) -> UserSessionQuerySet:
     return rows.filter(ended_at__lt=start_of(end)) if end else rows
 
 
-class Active:
-    """Counts the active sessions, by device type, in the parts of the table as a purge walks."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def __call__(self, part: UserSessionQuerySet) -> None:
-        rows = part.active().order_by().values_list("device_type")
-        self.counts.update(dict(rows.annotate(number=Count("pk"))))
-
-    def figures(self) -> dict[str, int]:
-        """Return the figures of all device types, for the sessions of one may all have ended."""
-        return {f"active.{name}": self.counts[name] for name in ("", *DeviceType.values)}
+# The purge calls this.
 
 
-# The purge calls these.
-
-
-def begin() -> PurgeRun:
-    """Note that a purge begins."""
-    return PurgeRun.objects.primary().create(started_at=timezone.now())
-
-
-def finish(run: PurgeRun, deleted: int, active: Active) -> None:
+def finish(run: PurgeRun, counted: Mapping[str, int]) -> None:
     """
     Write down the figures of the days since the last purge that has finished, and note that this
-    one has.
+    one has. ``counted`` is what it has counted: rows that it has deleted, and active sessions by
+    device type.
     """
     before, now = last_finished(), timezone.now()
     day = day_of(now)
-    _write(day, active.figures())
+    # Of all device types, for the sessions of one may all have ended.
+    active = [f"active.{name}" for name in ("", *DeviceType.values)]
+    _write(day, {name: counted.get(name, 0) for name in active})
     # A purge marks what has expired with the time of its expiry: since the purge before, that is.
     # And the day before that, for what that purge passed over.
     roll_up(day_of(before.started_at) - timedelta(days=1) if before else date.min, day)
     runs = PurgeRun.objects.primary()
-    run.finished_at, run.deleted = now, deleted
+    run.finished_at, run.deleted = now, counted["deleted"]
     run.save(using=runs.db)
     runs.filter(started_at__lt=now - timedelta(days=DAYS)).delete_now()
     Tally.objects.primary().filter(day__lt=day - timedelta(days=KEPT)).delete_now()
+
+
+def announce(run: PurgeRun, figures: Mapping[str, int]) -> None:
+    """Say that a purge has finished."""
+    seconds = (timezone.now() - run.started_at).total_seconds()
+    purge_finished.send_robust(PurgeRun, figures=figures, seconds=seconds)
 
 
 def roll_up(first: date, last: date) -> None:

@@ -7,15 +7,27 @@ from typing import Any
 from celery import current_app, shared_task
 from django.db import InterfaceError, OperationalError
 
-from django_sessionkit import activity, endings
+from django_sessionkit import activity, endings, purging
 from django_sessionkit.mails import deliver
-from django_sessionkit.models import get_session_store
 
 
-@shared_task(name="django_sessionkit.purge", ignore_result=True)  # type: ignore[untyped-decorator]
-def purge() -> None:
-    """Remove expired sessions. The site's beat schedule says when."""
-    get_session_store().clear_expired()
+@shared_task(  # type: ignore[untyped-decorator]
+    name="django_sessionkit.purge",
+    ignore_result=True,
+    bind=True,
+    # The message of a worker that is killed comes again. One that comes twice does no harm.
+    acks_late=True,
+    reject_on_worker_lost=True,
+)
+def purge(self: Any, begun: int = 0) -> None:
+    """
+    Remove expired sessions for some seconds, then come again until all is done. The site's beat
+    says when that begins: see schedule.py. ``begun`` is for this task alone.
+    """
+    if self.request.is_eager:  # then to come again would be to call itself
+        purging.take_turn(begun, None)
+    elif (turn := purging.take_turn(begun)) is not None:
+        purge.apply_async([turn.begun], countdown=turn.wait, expires=purging.LONGEST)
 
 
 @shared_task(name="django_sessionkit.carry_activity", ignore_result=True)  # type: ignore[untyped-decorator]

@@ -20,10 +20,15 @@ def enqueue_of(name: str) -> Callable[..., Any] | None:
         celery = import_module("django_sessionkit.tasks")
         if celery.has_broker():
             return getattr(celery, name).delay  # type: ignore[no-any-return]
-    tasks: dict[str, Any] = getattr(settings, "TASKS", {})
-    backend = tasks.get("default", {}).get("BACKEND", AT_ONCE)
     # A site can have a package for older versions of Django, which knows this setting, too.
-    if backend != AT_ONCE and find_spec("django.tasks"):
+    if backend_of() != AT_ONCE and find_spec("django.tasks"):
         jobs = import_module("django_sessionkit.jobs")
         return getattr(jobs, name).enqueue  # type: ignore[no-any-return]
     return None
+
+
+def backend_of() -> str:
+    """Return the dotted path of the backend that Django's Tasks are given to."""
+    tasks: dict[str, Any] = getattr(settings, "TASKS", {})
+    backend: str = tasks.get("default", {}).get("BACKEND", AT_ONCE)
+    return backend

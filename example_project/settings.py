@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from django_sessionkit.schedule import sessionkit_schedule
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = os.environ.get("SECRET_KEY", "django-insecure-demo-key-that-everybody-can-read")
@@ -54,6 +56,12 @@ if os.environ.get("STORE") == "redis":
             "OPTIONS": {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 2},
         },
     }
+    # The worker and its beat have the same Redis: see celery.py.
+    CELERY_BROKER_URL = os.environ.get("REDIS_URL", "").replace("unix://", "redis+socket://", 1)
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": "shop-worker:"}
+    CELERY_BEAT_SCHEDULE = {**sessionkit_schedule()}
+    # Every 5 seconds, so that there is something to watch. A site leaves out this line.
+    CELERY_BEAT_SCHEDULE["django_sessionkit.purge"]["schedule"] = 5
 
 ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from django_sessionkit.schedule import sessionkit_schedule
 from tests import servers
 
 SECRET_KEY = "of the tests"
@@ -108,10 +109,4 @@ match os.environ.get("SESSIONKIT_TEST_ENGINE", "db"):
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
 
 # The schedule in the README. A test compares the two.
-CELERY_BEAT_SCHEDULE = {
-    "purge sessions": {
-        "task": "django_sessionkit.purge",
-        "schedule": 3600,  # seconds
-        "options": {"expires": 3600},  # tasks that no worker took in time do not pile up
-    },
-}
+CELERY_BEAT_SCHEDULE = {**sessionkit_schedule()}

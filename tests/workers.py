@@ -1,4 +1,4 @@
-"""Celery: the app of a site, and real workers, which stop with the test."""
+"""Celery: the app of a site, its settings, and real workers, which stop with the test."""
 
 import os
 import subprocess
@@ -9,14 +9,39 @@ from pathlib import Path
 from typing import NamedTuple
 
 from celery import Celery, current_app
+from django.conf import settings
 from django.db import connection
 
+from django_sessionkit.conf import conf
 from tests import servers
+
+# A site whose sessions are those of the tests.
+SETTINGS = """
+from example_project.settings import *
+
+SESSION_ENGINE, SESSIONKIT_REDIS_PREFIX = {engine!r}, {prefix!r}
+CACHES = {caches!r}
+SESSION_CACHE_ALIAS = "sessions"
+if {database!r}:
+    DATABASES["default"]["OPTIONS"] = {{"timeout": 60}}
+"""
 
 
 class Worker(NamedTuple):
     process: "subprocess.Popen[bytes]"
     log: Path
+
+
+def write_settings(folder: Path) -> None:
+    """Write site_settings.py, the settings of a site on the stores of the tests."""
+    (folder / "site_settings.py").write_text(
+        SETTINGS.format(
+            engine=settings.SESSION_ENGINE,
+            prefix=conf.SESSIONKIT_REDIS_PREFIX,
+            caches=settings.CACHES,
+            database=connection.vendor == "sqlite",
+        )
+    )
 
 
 @contextmanager

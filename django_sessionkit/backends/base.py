@@ -8,20 +8,21 @@ when that is due (renewing.py). Their operations are flows (flows.py), which are
 they are driven, sync and async.
 """
 
-import logging
 import uuid
 from asyncio import shield
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
-from django_sessionkit import activity, clock, endings, tallies
+from django_sessionkit import clock
 from django_sessionkit.backends.facts import TimeLeft
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
+from django_sessionkit.backends.records import NO_FACTS
 from django_sessionkit.backends.returning import Returning
 from django_sessionkit.backends.saving import Saving
 from django_sessionkit.backends.sealing import as_key
@@ -29,12 +30,10 @@ from django_sessionkit.backends.touching import Touching
 from django_sessionkit.clock import as_datetime
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.policy import Policy
-from django_sessionkit.purging import purge_rows
+from django_sessionkit.purging import purge
 from django_sessionkit.ranges import Progress
 from django_sessionkit.storage import no_answer
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
-
-logger = logging.getLogger("django_sessionkit")
 
 # Where set_expiry() keeps what it was given.
 EXPIRY = "_session_expiry"
@@ -338,6 +337,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
 
     def _capped(self, age: int, asked: dict[str, Any]) -> int:
         now = clock.now()
+        age -= self._less_for_visitors(asked)
         # Rounded up: what a view has just asked for is what the cookie says.
         age = min(age, max(0, -((now - self._ends_at(now, asked)) // 1000)))
         return max(age, -now // 1000)  # after 1970, as in Activity.lifetime()
@@ -346,7 +346,15 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         end = self._ends_at(clock.now(), asked)
         at = datetime.fromtimestamp(end / 1000, UTC)
         at = at if timezone.is_aware(date) else timezone.make_naive(at)
-        return min(date, at)
+        return min(date - timedelta(seconds=self._less_for_visitors(asked)), at)
+
+    def _less_for_visitors(self, asked: dict[str, Any]) -> int:
+        """Return how many seconds before SESSION_COOKIE_AGE the session of a visitor ends."""
+        expiry = asked["expiry"] if "expiry" in asked else self._session_cache.get(EXPIRY)
+        if expiry or not self.is_loaded() or SESSION_KEY in self._session_cache:
+            return 0
+        age = self.get_session_cookie_age()
+        return age - NO_FACTS.age(age)
 
     def _ends_at(self, now: int, asked: dict[str, Any]) -> int:
         known = asked if "expiry" in asked else {"expiry": self._session_cache.get(EXPIRY)}
@@ -356,14 +364,9 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
     def clear_expired(cls, progress: Progress | None = None) -> None:
         """
         Remove what has expired, in small parts: ten million rows take minutes, and nobody is held
-        up. Before that, finish the endings that no worker looks after. Raises StoreUnavailable.
+        up. Raises StoreUnavailable. See purging.purge().
         """
-        activity.carry()
-        cls.call(endings.finish_all)
-        run, active = cls.call(tallies.begin), tallies.Active()
-        deleted = cls.call(purge_rows, progress, active)
-        cls.call(tallies.finish, run, deleted, active)
-        logger.info("Purged %d rows of sessions that ended long ago", deleted)
+        purge(progress, store=cls)
 
     # The two drivers. The questions of these flows are calls: a function, then its arguments.
 

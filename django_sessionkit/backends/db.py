@@ -4,7 +4,6 @@ instance in between (measured on PostgreSQL: a cursor costs 1.6 times the bare d
 """
 # ruff: noqa: S608 (the statements are put together from constants; values are parameters)
 
-import logging
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -13,17 +12,16 @@ from typing import Any
 from django.db import OperationalError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
+from django.db.models.functions import Coalesce
+from django.db.models.lookups import GreaterThan
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
 from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
-from django_sessionkit.purging import purge_payloads
-from django_sessionkit.ranges import Progress
+from django_sessionkit.ranges import Pace
 from django_sessionkit.storage import NodeStatus, Stored, StoredFully
-
-logger = logging.getLogger("django_sessionkit")
 
 TABLE = "django_sessionkit_storedsession"
 ALIVE = "digest = %s AND expires_at > %s"
@@ -153,10 +151,37 @@ class SessionStore(base.SessionStore):
         return [NodeStatus(latency, sessions=sessions, size=size, version=version)]
 
     @classmethod
-    def clear_expired(cls, progress: Progress | None = None) -> None:
-        deleted = cls.call(purge_payloads, progress)
-        logger.info("Purged %d expired sessions", deleted)
-        super().clear_expired(progress)
+    def is_stored(cls, database: str) -> Any:
+        if database != _connection().alias:
+            return None
+        sessions = StoredSession.objects.using(database).filter(digest=models.OuterRef("digest"))
+        # Not Exists(): for a part of the registry, PostgreSQL would read this whole table.
+        expires_at = models.Subquery(sessions.values("expires_at")[:1])
+        return GreaterThan(Coalesce(expires_at, 0), clock.now())
+
+    @classmethod
+    def remove_free(cls, digests: Collection[str]) -> set[str]:
+        connection = _connection()
+        if not (digests and connection.features.has_select_for_update_skip_locked):
+            return super().remove_free(digests)
+        sessions = StoredSession.objects.using(connection.alias).filter(digest__in=digests)
+        sessions.delete_gently(Pace(), "free")
+        return cls.peek(digests)
+
+    @classmethod
+    def remove_expired(cls, pace: Pace) -> int:
+        """
+        Remove what has expired. Each statement looks at the expiry itself, so that a session which
+        is touched meanwhile survives.
+        """
+        removed = 0
+        for part in StoredSession.objects.walk(pace):
+            expired = part.filter(expires_at__lte=clock.now())
+            if pace.dry_run:
+                removed += pace.read(expired.count)
+            else:
+                removed += expired.delete_gently(pace, "expired")
+        return removed
 
     @classmethod
     def atomic(cls) -> AbstractContextManager[object]:

@@ -113,6 +113,16 @@ class Facts(NamedTuple):
 
     # Expiry and lock.
 
+    def age(self, cookie_age: int) -> int:
+        """
+        Return the age, in seconds, of a session that has none of its own by set_expiry():
+        ``cookie_age``, or what the site has set for visitors, if that is less.
+        """
+        of_visitors = conf.SESSIONKIT_VISITOR_AGE
+        if of_visitors is None or self.user is not None or self.handle is not None:
+            return cookie_age
+        return min(cookie_age, of_visitors)
+
     def ends_at(self, active_at: int, expiry: object, cookie_age: int) -> int:
         """
         Return when a session ends that was last active then, at the latest. Its own expiry,
@@ -134,7 +144,7 @@ class Facts(NamedTuple):
         if isinstance(expiry, (str, datetime)):  # no activity moves a date
             ends = min(ends, now + int(1000 * age_of(expiry, now)))
         else:
-            age = age_of(expiry, now) if expiry else cookie_age
+            age = age_of(expiry, now) if expiry else self.age(cookie_age)
         idle = self.policy.get("idle")
         is_idle = idle is not None and (age is None or idle <= age)
         age = idle if is_idle else age
@@ -177,7 +187,8 @@ class Facts(NamedTuple):
         Return how many milliseconds lie between two writes of activity, for a session with this
         ``_session_expiry``, or else an age of ``cookie_age`` seconds.
         """
-        age: float = expiry if expiry and isinstance(expiry, (int, float)) else cookie_age
+        is_own = expiry and isinstance(expiry, (int, float))
+        age: float = cast("float", expiry) if is_own else self.age(cookie_age)
         age = min(age, self.policy.get("idle", age))
         return min(1000.0 * conf.SESSIONKIT_TOUCH_INTERVAL, 1000.0 * age / SHARE)
 
@@ -429,7 +440,7 @@ class Activity(NamedTuple):
     """What counts as activity at the moment of a write. Each attempt to write has its own."""
 
     now: int
-    cookie_age: int  # seconds: the age of a session that has none of its own
+    cookie_age: int  # seconds: the age of a session that has none of its own, see Facts.age()
     stored_at: int = 0  # when the last activity was, as it is stored; 0 is not known
     expiry: Any = None  # the _session_expiry of the dictionary, as it was read
     in_request: bool = False
@@ -450,7 +461,7 @@ class Activity(NamedTuple):
         keeps_expiry = self.background and expiry == self.expiry
 
         # By its age, not by its date: without USE_TZ a date means two moments once a year.
-        age = self.cookie_age if not expiry else age_of(expiry, now)
+        age = facts.age(self.cookie_age) if not expiry else age_of(expiry, now)
         # An age begins with the last activity. A date stays where it is.
         slides = not isinstance(expiry, (str, datetime))
         ends = (active_at if keeps_expiry and slides else now) + int(age * 1000)

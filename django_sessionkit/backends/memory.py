@@ -12,7 +12,7 @@ from django_sessionkit import clock
 from django_sessionkit.backends import base
 from django_sessionkit.backends.sealing import version_of
 from django_sessionkit.conf import conf
-from django_sessionkit.ranges import Progress
+from django_sessionkit.ranges import Pace
 from django_sessionkit.storage import NodeStatus, Stored
 
 
@@ -86,11 +86,13 @@ class SessionStore(base.SessionStore):
         _epoch = number
 
     @classmethod
-    def clear_expired(cls, progress: Progress | None = None) -> None:
+    def remove_expired(cls, pace: Pace) -> int:
         with _lock:
-            for digest in [digest for digest in _entries if not _alive(digest)]:
-                del _entries[digest]
-        super().clear_expired(progress)
+            expired = [digest for digest in _entries if not _alive(digest)]
+            if not pace.dry_run:
+                for digest in expired:
+                    del _entries[digest]
+        return len(expired)
 
     @classmethod
     def status(cls) -> list[NodeStatus]:

@@ -17,6 +17,7 @@ from django_sessionkit.clock import Lifetime
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
+from django_sessionkit.signals import session_renewed
 from django_sessionkit.visit.current import current_request
 
 
@@ -79,6 +80,8 @@ class Renewing(Merging):
                 return
         self._is_now_stored(new_key, payload, facts, data)
         self.has_new_key = True
+        if session_renewed.has_listeners(UserSession):  # else an async request would take a thread
+            yield registry.announce_renewal, handle
 
     def _keep_key(self, key: SessionKey, now: int, flags: Mapping[str, bool]) -> Flow[None]:
         """Write what else a renewal writes, for an app that goes on with the key that it has."""

@@ -306,6 +306,10 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField()),
                 ("finished_at", models.DateTimeField(null=True)),
                 ("deleted", models.BigIntegerField(default=0)),
+                ("goes_on", models.BooleanField(default=False)),
+                ("claimed_until", models.DateTimeField(null=True)),
+                ("places", models.TextField()),
+                ("figures", models.TextField()),
             ],
             options={
                 "default_permissions": (),

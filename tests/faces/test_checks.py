@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from django.conf import settings
@@ -15,13 +17,24 @@ from django.core import checks
 from django.core.cache import cache
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from django_sessionkit import middleware, signing_keys
 from django_sessionkit.backends import db
-from django_sessionkit.checks import MESSAGES, VALUES, check_deployment, check_settings
-from django_sessionkit.models import SigningKey
+from django_sessionkit.checks import (
+    MESSAGES,
+    METRICS,
+    VALUES,
+    check_deployment,
+    check_settings,
+)
+from django_sessionkit.models import PurgeRun, SigningKey, uuid7
 from django_sessionkit.policy import Policy
+from tests.many import many
 from tests.moving import CACHE, COOKIES, DATABASE, FILES, RETURNING
 from tests.servers import PROJECT
 from tests.workers import celery_app
@@ -148,6 +161,11 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_POLICY": Policy(idle=60)},
         {"SESSIONKIT_POLICY": ""},
         {"SESSIONKIT_POLICY": None},
+        {"SESSIONKIT_VISITOR_AGE": 0},
+        {"SESSIONKIT_VISITOR_AGE": -1},
+        {"SESSIONKIT_VISITOR_AGE": "86400"},
+        {"SESSIONKIT_VISITOR_AGE": False},
+        {"SESSIONKIT_VISITOR_AGE": 86400.0},
         {"SESSIONKIT_REAUTHENTICATION_URL": None},
         {"SESSIONKIT_REAUTHENTICATION_URL": ["reauthenticate"]},
         {"SESSIONKIT_BACKGROUND": "/poll/"},
@@ -297,7 +315,8 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOKEN_CLAIMS": "tests.tokens.ISSUER"},
     ],
     "E020": [],  # see below: PyJWT is installed here
-    "E022": [
+    "E022": [],  # and so is OpenTelemetry
+    "E023": [
         {"SESSIONKIT_ACTIVITY": "buffered"},
         {"SESSIONKIT_ACTIVITY": "buffered", "SESSION_ENGINE": "tests.faces.test_checks"},
     ],
@@ -353,7 +372,11 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_ADOPT_FROM": [settings.SESSION_ENGINE]},
         {"SESSIONKIT_ADOPT_FROM": [DATABASE, settings.SESSION_ENGINE]},
     ],
-    "W026": [{**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}],
+    "W024": [
+        {"SESSIONKIT_VISITOR_AGE": 3600, "SESSION_COOKIE_AGE": 3600},
+        {"SESSIONKIT_VISITOR_AGE": 3601, "SESSION_COOKIE_AGE": 3600},
+    ],
+    "W025": [{**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}],
 }
 
 DEPLOYED: dict[str, Any] = {
@@ -403,7 +426,7 @@ WRONG_WHEN_DEPLOYED: dict[str, list[dict[str, Any]]] = {
 }
 
 # What only `check --database` asks for: see test_redis_checks.py.
-WRONG_WHEN_ASKED = ["W009", "W013", "W021", "W023"]
+WRONG_WHEN_ASKED = ["W009", "W013", "W017", "W021", "W023"]
 
 RIGHT: list[dict[str, Any]] = [
     {},
@@ -551,6 +574,108 @@ def test_site_with_tokens_is_told_to_make_a_key(monkeypatch: pytest.MonkeyPatch)
     assert told(**TOKENS) == ["sessionkit.W023"]
     monkeypatch.setattr(SigningKey._meta, "db_table", "not_there_before_migrate")
     assert told(**TOKENS) == []
+
+
+class Installed(NamedTuple):
+    """A site whose last purge has finished some time ago, and what the check says of it."""
+
+    alice: User
+
+    def purged(self, **ago: float) -> None:
+        at = timezone.now() - timedelta(**ago)
+        PurgeRun.objects.create(started_at=at, finished_at=at)
+
+    def signed_in(self, **ago: float) -> None:
+        at = timezone.now() - timedelta(**ago)
+        many(1, self.alice, id=uuid7(int(at.timestamp()) * 1_000_000_000), started_at=at)
+
+    def migrated(self, **ago: float) -> None:
+        migrations = MigrationRecorder(connection).migration_qs
+        migrations.update(applied=timezone.now() - timedelta(**ago))
+
+    def told(self, databases: Sequence[str] | None = ("default",)) -> list[str | None]:
+        return [message.id for message in check_settings(databases=databases)]
+
+
+@pytest.fixture
+def installed(alice: User) -> Installed:
+    return Installed(alice)
+
+
+@pytest.mark.django_db
+def test_site_that_nobody_purges_is_told_after_a_day(installed: Installed):
+    assert installed.told() == []  # a fresh install
+    installed.signed_in(hours=1)
+    installed.migrated(days=30)
+    assert installed.told() == []
+    installed.signed_in(hours=25)
+    assert installed.told() == ["sessionkit.W017"]
+    assert installed.told(None) == installed.told(["another"]) == []  # nobody is asked
+    installed.purged(hours=25)
+    assert installed.told() == ["sessionkit.W017"]
+    PurgeRun.objects.create(started_at=timezone.now())  # it has not finished
+    assert installed.told() == ["sessionkit.W017"]
+    installed.purged(hours=23)
+    assert installed.told() == []
+
+
+@pytest.mark.django_db
+def test_newcomer_is_not_told_on_the_first_day_though_old_sessions_have_moved_there(
+    installed: Installed,
+):
+    installed.signed_in(days=10)
+    installed.migrated(hours=23)
+    assert installed.told() == []
+    installed.migrated(hours=25)
+    assert installed.told() == ["sessionkit.W017"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "settings_of_the_site",
+    [
+        {"DEBUG": True},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
+        {"SESSION_ENGINE": "no.such.engine"},
+    ],
+)
+def test_whoever_need_not_purge_is_not_told(
+    installed: Installed, settings_of_the_site: dict[str, Any]
+):
+    installed.signed_in(days=10)
+    installed.migrated(days=10)
+    assert installed.told() == ["sessionkit.W017"]
+    with override_settings(**settings_of_the_site):
+        assert "sessionkit.W017" not in installed.told()
+
+
+@pytest.mark.django_db
+def test_database_that_django_has_not_migrated_is_asked_for_nothing(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+):
+    installed.signed_in(days=10)
+    installed.migrated(days=10)
+    monkeypatch.setattr(MigrationRecorder, "has_table", lambda self: False)
+    assert installed.told() == []
+
+
+@pytest.mark.django_db
+def test_check_names_the_columns_that_it_reads(installed: Installed):
+    """Those of a later version are not there yet when its migrate asks for the checks."""
+    installed.signed_in(days=10)
+    installed.migrated(days=10)
+    with CaptureQueriesContext(connection) as queries:
+        assert installed.told() == ["sessionkit.W017"]
+    columns = {"deleted", "payload", "user_agent"}
+    assert not [query for query in queries if any(f'"{name}"' in query["sql"] for name in columns)]
+
+
+def test_site_that_lacks_what_metrics_need_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("django_sessionkit.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("django_sessionkit.metrics.apps.find_spec", lambda name: None)
+    assert check_settings() == []
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, METRICS]):
+        assert_says(check_settings(), "E022")
 
 
 @pytest.mark.parametrize("case", RIGHT)

@@ -1,4 +1,7 @@
-"""What ``make demo`` does besides serving the shop: it knows a store by name, and starts one."""
+"""
+What ``make demo`` does besides serving the shop: it knows a store by name, and starts one, with a
+worker that purges.
+"""
 
 import os
 import re
@@ -7,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +20,13 @@ from example_project.management.commands.demo import PASSWORD
 from tests import servers
 from tests.own_browser import OwnBrowser
 from tests.people import FIREFOX
+from tests.redis_servers import wait_for
 
 pytestmark = pytest.mark.once
 
 ON_THE_DATABASE = {"STORE": "db"}
 ON_A_REDIS = {"STORE": "redis", "REDIS_URL": ""}
+GLANCE = "/admin/django_sessionkit/usersession/glance/"
 
 
 @pytest.fixture
@@ -85,9 +91,30 @@ def test_redis_of_the_demo_stops_with_it(
     with redis.Redis.from_url(found[2], socket_timeout=60) as client:
         server = client.info("server")
         assert server.get("server_name", "redis") == found[1].lower()
+        wait_for(lambda: len(workers_of(shop)) == 2)
+        workers = workers_of(shop)
         shop.send_signal(by)
         with pytest.raises(redis.ConnectionError):
             client.blpop("nothing", timeout=60)  # it hangs up
+    wait_for(lambda: not any(b"celery" in command_of(worker) for worker in workers))
+
+
+def has_purged(office: OwnBrowser) -> bool:
+    return "The last purge ran" in office.get(GLANCE).text
+
+
+def workers_of(shop: subprocess.Popen[bytes]) -> list[str]:
+    """Return the processes of Celery that the shop has started."""
+    children = Path(f"/proc/{shop.pid}/task/{shop.pid}/children").read_text().split()
+    return [child for child in children if b"celery" in command_of(child)]
+
+
+def command_of(pid: str) -> bytes:
+    """Return the command line of a process, or nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def test_another_store_signs_everybody_out(example_database: str, log: Path):
@@ -108,4 +135,6 @@ def test_another_store_signs_everybody_out(example_database: str, log: Path):
                 office.submit(page, username="staff", password=PASSWORD)
                 page = office.get("/admin/django_sessionkit/usersession/?q=alice")
                 assert "Lost by the session store" in page.text
+                # The worker beside the shop purges.
+                wait_for(partial(has_purged, office))
     assert not re.search(r"Traceback|\" 5\d\d ", log.read_text())

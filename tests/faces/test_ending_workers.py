@@ -20,20 +20,18 @@ from unittest import mock
 
 import pytest
 from celery import Celery
-from django.conf import settings as django_settings
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 from django.db.models import F
 
 from django_sessionkit import endings, ranges, tasks
-from django_sessionkit.conf import conf
 from django_sessionkit.models import Ending, EndReason, UserSession
 from django_sessionkit.selection import Selection
 from tests.many import handles, many, stored
 from tests.people import is_in, sign_in
 from tests.redis_servers import Server, wait_for
 from tests.store import IN_MEMORY
-from tests.workers import a_worker, celery_app
+from tests.workers import a_worker, celery_app, write_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -238,15 +236,6 @@ def note(handles, reason, **kwargs):
         while True:
             time.sleep(1)
 """
-SETTINGS = """
-from example_project.settings import *
-
-SESSION_ENGINE, SESSIONKIT_REDIS_PREFIX = {engine!r}, {prefix!r}
-CACHES = {caches!r}
-SESSION_CACHE_ALIAS = "sessions"
-if {database!r}:
-    DATABASES["default"]["OPTIONS"] = {{"timeout": 60}}
-"""
 
 
 @pytest.fixture
@@ -255,14 +244,7 @@ def site(tmp_path: Path) -> Iterator[Path]:
     with Server(of_brand="redis") as broker:
         text = SITE.format(folder=str(tmp_path), broker=broker.url)
         (tmp_path / "site_celery.py").write_text(text)
-        (tmp_path / "site_settings.py").write_text(
-            SETTINGS.format(
-                engine=django_settings.SESSION_ENGINE,
-                prefix=conf.SESSIONKIT_REDIS_PREFIX,
-                caches=django_settings.CACHES,
-                database=connection.vendor == "sqlite",
-            )
-        )
+        write_settings(tmp_path)
         (tmp_path / "broker").write_text(broker.url)
         yield tmp_path
 

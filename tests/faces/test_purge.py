@@ -6,6 +6,7 @@ looking at every statement before it is sent.
 """
 
 import io
+import math
 import os
 import re
 import subprocess
@@ -22,18 +23,24 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command, load_command_class
 from django.core.management import get_commands as registered
-from django.db import OperationalError, connection, transaction
+from django.core.management.base import OutputWrapper
+from django.db import OperationalError, connection
+from django.db.models import F
 from django.db.models.signals import post_delete
 from django.test import override_settings
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
-from django_sessionkit import ranges
-from django_sessionkit.backends import base as backends_base
+from django_sessionkit import purging, ranges, sweeping, tallies
 from django_sessionkit.backends import db
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
-from django_sessionkit.models import EndReason, StoredSession, UserSession, mark_ended
-from django_sessionkit.purging import purge_payloads, purge_rows
+from django_sessionkit.models import EndReason, PurgeRun, StoredSession, UserSession, mark_ended
+from django_sessionkit.purging import purge
+from django_sessionkit.ranges import Pace
+from django_sessionkit.sweeping import mend, sweep
+from django_sessionkit.tallies import last_run
 from django_sessionkit.visit.client import Client
 from tests.interleaving import (
     HOLDS_ROWS,
@@ -41,11 +48,10 @@ from tests.interleaving import (
     before_statement,
     elsewhere,
     held_open,
-    somebody_waits,
 )
 from tests.people import FIREFOX
 from tests.servers import PROJECT
-from tests.store import SessionStore
+from tests.store import APART, SessionStore
 
 pytestmark = pytest.mark.django_db
 
@@ -56,9 +62,30 @@ CLIENT = Client("192.0.2.1", FIREFOX)
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Parts so small that a few rows are many of them."""
+    """Parts so small that a few rows are many of them, however fast the database is."""
     monkeypatch.setattr(ranges, "ROWS", 5)
     monkeypatch.setattr(ranges, "BLOCKS", 1)
+    monkeypatch.setattr(ranges, "MOST", 1)
+    monkeypatch.setattr(ranges, "TARGET", math.inf)
+
+
+@pytest.fixture
+def apart(monkeypatch):
+    """The sessions are in another store than the database with their rows."""
+    monkeypatch.setattr(SessionStore, "is_stored", lambda database: None)
+
+
+def purge_payloads(progress=None):
+    return db.SessionStore.remove_expired(Pace(progress, clock=float))
+
+
+def purge_rows(progress=None):
+    """Do what a purge does with the registry, and return how many rows it has deleted."""
+    pace = Pace(progress, clock=float)
+    for unavailable in (mend(pace), sweep(pace)):
+        if unavailable:
+            raise unavailable
+    return pace.figures["deleted"]
 
 
 def visit(user=None):
@@ -251,9 +278,10 @@ def test_statements_are_small_and_one_for_each_part(parts):
     assert sum(deletes) == 12
     assert max(deletes) <= ranges.ROWS
     others = [sql for sql, _ in seen if not sql.startswith("DELETE")]
-    # How large the table is and, but for PostgreSQL, where each part ends and what is to go. No
-    # BEGIN, no COMMIT.
-    assert len(others) == (1 if connection.vendor == "postgresql" else 1 + 2 * number)
+    # How large the table is or, but for PostgreSQL, where each part ends and what is to go. After
+    # as much as a statement can have, what else? MariaDB is asked what of that is free, too.
+    asked = {"postgresql": 1, "sqlite": number + 7, "mysql": number + 7 + 3}
+    assert len(others) == asked[connection.vendor]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -279,9 +307,8 @@ def test_rows_that_nothing_happens_to_are_looked_at_and_not_written(parts, alice
     register(alice, 20)
     register(alice, 20, last_seen_at=yesterday, ended_at=yesterday, expires_at=yesterday)
     with statements() as seen:
-        assert purge_rows() == 0
-    assert not [met for sql, met in seen if sql.startswith("UPDATE")]
-    assert not any(met for sql, met in seen if sql.startswith("DELETE"))
+        sweep(Pace())
+    assert not [met for sql, met in seen if sql.startswith(("UPDATE", "DELETE"))]
     assert not asked.called
 
 
@@ -300,7 +327,7 @@ def test_addresses_are_taken_once_and_in_one_statement_for_each_part(parts, alic
     assert UserSession.objects.filter(ip="192.0.2.1").count() == 10
     with statements() as seen:
         assert purge_rows() == 0
-    assert not [met for sql, met in seen if sql.startswith("UPDATE")]
+    assert not any(met for sql, met in seen if sql.startswith("UPDATE"))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -308,14 +335,14 @@ def test_every_part_is_a_transaction_of_its_own(parts, alice):
     """What is done stays done, and locks are held for a part and no longer."""
     stored_rows(23)
     history(alice, 23)
-    for rows, purge in ((StoredSession.objects, purge_payloads), (UserSession.objects, purge_rows)):
+    for rows, run in ((StoredSession.objects, purge_payloads), (UserSession.objects, purge_rows)):
         left = [23]
 
         def look(done, total, rows=rows, left=left):
             assert not connection.in_atomic_block
             left.append(elsewhere(rows.count))
 
-        purge(look)
+        run(look)
         assert left == sorted(left, reverse=True)
         assert len(set(left)) >= 4
         assert left[-1] == 0
@@ -398,29 +425,42 @@ def test_session_that_is_renewed_just_before_the_delete_survives(parts, receiver
 
 
 @pytest.mark.django_db(transaction=True)
-def test_session_whose_renewal_is_under_way_survives():
-    """The DELETE waits for the lock on the row, and looks at what has become of it."""
-    first, _second = stored_rows(2)
-    locked, deleting = threading.Event(), threading.Event()
+@pytest.mark.isolation
+def test_what_somebody_holds_is_left_out_and_nobody_waits(clock, alice):
+    """A request that was let in just in time holds its session and its row."""
+    (stored, _), (row, _) = stored_rows(2), overdue(alice, 2)
 
-    def request():
-        try:
-            with transaction.atomic():
-                renew(first)
-                locked.set()
-                assert deleting.wait(60)
-                while HOLDS_ROWS and not somebody_waits():
-                    pass
-        finally:
-            connection.close()
+    def use():
+        renew(stored)
+        now = timezone.now()
+        held = UserSession.objects.filter(pk=row.pk)
+        held.update(last_seen_at=now, expires_at=now + AGE)
 
-    with ThreadPoolExecutor(1) as pool:
-        renewal = pool.submit(request)
-        assert locked.wait(60)
-        with before_statement("DELETE", deleting.set):
-            assert purge_payloads() == 1
-        renewal.result(60)
-    assert StoredSession.objects.get() == first
+    be_impatient()
+    with held_open(use):
+        assert purge_payloads() == 1
+        purge_rows()
+    assert StoredSession.objects.get() == stored
+    assert UserSession.objects.get(ended_at=None).pk == row.pk
+    connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.isolation
+def test_session_that_was_ended_and_that_somebody_holds_is_removed_by_the_next_purge(alice):
+    held, other = visit(alice), visit(alice)
+    row, _ = lose_the_removal(held), lose_the_removal(other)
+    stored = StoredSession.objects.filter(digest=row.digest)
+    be_impatient()
+    with held_open(lambda: stored.update(touched_at=1)):
+        purge_rows()
+        assert not is_stored(other)
+        row.refresh_from_db()
+        is_held = HOLDS_ROWS and not APART
+        assert (row.expires_at > row.ended_at) == is_held
+    purge_rows()
+    assert not is_stored(held)
+    connection.close()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -572,7 +612,7 @@ def test_session_that_the_store_has_lost_is_closed(clock, alice, ended):
     assert UserSession.objects.alive() == [UserSession.objects.get(pk=live.handle)]
 
 
-def test_nobody_is_lost_because_the_store_does_not_answer(clock, alice, ended, monkeypatch):
+def test_nobody_is_lost_because_the_store_does_not_answer(clock, alice, ended, monkeypatch, apart):
     visit(alice)
     clock.move(timedelta(hours=1))
     monkeypatch.setattr(SessionStore, "peek", mock.Mock(side_effect=OperationalError))
@@ -583,7 +623,7 @@ def test_nobody_is_lost_because_the_store_does_not_answer(clock, alice, ended, m
 
 
 @pytest.mark.parametrize("verb", ["save", "cycle_key"])
-def test_session_that_is_written_meanwhile_is_not_lost(clock, alice, ended, verb):
+def test_session_that_is_written_meanwhile_is_not_lost(clock, alice, ended, verb, apart):
     """It is used, and may get a new key, between the look at its row and the look at the store."""
     session = visit(alice)
     clock.move(timedelta(hours=1))
@@ -655,9 +695,9 @@ def test_expired_row_is_history_from_the_time_when_it_expired(clock, alice):
 def removed(monkeypatch):
     """The digests that the store is asked to remove, each time."""
     asked = []
-    remove = SessionStore.remove
+    remove = SessionStore.remove_free
     monkeypatch.setattr(
-        SessionStore, "remove", lambda digests: asked.append(list(digests)) or remove(digests)
+        SessionStore, "remove_free", lambda digests: asked.append(list(digests)) or remove(digests)
     )
     return asked
 
@@ -695,7 +735,7 @@ def test_store_that_is_down_is_asked_again_by_the_next_purge(alice, removed, mon
         raise OperationalError("no route to the store")
 
     with monkeypatch.context() as down:
-        down.setattr(SessionStore, "remove", fail)
+        down.setattr(SessionStore, "remove_free", fail)
         with pytest.raises(StoreUnavailable):
             purge_rows()
     assert is_stored(session)
@@ -712,7 +752,7 @@ def test_history_does_not_go_before_the_payload_does(clock, alice, monkeypatch):
     lose_the_removal(session)
     clock.move(2 * RETENTION)
     with monkeypatch.context() as down:
-        down.setattr(SessionStore, "remove", mock.Mock(side_effect=OperationalError))
+        down.setattr(SessionStore, "remove_free", mock.Mock(side_effect=OperationalError))
         with pytest.raises(StoreUnavailable):
             SessionStore.clear_expired()
     assert UserSession.objects.filter(pk=session.handle).exists()
@@ -795,6 +835,332 @@ def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
     assert sorted(announced) == sorted(row.pk for row in expired)
 
 
+# How large a part is, and how long a run.
+
+
+class Machine:
+    """A clock that a test moves, and that moves while the purge rests."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.rested = []
+
+    def sleep(self, seconds):
+        self.rested.append(seconds)
+        self.now += seconds
+
+    def pace(self, **options):
+        return Pace(clock=lambda: self.now, sleep=self.sleep, **options)
+
+
+@pytest.mark.once
+@given(
+    cost=st.floats(1e-7, 1e-2),  # seconds that a row takes
+    overhead=st.floats(0, ranges.TARGET / 8),
+    first=st.integers(1, 500),
+)
+def test_a_statement_takes_a_few_milliseconds_on_any_machine(cost, overhead, first):
+    machine = Machine()
+    pace = machine.pace()
+    size = pace.size("delete", first)
+    took = []
+
+    def act(number):
+        before = machine.now
+        machine.now += overhead + number * cost
+        took.append(machine.now - before)
+        return number
+
+    for _ in range(40):
+        pace.step(size, act)
+    settled = took[20:]
+    smallest = overhead + max(1, first // ranges.LEAST) * cost
+    largest = overhead + first * ranges.MOST * cost
+    assert max(settled) <= max(ranges.TARGET, smallest) * 1.01
+    assert max(settled) >= min(ranges.TARGET / 4, largest * 0.99)
+
+
+@pytest.mark.once
+def test_a_part_that_takes_too_many_statements_to_write_becomes_smaller():
+    machine = Machine()
+    pace = machine.pace()
+    size, other = pace.size("walk", 64), pace.size("update", 10)
+    pace.read(lambda: None)
+    for _ in range(ranges.STEPS):
+        pace.step(other, lambda number: number)
+    pace.learn(size)
+    assert size.number == 8
+    pace.read(lambda: None)
+    pace.learn(size)
+    assert size.number == 16
+    pace.learn(size)  # nothing was done, nothing is known
+    assert size.number == 16
+
+
+@pytest.mark.once
+def test_one_slow_statement_means_nothing_and_two_do():
+    machine = Machine()
+    size = machine.pace().size("delete", 100, least=25)
+    for seconds, number in [
+        (1.5, 100),
+        (0.9, 100),
+        (1.5, 100),
+        (1.5, 50),
+        (1.5, 50),
+        (0.4, 100),
+        (4.1, 50),  # but if it was far too slow
+        (4.1, 25),
+        (4.1, 25),  # not smaller, for then the statements would take most of the time
+    ]:
+        size.learn(seconds * ranges.TARGET, size.number)
+        assert size.number == number
+    size.learn(0, 24)  # there was no more to do
+    assert size.number == 25
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("duty", "share"), [(1, 0), (0.5, 1), (0.25, 3)])
+def test_a_purge_rests_after_each_statement(duty, share):
+    machine = Machine()
+    pace = machine.pace(duty=duty)
+
+    def work(seconds):
+        machine.now += seconds
+        return 1
+
+    pace.step(pace.size("delete", 1), lambda number: work(0.25))
+    pace.read(lambda: work(0.5))
+    assert machine.rested == [seconds * share for seconds in (0.25, 0.5) if share]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("duty", [0, -1, 1.5])
+def test_a_share_of_the_time_is_a_share(duty):
+    with pytest.raises(ValueError, match="above 0"):
+        purge(duty=duty)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_with_nothing_to_do_reads_each_part_once(parts, alice):
+    stored_rows(23, expires_in=60)
+    at = timezone.now()
+    register(alice, 20)
+    register(alice, 20, ended_at=at, expires_at=at)
+    by_block = connection.vendor == "postgresql"
+    for rows, run in (
+        (StoredSession.objects, lambda: db.SessionStore.remove_expired(Pace())),
+        (UserSession.objects, lambda: sweep(Pace())),
+    ):
+        number = len(list(rows.walk()))
+        assert number >= 4
+        with statements() as seen:
+            assert not run()
+        # How large the table is, or where each part ends.
+        assert len(seen) == (1 + number if by_block else 2 * number)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_are_closed_by_one_statement_and_not_named_unless_somebody_listens(alice):
+    rows = overdue(alice, 30)
+    for row in rows[:10]:
+        UserSession.objects.filter(pk=row.pk).update(idle_at=row.expires_at)
+    with statements() as seen:
+        sweep(Pace())
+    updates = [met for sql, met in seen if sql.startswith("UPDATE")]
+    assert sorted(updates) == [10, 20]
+    if connection.vendor == "postgresql" and not APART:
+        # How large the table is, what there is to do, and for each reason one statement.
+        assert len(seen) == 4
+    reasons = UserSession.objects.values_list("end_reason", flat=True)
+    assert sorted(reasons) == [EndReason.EXPIRED] * 20 + [EndReason.IDLE] * 10
+
+
+def test_dry_run_says_what_a_run_would_do_and_does_nothing(clock, alice, bob, settings):
+    settings.SESSIONKIT_ADDRESS_RETENTION = 3600
+    lost, ended = visit(alice), visit(alice)
+    disabled = visit(bob)
+    SessionStore.remove([UserSession.objects.get(pk=lost.handle).digest])
+    lose_the_removal(ended)
+    clock.move(timedelta(minutes=30))
+    overdue(alice, 3)
+    for row in overdue(alice, 2):
+        UserSession.objects.filter(pk=row.pk).update(idle_at=row.expires_at)
+    history(alice, 4)
+    ended_with_an_address(alice, 5)
+    type(bob).objects.filter(pk=bob.pk).update(is_active=False)
+    orphan = visit(alice)
+    row = lose_the_removal(orphan)
+    UserSession.objects.filter(pk=row.pk).update(expires_at=F("ended_at"))
+    visit(alice)
+    before = list(UserSession.objects.order_by("pk").values())
+
+    would = purge(dry_run=True)
+    assert list(UserSession.objects.order_by("pk").values()) == before
+    assert not PurgeRun.objects.exists()
+    assert is_stored(orphan)
+    assert is_stored(disabled)
+    did = purge()
+    assert would == did
+    assert did.finished
+    assert did.figures == {
+        "expired": 0,
+        "closed.idle": 2,
+        "closed.expired": 3,
+        "closed.lost": 1,
+        "confirmed": 3,  # and the two that end now
+        "deleted": 4,
+        "addresses": 5,
+        "disabled": 1,
+        "orphans": 1,
+    }
+    assert not is_stored(orphan)
+    assert not is_stored(disabled)
+    stored_rows(3)
+    assert purge(dry_run=True, store=db.SessionStore).figures["expired"] == 3
+    assert purge(store=db.SessionStore).figures == dict.fromkeys(did.figures, 0) | {"expired": 3}
+
+
+def test_a_run_says_in_the_log_what_it_has_done(alice, caplog):
+    caplog.set_level("INFO", "django_sessionkit")
+    history(alice, 4)
+    purge()
+    purge(dry_run=True)
+    purged, to_purge = caplog.messages
+    assert purged.startswith("Purged: expired 0, closed.idle 0, ")
+    assert ", deleted 4, " in purged
+    assert to_purge.startswith("There is to purge: expired 0, ")
+
+
+def test_runs_that_have_too_little_time_carry_each_other_on(parts, alice):
+    stored_rows(23)
+    expired = overdue(alice, 23)
+    register(alice, 5)
+    runs = 1
+    while not (purged := purge(seconds=0, store=db.SessionStore)).finished:
+        assert last_run().goes_on
+        assert last_run().finished_at is None
+        runs += 1
+    assert runs > 8
+    assert (purged.figures["expired"], purged.figures["closed.expired"]) == (23, 23)
+    assert not StoredSession.objects.exists()
+    assert set(UserSession.objects.exclude(ended_at=None)) == set(expired)
+    assert PurgeRun.objects.count() == 1
+    assert last_run().finished_at
+    assert not last_run().goes_on
+    figures = tallies.figures([tallies.today()])
+    assert figures["active."] == {tallies.today(): 5}
+    # The next one begins anew.
+    purge(seconds=0)
+    assert PurgeRun.objects.count() == 2
+
+
+def test_run_that_somebody_else_carries_on_is_left_to_them(parts, clock, alice):
+    """Until their time is over: they were killed then, and what they did is done again."""
+    stored_rows(23)
+
+    def killed(pace):
+        raise KeyboardInterrupt
+
+    assert not purge(seconds=0, store=db.SessionStore).finished
+    first = last_run()
+    with (
+        mock.patch.object(db.SessionStore, "remove_expired", killed),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        purge(seconds=30, store=db.SessionStore)
+    assert last_run() == first
+    clock.move(seconds=85)
+    assert purge(seconds=0, store=db.SessionStore).figures["expired"] <= 5
+    assert last_run() != first
+    last_run().delete()
+    clock.move(seconds=5)
+    while not purge(seconds=0, store=db.SessionStore).finished:
+        assert last_run() == first
+    assert last_run() == first
+    assert not StoredSession.objects.exists()
+
+
+def test_run_that_two_want_to_carry_on_is_carried_on_by_one(parts, alice):
+    stored_rows(23)
+    assert not purge(seconds=0, store=db.SessionStore).finished
+    first = last_run()
+
+    def other():
+        assert not purge(seconds=0, store=db.SessionStore).finished
+        assert last_run() == first
+
+    with before_statement("UPDATE django_sessionkit_purgerun", other):
+        purge(seconds=0, store=db.SessionStore)
+    assert last_run() != first
+
+
+def test_run_that_was_killed_at_once_is_begun_again(clock, alice):
+    with (
+        mock.patch.object(SessionStore, "remove_expired", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        purge(seconds=30)
+    killed = last_run()
+    clock.move(timedelta(seconds=91))
+    history(alice, 3)
+    assert purge(seconds=30).figures["deleted"] == 3
+    assert last_run() == killed
+    assert last_run().finished_at
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_that_has_time_for_all_is_not_kept_by_one_that_had_not(parts, alice):
+    stored_rows(23)
+    assert not purge(seconds=0, store=db.SessionStore).finished
+    assert purge(store=db.SessionStore).finished
+    assert not StoredSession.objects.exists()
+    assert PurgeRun.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_run_mends_a_slice_and_all_have_their_turn(parts, alice, monkeypatch):
+    monkeypatch.setattr(sweeping, "FEWEST", 1)
+    monkeypatch.setattr(sweeping, "SHARE", 3)
+    at = timezone.now() - timedelta(hours=1)
+    register(alice, 60, last_seen_at=at)
+    lost = [purge().figures["closed.lost"] for _ in range(8)]
+    assert sum(lost) == 60
+    assert 0 < max(lost[1:]) <= 30
+    assert len([number for number in lost if number]) >= 3
+    # A store that does not answer does not keep the others from their turn.
+    assert purge().figures["closed.lost"] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_purge_between_any_two_parts_does_no_harm(parts, alice, ended):
+    stored_rows(23)
+    expired = overdue(alice, 23)
+    history(alice, 12)
+
+    def other(done, total):
+        if done == 2:
+            elsewhere(lambda: purge(store=db.SessionStore))
+
+    purge(other, store=db.SessionStore)
+    assert not StoredSession.objects.exists()
+    assert set(UserSession.objects.all()) == set(expired)
+    told = [handle for handles, _, _ in ended for handle in handles]
+    assert sorted(told) == sorted(row.pk for row in expired)
+
+
+def test_session_that_a_store_has_again_is_removed(clock, alice, ended):
+    """It came back with an older state of the store, say. Its row has refused it all the time."""
+    session, live = visit(alice), visit(alice)
+    row = lose_the_removal(session)
+    UserSession.objects.filter(pk=row.pk).update(expires_at=F("ended_at"))
+    ended.clear()
+    assert purge().figures["orphans"] == 1
+    assert not is_stored(session)
+    assert is_stored(live)
+    assert ended == []
+    assert purge().figures["orphans"] == 0
+
+
 # The commands.
 
 
@@ -845,7 +1211,9 @@ class Terminal(io.StringIO):
 def test_command_says_when_it_begins_and_ends(parts):
     stored_rows(12)
     said = run_command()
-    assert re.fullmatch(r"Removing expired sessions\.\nDone: \d+ parts in \d seconds\.\n", said)
+    assert re.fullmatch(
+        r"Removing expired sessions\.\nDone: \d+ parts in \d seconds\.\n  expired +12\n", said
+    )
 
 
 @pytest.mark.django_db(transaction=True)
@@ -854,7 +1222,7 @@ def test_command_says_how_far_it_is_every_few_seconds(parts, monkeypatch):
     stored_rows(12)
     number = len(walked())
     assert number >= 3
-    _, *lines, last = run_command().splitlines()
+    _, *lines, last, _figure = run_command().splitlines()
     assert lines[:number] == [f"Part {done} of {number}." for done in range(1, number + 1)]
     assert last.startswith(f"Done: {len(lines)} parts in ")
 
@@ -866,7 +1234,7 @@ def test_command_draws_a_bar_on_a_terminal(parts, alice, monkeypatch):
     stored_rows(12)
     register(alice, 1)
     number = len(walked())
-    first, sessions, registry, last = run_command(Terminal()).split("\n")[:-1]
+    first, sessions, registry, last, _figure = run_command(Terminal()).split("\n")[:-1]
     assert first == "Removing expired sessions."
     bars = sessions.split("\r")[1:]
     assert len(bars) == number
@@ -885,6 +1253,92 @@ def test_command_draws_no_more_often_than_can_be_seen(parts, alice, monkeypatch)
     assert said.count("\r") == said.count("100 %") == 2  # the end of each table, always
 
 
+@pytest.fixture
+def wait(monkeypatch):
+    """A function that lets so many seconds pass, for who measures how long something takes."""
+    passed = 1000.0
+    monkeypatch.setattr(clearsessions.time, "monotonic", lambda: passed)
+
+    def wait(seconds):
+        nonlocal passed
+        passed += seconds
+
+    return wait
+
+
+@pytest.mark.once
+def test_who_waits_for_long_is_told_how_long_it_still_takes(wait, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stdout = Terminal()
+    report = clearsessions.Report(OutputWrapper(stdout), "Removing.")
+    for done in range(1, 101):
+        report(done, 100)
+        wait(7)
+    report(1, 1)  # the next table, which is a small one
+    report.end_line()
+    first, last = stdout.getvalue().split("\n")[1:-1]
+    lines = first.split("\r")[1:]
+    assert {len(line) for line in lines} == {58}
+    assert lines[0] == f"[{'#':50}]   2 %"
+    assert lines[1] == f"[{'':25}]   3 %  about 11 minutes left  "
+    assert lines[48] == f"[{'#' * 12:25}]  50 %  about 6 minutes left   "
+    assert lines[89] == f"[{'#' * 22:25}]  91 %  about a minute left    "
+    assert lines[97] == f"[{'#' * 24:25}]  99 %  less than a minute left"
+    assert lines[98] == f"[{'#' * 25}] 100 %{'':25}"
+    assert last == f"\r[{'#' * 50}] 100 %"
+
+
+@pytest.mark.once
+def test_log_tells_how_long_it_still_takes(wait):
+    stdout = io.StringIO()
+    report = clearsessions.Report(OutputWrapper(stdout), "Removing.")
+    for done in (1, 2, 3):
+        wait(9)
+        report(done, 3000)
+    wait(8 * 3600)
+    report(1500, 3000)
+    assert stdout.getvalue().splitlines()[1:] == [
+        "Part 1 of 3,000.",
+        "Part 2 of 3,000.",
+        "Part 3 of 3,000. About 7 hours left.",
+        "Part 1,500 of 3,000. About 8 hours left.",
+    ]
+
+
+@pytest.mark.once
+@given(
+    total=st.integers(2, 50),
+    speeds=st.lists(st.floats(0.001, 1000), min_size=50, max_size=50),
+)
+def test_estimate_is_smooth_and_never_far_from_the_speed_so_far(total, speeds):
+    estimate, now, ends = clearsessions.Estimate(), 5.0, []
+    assert estimate.left(1, total, now) is None
+    for done, seconds in zip(range(2, total + 1), speeds, strict=False):
+        now += seconds
+        left = estimate.left(done, total, now)
+        if done == total or now < 5 + clearsessions.LONG:
+            assert left is None
+            continue
+        exact = (now - 5) / (done - 1) * (total - done)
+        assert abs(left - exact) <= exact / 10 + 1e-6
+        if ends and abs(now + exact - ends[-1]) <= exact / 10:
+            assert now + left == pytest.approx(ends[-1])  # what was said stays
+        ends.append(now + left)
+
+
+@pytest.mark.once
+def test_estimate_begins_anew_with_each_table():
+    estimate = clearsessions.Estimate()
+    estimate.left(1, 100, 0)
+    assert estimate.left(50, 100, 490) == 500
+    assert estimate.left(1, 100, 500) is None
+    assert estimate.left(2, 100, 520) == 98 * 20
+    # An ending that somebody resumes begins in the middle.
+    resumed = clearsessions.Estimate()
+    resumed.left(900, 1000, 0)
+    assert resumed.left(950, 1000, 60) == 60
+
+
 def test_command_says_nothing_if_it_is_told_so():
     stored_rows(3)
     assert run_command(verbosity=0) == ""
@@ -897,7 +1351,7 @@ def test_command_that_is_stopped_ends_its_line(parts, monkeypatch, verbosity):
     stored_rows(12)
     stdout = Terminal()
     with (
-        mock.patch.object(backends_base, "purge_rows", side_effect=KeyboardInterrupt),
+        mock.patch.object(purging, "sweep", side_effect=KeyboardInterrupt),
         pytest.raises(CommandError, match="Stopped") as stopped,
     ):
         run_command(stdout, verbosity=verbosity)
@@ -911,7 +1365,7 @@ def test_command_says_so_when_the_store_does_not_answer(monkeypatch):
     def fail(*args):
         raise OperationalError("no route to host")
 
-    monkeypatch.setattr(db, "purge_payloads", fail)
+    monkeypatch.setattr(db.SessionStore, "remove_expired", fail)
     with pytest.raises(CommandError, match="did not answer"):
         call_command(clearsessions.Command())
 

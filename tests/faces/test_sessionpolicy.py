@@ -487,6 +487,14 @@ def test_what_django_is_told_about_cookies_is_said(say: Callable[[Policy], str])
     assert "recommends that they do not" not in text
 
 
+def test_age_of_visitors_is_said(say: Callable[[Policy], str]):
+    assert "visitor" not in say(AAL2)
+    with override_settings(SESSIONKIT_VISITOR_AGE=3 * DAY):
+        assert "not signed in ends after 3 days without activity (SESSIONKIT_" in say(AAL2)
+    with override_settings(SESSIONKIT_VISITOR_AGE=30 * DAY):  # see the check W024
+        assert "not signed in ends after 14 days without activity" in say(AAL2)
+
+
 def test_what_is_no_activity_is_said(say: Callable[[Policy], str]):
     assert "requests in the background are no activity." in say(AAL2)
     with override_settings(SESSIONKIT_BACKGROUND=["/poll/", "/chat/"]):

@@ -1,6 +1,6 @@
 """
-The purge and the notices as Celery tasks: run at once, and by a worker with its beat. The broker is
-memory, or a folder. And the notices as tasks of Django's Tasks.
+The purge and the notices as tasks of Celery, whose broker is memory or a folder, and as tasks of
+Django's Tasks. test_purge_workers.py has the workers that purge.
 """
 
 import json
@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -22,19 +23,24 @@ from celery import Celery
 from django.contrib.auth.models import User
 from django.core import mail
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
-from django_sessionkit import notices, tasks
+from django_sessionkit import notices, purging, tasks
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import EndReason, UserSession, get_session_store
+from django_sessionkit.models import EndReason, PurgeRun, UserSession
+from django_sessionkit.purging import Purged
+from django_sessionkit.schedule import sessionkit_schedule
 from django_sessionkit.signals import Notice
 from tests import buffered
 from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
+from tests.store import Clock, take_down
 from tests.workers import a_worker, celery_app
 
 TASK = "django_sessionkit.purge"
 
-# A site's celery.py, whose beat does not wait for an hour.
+# A site's celery.py.
 SITE = """
 from celery import Celery
 
@@ -44,7 +50,6 @@ app.conf.update(
     broker_transport_options={{
         "data_folder_in": {folder!r}, "data_folder_out": {folder!r}, "control_folder": {folder!r}
     }},
-    beat_schedule={schedule!r},
 )
 app.autodiscover_tasks()
 """
@@ -72,15 +77,6 @@ def old() -> UserSession:
     )
 
 
-def is_gone(row: UserSession, within: float = 0) -> bool:
-    deadline = time.monotonic() + within
-    while UserSession.objects.filter(pk=row.pk).exists():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.once
 def test_a_sites_autodiscover_tasks_finds_it(app: Celery):
     assert TASK in app.tasks
@@ -92,27 +88,129 @@ def test_a_sites_autodiscover_tasks_finds_it(app: Celery):
 def test_task_purges(app: Celery, old: UserSession):
     app.conf.update(task_always_eager=True, task_eager_propagates=True)
     assert tasks.purge.delay().get() is None
-    assert is_gone(old)
+    assert not UserSession.objects.filter(pk=old.pk).exists()
 
 
 @pytest.mark.once
-def test_task_fails_when_the_store_does_not_answer(app: Celery):
-    with mock.patch.object(get_session_store(), "clear_expired", side_effect=StoreUnavailable):
-        result = tasks.purge.apply()
-    assert isinstance(result.result, StoreUnavailable)
+@pytest.mark.django_db
+def test_task_fails_when_the_store_does_not_answer(app: Celery, monkeypatch: pytest.MonkeyPatch):
+    take_down(monkeypatch, "remove_expired")
+    assert isinstance(tasks.purge.apply().result, StoreUnavailable)
+
+
+@pytest.fixture
+def unfinished(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """There is always more to purge. The seconds that each run was given."""
+    given: list[float | None] = []
+
+    def purge(*, seconds: float | None) -> Purged:
+        given.append(seconds)
+        return Purged({}, finished=seconds is None)
+
+    monkeypatch.setattr(purging, "purge", purge)
+    return given
 
 
 @pytest.mark.once
-def test_message_holds_no_argument(app: Celery):
+def test_task_sends_itself_on_for_an_hour(
+    app: Celery, clock: Clock, db: None, unfinished: list[Any]
+):
+    begun, message = int(timezone.now().timestamp()), None
+    with mock.patch.object(tasks.purge, "apply_async") as send:
+        tasks.purge()
+        for minute in range(60):
+            assert send.call_args_list == [mock.call([begun], countdown=0, expires=3600)] * (
+                minute + 1
+            )
+            clock.move(seconds=59)
+            (message,) = send.call_args.args[0]
+            tasks.purge(message)
+        clock.move(seconds=60)
+        tasks.purge(message)
+        assert send.call_count == 61  # the schedule has sent another one by now
+    assert set(unfinished) == {20}
+
+
+def claim(**until: float) -> None:
+    """Have a worker purge that has its run to itself for so long, and perhaps was killed."""
+    now = timezone.now()
+    PurgeRun.objects.create(started_at=now, goes_on=True, claimed_until=now + timedelta(**until))
+
+
+@pytest.mark.once
+def test_task_waits_while_another_worker_is_at_it(app: Celery, clock: Clock, db: None):
+    """So a message that comes twice does not have two runs begin anew again and again."""
+    claim(seconds=-1)
+    claim(seconds=70)
+    claim(seconds=50)
+    begun = int(timezone.now().timestamp())
+    with mock.patch.object(tasks.purge, "apply_async") as send:
+        tasks.purge()
+        send.assert_called_once_with([begun], countdown=70, expires=3600)
+        assert not PurgeRun.objects.exclude(finished_at=None).exists()
+        clock.move(seconds=71)
+        tasks.purge(begun)
+        assert send.call_count == 1
+    assert PurgeRun.objects.exclude(finished_at=None).count() == 1
+
+
+@pytest.mark.once
+def test_djangos_tasks_wait_while_another_worker_is_at_it(queue: Any, clock: Clock, db: None):
+    job = import_module("django_sessionkit.jobs").purge
+    claim(seconds=70)
+    job.call()
+    (result,) = queue.results
+    assert result.args == [int(timezone.now().timestamp())]
+    assert result.task.run_after == timezone.now() + timedelta(seconds=70)
+
+
+@pytest.mark.once
+def test_task_that_has_finished_sends_nothing(app: Celery, db: None):
+    with mock.patch.object(tasks.purge, "apply_async") as send:
+        tasks.purge()
+    assert not send.called
+
+
+@pytest.mark.once
+@given(begun=st.integers(), now=st.integers(1_000_000_000, 4_000_000_000))
+def test_message_that_somebody_has_made_up_is_one_run_or_is_followed_by_an_hour_of_them(
+    begun: int, now: int
+):
+    with (
+        mock.patch.object(purging, "purge", return_value=Purged({}, finished=False)),
+        mock.patch.object(purging, "_seconds_of_others", return_value=0.0),
+        mock.patch.object(purging, "time", SimpleNamespace(time=lambda: now)),
+    ):
+        turn = purging.take_turn(begun)
+    if begun == 0 or now - 3600 < begun <= now:
+        assert turn == (begun or now, 0)
+    else:
+        assert turn is None
+
+
+@pytest.mark.once
+def test_task_that_runs_at_once_does_all_of_it(app: Celery, unfinished: list[Any]):
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    tasks.purge.delay()
+    assert unfinished == [None]
+
+
+@pytest.mark.once
+def test_messages_hold_nothing_but_a_number(app: Celery, db: None, unfinished: list[Any]):
     """What lies on a broker is read by others than us."""
     with app.connection_for_write() as broker:
         queue = broker.SimpleQueue("celery")
         tasks.purge.delay()
-        message = queue.get(timeout=5)
+        first = queue.get(timeout=5)
+        tasks.purge()
+        second = queue.get(timeout=5)
         queue.close()
-    args, kwargs, _ = json.loads(message.body)
+    args, kwargs, _ = json.loads(first.body)
     assert (args, kwargs) == ([], {})
-    assert (message.headers["argsrepr"], message.headers["kwargsrepr"]) == ("()", "{}")
+    ((begun,), kwargs, _) = json.loads(second.body)
+    assert abs(begun - time.time()) < 60
+    assert kwargs == {}
+    assert second.headers["expires"]
 
 
 @pytest.mark.once
@@ -206,10 +304,16 @@ class Queue:
         self.results: list[Any] = []
 
     def task(self, function: Any) -> Any:
-        def enqueue(*args: Any) -> None:
-            self.results.append(SimpleNamespace(args=list(args)))
+        def enqueue(*args: Any, run_after: Any = None) -> None:
+            task = SimpleNamespace(run_after=run_after)
+            self.results.append(SimpleNamespace(args=list(args), task=task))
 
-        return SimpleNamespace(call=function, enqueue=enqueue)
+        return SimpleNamespace(
+            call=function,
+            enqueue=enqueue,
+            using=lambda **how: SimpleNamespace(enqueue=partial(enqueue, **how)),
+            get_backend=lambda: SimpleNamespace(supports_defer=True),
+        )
 
 
 @pytest.fixture
@@ -248,6 +352,29 @@ def test_activity_is_carried_by_djangos_tasks(queue: Any, alice: User):
         buffered.waiting_sessions(alice, 3)
         import_module("django_sessionkit.jobs").carry_activity.call()
         assert buffered.count_waiting() == 0
+
+
+@pytest.mark.once
+def test_djangos_tasks_purge_in_slices(queue: Any, db: None, unfinished: list[Any]):
+    job = import_module("django_sessionkit.jobs").purge
+    job.call()
+    (result,) = queue.results
+    assert abs(result.args[0] - time.time()) < 60
+    job.call(*result.args)
+    assert [each.args for each in queue.results] == [result.args] * 2
+    job.call(int(time.time()) - 3600)  # the schedule has sent another one by now
+    assert len(queue.results) == 2
+    assert unfinished == [20] * 3
+
+
+@pytest.mark.once
+def test_djangos_tasks_purge_all_of_it_on_a_site_without_a_worker(
+    queue: Any, unfinished: list[Any], settings: Any
+):
+    settings.TASKS = {}
+    import_module("django_sessionkit.jobs").purge.call()
+    assert unfinished == [None]
+    assert list(queue.results) == []
 
 
 @pytest.mark.django_db(transaction=True)
@@ -297,7 +424,7 @@ def test_worker_process_sends_the_mail(alice: User, tmp_path: Path):
     folder, mails = tmp_path / "broker", tmp_path / "mails"
     folder.mkdir()
     session = handle(sign_in(alice, IPHONE))
-    (tmp_path / "site_celery.py").write_text(SITE.format(folder=str(folder), schedule={}))
+    (tmp_path / "site_celery.py").write_text(SITE.format(folder=str(folder)))
     (tmp_path / "site_settings.py").write_text(OF_A_WORKER.format(folder=str(mails)))
     site = Celery("site", broker="filesystem://", set_as_current=False)
     folders = dict.fromkeys(["data_folder_in", "data_folder_out", "control_folder"], str(folder))
@@ -314,16 +441,8 @@ def test_worker_process_sends_the_mail(alice: User, tmp_path: Path):
     assert "alice@example.org" not in worker.log.read_text()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_beat_of_a_worker_process_purges(old: UserSession, tmp_path: Path):
-    soon: dict[str, Any] = {**CELERY_BEAT_SCHEDULE["purge sessions"], "schedule": 0.2}
-    folder = tmp_path / "broker"
-    folder.mkdir()
-    (tmp_path / "site_celery.py").write_text(
-        SITE.format(folder=str(folder), schedule={"purge sessions": soon})
-    )
-    with a_worker(tmp_path, "--beat", "--schedule", str(tmp_path / "schedule")) as worker:
-        gone = is_gone(old, within=60)
-    log = worker.log.read_text()
-    assert gone, log
-    assert "Task django_sessionkit.purge" in log
+def test_beat_carries_activity_where_that_waits():
+    assert sessionkit_schedule().keys() == {TASK}
+    schedule = sessionkit_schedule(activity="buffered")
+    assert schedule["django_sessionkit.carry_activity"]["task"] == tasks.carry_activity.name
+    assert schedule.keys() == {TASK, "django_sessionkit.carry_activity"}

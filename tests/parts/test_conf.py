@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "SESSIONKIT_REDIS_PREFIX": "sessionkit:",
     "SESSIONKIT_MEMORY_LIMIT": 10_000,
     "SESSIONKIT_POLICY": "django_sessionkit.policy.default",
+    "SESSIONKIT_VISITOR_AGE": None,
     "SESSIONKIT_REAUTHENTICATION_URL": "",
     "SESSIONKIT_BACKGROUND": (),
     "SESSIONKIT_DEVICE_COOKIE": "sessionkit_device",

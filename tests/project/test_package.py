@@ -19,7 +19,7 @@ import importlib.util
 
 for optional in (
     *("redis", "django_redis", "celery", "ua_parser", "orjson", "pytest"),
-    *("rest_framework", "drf_spectacular", "jwt", "ninja"),
+    *("rest_framework", "drf_spectacular", "jwt", "ninja", "opentelemetry"),
 ):
     assert importlib.util.find_spec(optional) is None, optional
 

@@ -18,7 +18,7 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from django_sessionkit.models import EndReason, UserSession
-from django_sessionkit.purging import purge_rows
+from django_sessionkit.purging import purge
 from tests import store
 from tests.accounts import CHANGED, DISABLED, alive, changed, disabled, listed, rows
 from tests.browsers import SCRIPT
@@ -109,7 +109,7 @@ def test_a_site_that_lets_disabled_users_in_keeps_their_sessions(alice, ended, s
     User.objects.update(is_active=False)
     with travel(timedelta(minutes=2)):
         assert is_in(laptop, alice)
-        purge_rows()
+        purge()
         assert is_in(laptop, alice)
     assert not ended
 

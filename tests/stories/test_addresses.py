@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from django_sessionkit.models import UserSession
-from django_sessionkit.purging import purge_rows
+from django_sessionkit.purging import purge
 from tests import people
 from tests.browsers import PAGE, view
 from tests.interleaving import before_statement
@@ -132,12 +132,12 @@ def test_addresses_go_from_rows_that_were_not_active_for_long(browse, alice, clo
     UserSession.objects.filter(pk=rows[2].pk).revoke()
     clock.move(hours=24)
     assert is_still_in(used)
-    purge_rows()
+    purge()
     for row in rows:
         row.refresh_from_db()
     assert [row.ip for row in rows] == [HOME, AT_HOME, ELSEWHERE]
     clock.move(seconds=1)
-    purge_rows()
+    purge()
     for row in rows:
         row.refresh_from_db()
     assert [row.ip for row in rows] == [HOME, None, None]
@@ -151,7 +151,7 @@ def test_addresses_stay_for_as_long_as_the_rows_do(browse, alice, clock):
     post_sign_in(browse())
     UserSession.objects.revoke()
     clock.move(days=29)
-    purge_rows()
+    purge()
     assert only_row().ip == HOME
 
 
@@ -165,6 +165,6 @@ def test_row_that_becomes_active_meanwhile_keeps_its_address(browse, alice, cloc
         UserSession.objects.filter(ip=HOME).update(last_seen_at=timezone.now())
 
     with before_statement("UPDATE", come_back):
-        purge_rows()
+        purge()
     assert only_row().ip == HOME
     assert timezone.now() - only_row().last_seen_at < timedelta(days=1)

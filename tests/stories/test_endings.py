@@ -19,7 +19,7 @@ from django.utils import timezone
 from django_sessionkit import audit, endings, epochs, ranges, reach
 from django_sessionkit.endings import begin, carry_on, throw, work
 from django_sessionkit.models import Ending, EndReason, UserSession
-from django_sessionkit.purging import purge_rows
+from django_sessionkit.purging import purge
 from django_sessionkit.reach import preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.signals import ending_finished, ending_started
@@ -429,7 +429,7 @@ def test_store_that_does_not_answer_stops_nothing(
         ending = done(ending_of(asked(state="active")))
     assert ending.ended == 13
     assert not UserSession.objects.filter(ended_at=None).exists()
-    purge_rows()
+    purge()
     assert not stored(rows)
     assert not is_in(browser)
 

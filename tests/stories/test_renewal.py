@@ -3,6 +3,7 @@
 import re
 import traceback
 from datetime import timedelta
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import Group
@@ -12,8 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.views.debug import ExceptionReporter
 
+from django_sessionkit import registry
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import UserSession
+from django_sessionkit.signals import session_renewed
 from django_sessionkit.visit.client import Client
 from tests import store
 from tests.browsers import browse_as, cart, given, put, read, sets_no_cookie, view
@@ -98,6 +101,42 @@ def test_the_key_changes_when_its_time_has_come(shopper):
         assert cart(browser) == "teapot"
         assert key_of(browser) not in (old, new)
     assert UserSession.objects.get().pk == before.pk
+
+
+@pytest.fixture
+def heard():
+    """The handles of the sessions that session_renewed was sent for."""
+    handles = []
+
+    def listen(sender, handle, **kwargs):
+        assert sender is UserSession
+        handles.append(handle)
+
+    session_renewed.connect(listen)
+    yield handles
+    session_renewed.disconnect(listen)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.transports("cookie")
+def test_a_new_key_is_announced_once_and_a_sign_in_is_not(shopper, heard):
+    browser = shopper()
+    assert cart(browser) == "teapot"
+    assert heard == []
+    old = renewed(browser)
+    row = UserSession.objects.get()
+    assert heard == [row.pk]
+    seen(browser)
+    with later(DUE + 20):
+        assert cart(browse_as(browser, old)) == "teapot"  # a request that comes late
+    assert heard == [row.pk]
+
+
+def test_a_renewal_costs_no_more_where_nobody_listens(shopper):
+    browser = shopper()
+    with later(DUE), mock.patch.object(registry, "announce_renewal") as announce:
+        read(browser)
+    assert not announce.called
 
 
 def test_what_the_view_writes_at_that_moment_is_kept(shopper):

@@ -276,6 +276,12 @@ def _compared(policy: Policy, level: Level) -> str:
 
 
 def _conclusion() -> Iterator[str]:
+    if conf.SESSIONKIT_VISITOR_AGE is not None:
+        age = min(conf.SESSIONKIT_VISITOR_AGE, settings.SESSION_COOKIE_AGE)
+        yield (
+            f"The session of a visitor who is not signed in ends after {_age(age)} without "
+            f"activity (SESSIONKIT_VISITOR_AGE)."
+        )
     text = "For all sessions: requests in the background are no activity"
     if paths := conf.SESSIONKIT_BACKGROUND:
         text += f", such as those whose path begins with {_list(paths)}"

@@ -1,3 +1,4 @@
+import atexit
 import contextlib
 import os
 import re
@@ -5,6 +6,8 @@ import shutil
 import signal
 import socket
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -14,6 +17,16 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 HOST = "127.0.0.1"
 PASSWORD = "oolong-lane"  # noqa: S105
+# The commands of Celery, and their options. Each is one process, which leaves none behind.
+WORKERS = {
+    "worker": ["--pool=solo", "--loglevel=INFO", "--without-gossip", "--without-mingle"],
+    "beat": ["--schedule={folder}/schedule", "--pidfile="],
+}
+
+
+def stop_at_exit() -> None:
+    """Let SIGTERM end this process in order, so that atexit stops what it has started."""
+    signal.signal(signal.SIGTERM, lambda *args: sys.exit())
 
 
 class Command(BaseCommand):
@@ -31,6 +44,8 @@ class Command(BaseCommand):
                 self.check_port(port)
             store = self.open_store(serve=not prepare)
             self.prepare(port, store)
+            if store and find_spec("celery"):
+                self.start_worker(port)
             if not prepare:
                 # "Insecure" means that style sheets and pictures are served with DEBUG off, too.
                 call_command(
@@ -61,12 +76,41 @@ class Command(BaseCommand):
         """Start a Redis or Valkey that stops with this process, and return its URL."""
         from tests import servers  # every checkout has it
 
-        signal.signal(signal.SIGTERM, lambda *args: sys.exit())  # so that atexit stops the server
+        stop_at_exit()
         os.environ.pop("TEST_REDIS_URL", None)  # the demo does not use the server of the tests
         try:
             return servers.redis("redis" if shutil.which("redis-server") else "valkey")
         except RuntimeError as error:
             raise CommandError(f"{error}\nOr set REDIS_URL to the URL of a server.") from None
+
+    def start_worker(self, port: int) -> None:
+        """Start a worker of Celery and its beat, which stop with this process. Say what to see."""
+        from tests import servers
+
+        stop_at_exit()
+        folder: Path = servers._temporary_folder()
+        env = {**os.environ, "REDIS_URL": caches.settings["sessions"]["LOCATION"]}
+        for name, options in WORKERS.items():
+            with (folder / name).open("wb") as log:
+                process = servers._spawn(
+                    [sys.executable, "-m", "celery", "-A", "example_project", name]
+                    + [option.format(folder=folder) for option in options],
+                    servers.PROJECT,
+                    log=log.fileno(),
+                    env=env,
+                    stop=signal.SIGKILL,
+                )
+            # A worker that is asked to stop waits for messages for some seconds more. One that is
+            # killed loses nothing.
+            atexit.register(servers._stop, process, signal.SIGKILL)
+        self.stdout.write(
+            f"""
+  Purge         every 5 seconds, by a worker of Celery. See when it ran last at
+                http://{HOST}:{port}/admin/django_sessionkit/usersession/glance/
+                and what the worker says in {folder / "worker"}
+"""
+        )
+        self.stdout.flush()
 
     def name_of_server(self, url: str) -> str:
         from redis.exceptions import RedisError

@@ -1,0 +1,75 @@
+"""
+The tables of engines that a site had before it moved here. What has expired there is deleted, in
+small parts that hold nobody up. What is still valid stays: it moves here when it is used next.
+"""
+
+import logging
+from typing import Any
+
+from django.apps import apps
+from django.db import connections, models, router
+from django.utils import timezone
+
+from django_sessionkit.adoption import Table, engines
+from django_sessionkit.purging import Purged
+from django_sessionkit.ranges import Pace, Progress, WalkableQuerySet
+from django_sessionkit.storage import Storage
+
+logger = logging.getLogger("django_sessionkit")
+
+Model = type[models.Model]
+
+
+def old_tables() -> list[Model]:
+    """
+    Return the models whose tables are there: those of the engines in SESSIONKIT_ADOPT_FROM, and
+    Django's own, as long as its app is installed. Raises StoreUnavailable.
+    """
+    found: list[Model] = [engine.model for engine in engines() if isinstance(engine, Table)]
+    if apps.is_installed("django.contrib.sessions"):
+        found.append(apps.get_model("sessions", "Session"))
+    return Storage.call(lambda: [model for model in dict.fromkeys(found) if _is_there(model)])
+
+
+def purge_old_tables(
+    progress: Progress | None = None,
+    *,
+    seconds: float | None = None,
+    duty: float = 0.5,
+    dry_run: bool = False,
+) -> Purged:
+    """
+    Delete what has expired from the tables of old_tables(). Return how many sessions that were, by
+    the name of the table. The arguments are those of purging.purge().
+
+    Raises StoreUnavailable: what was deleted until then stays so.
+    """
+    pace = Pace(progress, seconds=seconds, duty=duty, dry_run=dry_run)
+    for model in old_tables():
+        Storage.call(_purge, WalkableQuerySet[Any](model), pace)
+    figures = dict(pace.figures)
+    logger.info("Purged from old tables: %s", figures)
+    return Purged(figures, not pace.is_cut_short)
+
+
+def _is_there(model: Model) -> bool:
+    connection = connections[router.db_for_write(model)]
+    return model._meta.db_table in connection.introspection.table_names()
+
+
+def _purge(rows: WalkableQuerySet[Any], pace: Pace) -> None:
+    table = rows.model._meta.db_table
+    pace.figures[table] = 0
+    for part in rows.walk(pace, table):
+        expired = part.filter(expire_date__lt=timezone.now())
+        if pace.dry_run:
+            pace.figures[table] += pace.read(expired.count)
+        else:
+            # By their keys alone: by the index on expire_date, MySQL would wait for other rows.
+            pace.figures[table] += expired.each(pace, table, _delete, still=models.Q())
+
+
+def _delete(rows: WalkableQuerySet[Any]) -> int:
+    # Not _raw_delete(), as for our own tables: a site may have rows that belong to these.
+    _, deleted = rows.delete()
+    return deleted.get(rows.model._meta.label, 0)

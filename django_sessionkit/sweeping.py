@@ -1,0 +1,395 @@
+"""
+What a purge does with the registry, part by part: it closes the rows of sessions that have expired,
+deletes old ones, and takes addresses from them. In a slice of the table, it also mends what a lost
+request, or a change behind Django's back, has left.
+
+A part is looked at by one statement that counts what there is to do. What there is, is done by one
+kind of statement each, and nothing is read into Python. But for rows whose sessions are in another
+store than the database: that is asked by lists of digests.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Case, CharField, Count, F, OuterRef, Q, Subquery, Value, When
+from django.db.models.lookups import IsNull
+from django.utils import timezone
+
+from django_sessionkit import ranges
+from django_sessionkit.accounts import is_disabled
+from django_sessionkit.conf import conf
+from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.models import (
+    IDLE,
+    EndReason,
+    UserSession,
+    UserSessionQuerySet,
+    alive_in_stores,
+    announce,
+    get_session_stores,
+)
+from django_sessionkit.ranges import Pace
+from django_sessionkit.signals import sessions_ended
+
+# A run mends so many parts of the table, or this share of them, if that is more. The next run goes
+# on there: with one every hour, the whole table is mended once a day.
+FEWEST, SHARE = 4, 24
+# What "now" is may be so old: then the session that is looked at has a little more time.
+STALE = timedelta(seconds=1)
+
+# The names of the two walks.
+TABLE, MENDED = "usersession", "mended"
+
+
+class Moments(NamedTuple):
+    now: datetime
+    # Rows that were active after this are skipped: their next touch checks them, and the session of
+    # a new one may not be stored yet.
+    quiet: datetime
+    # What ended before this goes.
+    kept_from: datetime
+    # What was active before this loses its address, or None: addresses stay.
+    addresses_from: datetime | None
+
+    @classmethod
+    def of_now(cls) -> "Moments":
+        now = timezone.now()
+        addresses = conf.SESSIONKIT_ADDRESS_RETENTION
+        return cls(
+            now,
+            now - timedelta(seconds=conf.SESSIONKIT_TOUCH_INTERVAL),
+            now - timedelta(seconds=conf.SESSIONKIT_RETENTION),
+            None if addresses is None else now - timedelta(seconds=addresses),
+        )
+
+    # Conditions for rows.
+
+    @property
+    def is_active(self) -> Q:
+        return Q(ended_at=None, expires_at__gt=self.now)
+
+    @property
+    def is_silent(self) -> Q:
+        return Q(ended_at=None, last_seen_at__lte=self.quiet)
+
+    @property
+    def has_expired(self) -> Q:
+        return self.is_silent & Q(expires_at__lte=self.now)
+
+    @property
+    def may_be_lost(self) -> Q:
+        return self.is_silent & Q(expires_at__gt=self.now)
+
+    @property
+    def is_old(self) -> Q:
+        # Without its row, nothing would remove a session that the store may still have.
+        return Q(ended_at__lt=self.kept_from, expires_at__lte=F("ended_at"))
+
+    @property
+    def has_old_address(self) -> Q:
+        return Q(last_seen_at__lt=self.addresses_from) & ~Q(ip=None, networks="")
+
+
+# Of sessions that were ended: is it certain that no store has them?
+IS_UNCONFIRMED, IS_CONFIRMED = Q(expires_at__gt=F("ended_at")), Q(expires_at__lte=F("ended_at"))
+
+
+def sweep(pace: Pace) -> StoreUnavailable | None:
+    """
+    Mark the rows ended of sessions that have expired, confirm the removal of sessions that were
+    ended, delete the rows of sessions that ended SESSIONKIT_RETENTION seconds ago, and take the
+    addresses from rows that were not active for SESSIONKIT_ADDRESS_RETENTION seconds. Count the
+    active sessions by device type.
+
+    Return the error, after all that could be done, of a store that has not answered: of several
+    servers one may be missing.
+    """
+    unavailable = question = None
+    for part in UserSession.objects.walk(pace, TABLE):
+        if question is None or question.is_stale():
+            moments = Moments.of_now()
+            question = Question(part, moments, partial(_what_to_do, moments))
+        there = _look(question, part, pace)
+        for act in _to_do(part, question.moments, there, pace):
+            try:
+                act()
+            except StoreUnavailable as error:
+                unavailable = error
+    return unavailable
+
+
+class Question:
+    """A statement that counts the rows of a part of the table by what these columns say."""
+
+    def __init__(
+        self, part: UserSessionQuerySet, moments: Moments, columns: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.moments, self._columns = moments, columns()
+        self._compiled = self._rows(part).compiled() if part.blocks else None
+
+    def is_stale(self) -> bool:
+        return timezone.now() - self.moments.now >= STALE
+
+    def ask(self, part: UserSessionQuerySet, pace: Pace) -> list[tuple[Any, ...]]:
+        """Return the values of the columns, and the number of rows, of each kind of row."""
+        if self._compiled:
+            return pace.read(partial(self._compiled.rows, part))
+        return pace.read(lambda: list(self._rows(part)))
+
+    def _rows(self, part: UserSessionQuerySet) -> Any:
+        rows = part.order_by().values(**self._columns).annotate(number=Count("*"))
+        return rows.values_list(*self._columns, "number")
+
+
+def _what_to_do(moments: Moments) -> dict[str, Any]:
+    what = Case(
+        When(moments.is_active, then=F("device_type")),
+        When(moments.has_expired & IDLE, then=Value("closed.idle")),
+        When(moments.has_expired, then=Value("closed.expired")),
+        When(IS_UNCONFIRMED, then=Value("confirmed")),
+        When(moments.is_old, then=Value("deleted")),
+        default=Value("-"),
+        output_field=CharField(),
+    )
+    if moments.addresses_from is None:
+        return {"what": what, "is_inactive": Value(0)}
+    return {"what": what, "is_inactive": Case(When(moments.has_old_address, then=1), default=0)}
+
+
+def _look(question: Question, part: UserSessionQuerySet, pace: Pace) -> set[str]:
+    """Count what there is in a part of the table, and return what there is to do."""
+    there = set()
+    for what, is_inactive, number in question.ask(part, pace):
+        if is_inactive and what != "deleted":
+            there.add("addresses")
+            pace.figures["addresses"] += number if pace.dry_run else 0
+        if what in ("confirmed", "deleted") and pace.dry_run:
+            pace.figures[what] += number
+        elif what in ("closed.idle", "closed.expired", "confirmed", "deleted"):
+            there.add(what)
+        elif what != "-":
+            pace.figures[f"active.{what}"] += number
+    return there - {"addresses"} if pace.dry_run else there
+
+
+def _to_do(
+    part: UserSessionQuerySet, moments: Moments, there: set[str], pace: Pace
+) -> Iterator[Callable[[], None]]:
+    """Yield what there is to do in a part of the table, in the order in which it is done."""
+    expired, at = moments.has_expired, F("expires_at")
+    if "closed.idle" in there:
+        yield partial(_close, part, expired & IDLE, EndReason.IDLE, at, pace)
+    if "closed.expired" in there:
+        yield partial(_close, part, expired & ~IDLE, EndReason.EXPIRED, at, pace)
+    if "confirmed" in there:
+        yield partial(_confirm_removals, part, pace)
+    if "deleted" in there:
+        yield partial(_delete_old, part.filter(moments.is_old), pace)
+    if "addresses" in there:
+        rows = part.filter(moments.has_old_address).exclude(moments.is_old)
+        yield partial(_forget_addresses, rows, pace)
+
+
+def _close(
+    part: UserSessionQuerySet, which: Q, reason: EndReason, at: datetime | F, pace: Pace
+) -> None:
+    """Mark the rows ended, of those that the condition is about, whose sessions are not stored."""
+
+    def mark(rows: UserSessionQuerySet) -> int:
+        return rows.update(ended_at=at, end_reason=reason)
+
+    def tell(handles: list[Any], marked: int) -> None:
+        if marked != len(handles):  # somebody else has ended or used some of them meanwhile
+            rows = UserSession.objects.using(part.db).filter(pk__in=handles, end_reason=reason)
+            handles = list(rows.filter(ended_at=at).values_list("pk", flat=True))
+        announce(handles, reason, None)
+
+    then = tell if sessions_ended.has_listeners(UserSession) else None
+    name = f"closed.{reason}"
+    for rows, still in _not_stored(part, which, pace):
+        if pace.dry_run:
+            _would_end(name, rows.count(), pace, confirmed=reason == EndReason.LOST)
+        else:
+            pace.figures[name] += rows.each(pace, name, mark, then, still)
+
+
+def _would_end(name: str, number: int, pace: Pace, *, confirmed: bool) -> None:
+    """
+    Note what a run would end. Of what ends now, and not when it has expired, the run would confirm
+    the removal, too.
+    """
+    pace.figures[name] += number
+    if confirmed:
+        pace.figures["confirmed"] += number
+
+
+def _not_stored(
+    part: UserSessionQuerySet, which: Q, pace: Pace
+) -> Iterator[tuple[UserSessionQuerySet, Q | None]]:
+    """
+    Yield the rows of sessions that no store has any more, and what of that the rows say themselves,
+    if they do not say all. Where the sessions are in the same database, that is a condition.
+    """
+    rows, is_stored = part.filter(which), _is_stored(part)
+    if is_stored is not None:
+        yield rows.exclude(is_stored), which
+        return
+    for digests in _digests(rows, pace):
+        if gone := set(digests) - pace.read(partial(alive_in_stores, digests)):
+            # A session that gets a new key meanwhile has another digest.
+            yield rows.filter(digest__in=gone), None
+
+
+def _is_stored(part: UserSessionQuerySet) -> Q | None:
+    """Return the condition for rows whose sessions are stored, or None: ask the stores."""
+    conditions = [store.is_stored(part.db) for store in get_session_stores()]
+    return Q.create(conditions, Q.OR) if conditions and None not in conditions else None
+
+
+def _digests(rows: UserSessionQuerySet, pace: Pace) -> Iterator[list[str]]:
+    """Return the digests of these rows, as many as one question to a store is about."""
+    values = rows.order_by().values_list("digest", flat=True)
+    found: list[str] = pace.read(lambda: list(values))
+    for start in range(0, len(found), ranges.ROWS):
+        yield found[start : start + ranges.ROWS]
+
+
+def _confirm_removals(part: UserSessionQuerySet, pace: Pace) -> None:
+    """Remove the sessions that were ended, as far as nobody has confirmed that they are gone."""
+    rows = part.filter(IS_UNCONFIRMED)
+    for digests in _digests(rows, pace):
+        if removed := set(digests) - pace.read(partial(_remove, digests)):
+            pace.figures["confirmed"] += rows.filter(digest__in=removed).each(
+                pace, "confirmed", lambda rows: rows.update(expires_at=F("ended_at"))
+            )
+
+
+def _remove(digests: list[str]) -> set[str]:
+    """
+    Remove sessions from all stores, and return those that are still there, because somebody holds
+    them. Raises StoreUnavailable, after asking all stores.
+    """
+    left: set[str] = set()
+    unavailable = None
+    for store in get_session_stores():
+        try:
+            left |= store.call(store.remove_free, digests)
+        except StoreUnavailable as error:
+            unavailable = error
+    if unavailable:
+        raise unavailable
+    return left
+
+
+def _delete_old(rows: UserSessionQuerySet, pace: Pace) -> None:
+    pace.figures["deleted"] += rows.delete_gently(pace, "deleted")
+
+
+def _forget_addresses(rows: UserSessionQuerySet, pace: Pace) -> None:
+    """Take the addresses, and with them the places, from rows that were not active for long."""
+    pace.figures["addresses"] += rows.each(
+        pace, "addresses", lambda rows: rows.update(ip=None, networks="")
+    )
+
+
+# In a slice of the table, from run to run another one.
+
+
+def next_slice(places: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return where mend() goes on, by what ``pace.places`` was at the end of the run before."""
+    seen, mended = places.get(TABLE, {}), places.get(MENDED, {})
+    slice_: dict[str, Any] = {"after": mended.get("after")}
+    if mended.get("of") and "begin" in mended:
+        slice_["begin"] = (mended["begin"] + mended["done"]) % mended["of"]
+    units = max(seen.get("of", 0), seen.get("done", 0)) // UserSession.objects.unit()
+    return {TABLE: {"units": units}, MENDED: slice_}
+
+
+def mend(pace: Pace) -> StoreUnavailable | None:
+    """
+    End the sessions of users who were disabled or deleted behind Django's back
+    (``QuerySet.update()``, SQL, ``DB_CASCADE``), mark the rows ended of sessions that the store has
+    lost, and remove the sessions that it still has, or has again, of rows that have ended. Return
+    what sweep() returns.
+    """
+    units = pace.places.get(TABLE, {}).get("units", 0)
+    unavailable = question = None
+    acts = {"disabled": _end_disabled, "lost": _close_lost, "orphans": _remove_orphans}
+    for part in UserSession.objects.walk(pace, MENDED, most=max(FEWEST, units // SHARE)):
+        if question is None or question.is_stale():
+            moments, is_stored = Moments.of_now(), _is_stored(part)
+            question = Question(part, moments, partial(_what_to_mend, moments, is_stored))
+        found = question.ask(part, pace)
+        there = {what for what, *_ in found}
+        if any(is_disabled for _, is_disabled, _ in found):
+            there.add("disabled")
+        for act in (acts[name] for name in acts if name in there):
+            try:
+                act(part, pace)
+            except StoreUnavailable as error:
+                unavailable = error
+    return unavailable
+
+
+def _what_to_mend(moments: Moments, is_stored: Q | None) -> dict[str, Any]:
+    """Where another store has to be asked, all rows count that it has to be asked about."""
+    lost, orphans = moments.may_be_lost, IS_CONFIRMED
+    if is_stored is not None:
+        lost, orphans = lost & ~is_stored, orphans & is_stored
+    kinds = When(lost, then=Value("lost")), When(orphans, then=Value("orphans"))
+    is_disabled = Case(When(Q(ended_at=None) & _is_not_let_in(), then=1), default=0)
+    what = Case(*kinds, default=Value("-"), output_field=CharField())
+    return {"what": what, "is_disabled": is_disabled}
+
+
+def _end_disabled(part: UserSessionQuerySet, pace: Pace) -> None:
+    """End the sessions of users who were disabled or deleted."""
+    if disabled := pace.read(partial(_disabled_users, part.filter(ended_at=None))):
+        rows = part.filter(ended_at=None, user__in=disabled)
+        if pace.dry_run:
+            _would_end("disabled", rows.count(), pace, confirmed=True)
+        else:
+            pace.figures["disabled"] += rows.revoke(EndReason.ACCOUNT_DISABLED)
+
+
+def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:
+    """Return the users of these rows who may have no session, or are not there any more."""
+    found = set(rows.filter(_is_not_let_in()).values_list("user_id", flat=True))
+    let_in = get_user_model()._base_manager.filter(pk__in=found) if found else ()
+    return found - {user.pk for user in let_in if not is_disabled(user)}
+
+
+def _is_not_let_in() -> Q:
+    """Return the condition for rows whose user is not active, or not there."""
+    there = get_user_model()._base_manager.filter(pk=OuterRef("user_id"))
+    with suppress(FieldDoesNotExist):  # is_active is True for everybody then
+        there.model._meta.get_field("is_active")
+        there = there.filter(is_active=True)
+    # Not Exists(): for a part of the registry, PostgreSQL would read all users.
+    return Q(IsNull(Subquery(there.values("pk")[:1]), True))
+
+
+def _close_lost(part: UserSessionQuerySet, pace: Pace) -> None:
+    """Mark the rows ended of sessions that the store does not have any more."""
+    if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
+        moments = Moments.of_now()
+        _close(part, moments.may_be_lost, EndReason.LOST, moments.now, pace)
+
+
+def _remove_orphans(part: UserSessionQuerySet, pace: Pace) -> None:
+    """Remove the sessions of rows that have ended, whose removal was confirmed once."""
+    rows, is_stored = part.filter(IS_CONFIRMED), _is_stored(part)
+    if is_stored is not None:
+        rows = rows.filter(is_stored)
+    for digests in _digests(rows, pace):
+        there = digests
+        if is_stored is None:
+            there = list(pace.read(partial(alive_in_stores, digests)))
+        if there:
+            left = 0 if pace.dry_run else len(pace.read(partial(_remove, there)))
+            pace.figures["orphans"] += len(there) - left

@@ -1,0 +1,266 @@
+"""What has expired in the tables that a site had before goes away. What is still valid stays."""
+
+import io
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection, models
+from django.test import override_settings
+from django.test.utils import isolate_apps
+from django.utils import timezone
+
+from django_sessionkit import old_tables, ranges
+from django_sessionkit.adoption import Table
+from django_sessionkit.backends.sealing import digest_of
+from django_sessionkit.exceptions import StoreUnavailable
+from tests import store
+from tests.interleaving import HOLDS_ROWS, elsewhere, held_open
+from tests.moving import (
+    CACHED_DATABASE,
+    DATABASE,
+    FILES,
+    HERE,
+    generation,
+    old_session,
+    with_cookie,
+)
+from tests.people import is_still_in
+from tests.store import DAY, SessionStore
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(ranges, "ROWS", 5)
+    monkeypatch.setattr(ranges, "BLOCKS", 1)
+
+
+@pytest.fixture(autouse=True)
+def moved_here():
+    with generation(HERE, (DATABASE,)):
+        yield
+
+
+def sessions(number, expires_in):
+    """Write rows as Django's engine does, four to a block of 8 KB."""
+    at = timezone.now() + timedelta(seconds=expires_in)
+    keys = [f"{number:08}{'a' * 24}" for number in range(Session.objects.count(), 10_000)][:number]
+    rows = [Session(session_key=key, session_data="x" * 1600, expire_date=at) for key in keys]
+    return set(Session.objects.bulk_create(rows))
+
+
+def test_what_has_expired_goes_and_what_is_valid_stays():
+    sessions(12, expires_in=-1)
+    valid = sessions(7, expires_in=60)
+    sessions(5, expires_in=-DAY)
+    purged = old_tables.purge_old_tables(duty=1)
+    assert purged == ({"django_session": 17}, True)
+    assert set(Session.objects.all()) == valid
+    assert old_tables.purge_old_tables(duty=1) == ({"django_session": 0}, True)
+
+
+def test_valid_session_moves_here_afterwards(alice, browse):
+    with generation(DATABASE):
+        session = old_session(DATABASE, alice)
+    sessions(7, expires_in=-1)
+    old_tables.purge_old_tables(duty=1)
+    assert is_still_in(with_cookie(browse(), session))
+    assert not Session.objects.exists()
+
+
+def test_nothing_is_deleted_that_is_only_counted():
+    sessions(12, expires_in=-1)
+    sessions(7, expires_in=60)
+    assert old_tables.purge_old_tables(duty=1, dry_run=True) == ({"django_session": 12}, True)
+    assert Session.objects.count() == 19
+
+
+def test_session_that_is_prolonged_meanwhile_stays():
+    """A process of the generation before may still write there."""
+    (session,) = sessions(1, expires_in=-1)
+
+    later, prolonged = timezone.now() + timedelta(days=1), []
+
+    def prolong(execute, sql, *args):
+        """After the row was found, and before it is taken."""
+        if not prolonged and (sql.startswith("DELETE") or "FOR UPDATE" in sql):
+            prolonged.append(session)
+            elsewhere(lambda: Session.objects.filter(pk=session.pk).update(expire_date=later))
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(prolong):
+        assert old_tables.purge_old_tables(duty=1).figures == {"django_session": 0}
+    assert prolonged
+    assert Session.objects.get() == session
+
+
+def test_progress_is_told():
+    sessions(23, expires_in=-1)
+    told = []
+    old_tables.purge_old_tables(lambda done, total: told.append((done, total)), duty=1)
+    assert told == sorted(told)  # the last part is told once more if it ends before its end
+    assert told[-1][0] == told[-1][1] >= 4
+
+
+def test_who_has_no_time_left_goes_on_with_the_next_run():
+    sessions(23, expires_in=-1)
+    runs = [old_tables.purge_old_tables(seconds=0) for _ in range(3)]
+    assert not any(run.finished for run in runs)
+    assert 0 < Session.objects.count() < 23
+    runs.append(old_tables.purge_old_tables(duty=1))
+    assert runs[-1].finished
+    assert not Session.objects.exists()
+    assert sum(run.figures["django_session"] for run in runs) == 23
+
+
+def test_session_that_somebody_holds_is_left_and_not_waited_for():
+    sessions(40, expires_in=-1)
+    held = Session.objects.first()
+    with held_open(lambda: Session.objects.filter(pk=held.pk).update(session_data="")):
+        old_tables.purge_old_tables(duty=1)
+    assert list(Session.objects.all()) == ([held] if HOLDS_ROWS else [])
+
+
+@pytest.fixture
+def without_table():
+    with connection.schema_editor() as editor:
+        editor.delete_model(Session)
+    yield
+    with connection.schema_editor() as editor:
+        editor.create_model(Session)
+
+
+def test_table_that_was_never_made_is_none(without_table):
+    assert old_tables.old_tables() == []
+    assert old_tables.purge_old_tables() == ({}, True)
+
+
+@pytest.mark.once
+def test_tables_are_those_of_the_engines_that_are_named_and_that_of_django():
+    apps = [app for app in settings.INSTALLED_APPS if app != "django.contrib.sessions"]
+    with generation(HERE, (FILES, DATABASE, CACHED_DATABASE)):
+        assert old_tables.old_tables() == [Session]
+    with generation(HERE):
+        assert old_tables.old_tables() == [Session]
+        with override_settings(INSTALLED_APPS=apps):
+            assert old_tables.old_tables() == []
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    """The models of another package, whose engine the settings name: sessions, and what belongs to
+    each of them."""
+    with isolate_apps("tests"):
+
+        class Visit(models.Model):  # noqa: DJ008
+            session_key = models.CharField(primary_key=True, max_length=40)
+            session_data = models.TextField()
+            expire_date = models.DateTimeField()
+
+            class Meta:
+                app_label = "tests"
+
+        class Note(models.Model):  # noqa: DJ008
+            visit = models.ForeignKey(Visit, models.CASCADE)
+
+            class Meta:
+                app_label = "tests"
+
+    engine = Table("peer.sessions", SessionBase, Visit)
+    monkeypatch.setattr(old_tables, "engines", lambda: [engine])
+    with connection.schema_editor() as editor:
+        editor.create_model(Visit)
+        editor.create_model(Note)
+    yield Visit, Note
+    with connection.schema_editor() as editor:
+        editor.delete_model(Note)
+        editor.delete_model(Visit)
+
+
+def test_what_belongs_to_a_session_of_another_package_goes_along(peer):
+    visits, notes = peer
+    at = timezone.now()
+    for number, days in enumerate([-1, 1, -1, -1, 1]):
+        visit = visits.objects.create(
+            session_key=str(number), session_data="", expire_date=at + timedelta(days=days)
+        )
+        notes.objects.create(visit=visit)
+    sessions(3, expires_in=-1)
+    purged = old_tables.purge_old_tables(duty=1)
+    assert purged == ({"tests_visit": 3, "django_session": 3}, True)
+    assert {visit.pk for visit in visits.objects.all()} == {"1", "4"}
+    assert {note.visit_id for note in notes.objects.all()} == {"1", "4"}
+
+
+def test_database_that_does_not_answer_loses_nothing():
+    sessions(12, expires_in=-1)
+
+    def fail(execute, sql, *args):
+        if sql.startswith("DELETE") and Session.objects.count() < 12:
+            raise OperationalError("no route to host")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(fail), pytest.raises(StoreUnavailable):
+        old_tables.purge_old_tables(duty=1)
+    assert 0 < Session.objects.count() < 12
+    old_tables.purge_old_tables(duty=1)
+    assert not Session.objects.exists()
+
+
+# The command.
+
+
+def command(*options):
+    stdout = io.StringIO()
+    call_command("purgesessions", "--old-table", "--full-speed", *options, stdout=stdout)
+    return stdout.getvalue()
+
+
+def test_command_purges_the_old_table_and_not_ours(alice):
+    sessions(12, expires_in=-1)
+    valid = sessions(7, expires_in=60)
+    ours = SessionStore()
+    ours.set_expiry(-1)
+    ours.save()
+    said = command()
+    assert said.startswith("Removing expired sessions of django_session.\n")
+    assert re.search(r"^  django_session +12$", said, re.MULTILINE)
+    assert set(Session.objects.all()) == valid
+    if not store.ON_REDIS:  # which has forgotten it
+        assert digest_of(ours.session_key) in store.payloads()
+
+
+def test_command_counts_what_it_would_remove():
+    sessions(12, expires_in=-1)
+    assert json.loads(command("--json", "--dry-run"))["figures"] == {"django_session": 12}
+    assert Session.objects.count() == 12
+
+
+@pytest.mark.once
+def test_command_refuses_where_there_is_no_old_table(without_table):
+    with pytest.raises(CommandError, match="There is no table of sessions from before"):
+        command()
+
+
+@pytest.mark.once
+def test_command_can_be_run_again_if_the_database_does_not_answer():
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    with connection.execute_wrapper(fail), pytest.raises(CommandError, match="run this again"):
+        command()
+
+
+@pytest.mark.once
+def test_site_that_has_moved_away_purges_the_table_that_it_has():
+    sessions(3, expires_in=-1)
+    with generation(DATABASE):
+        command()
+    assert not Session.objects.exists()
