@@ -1,228 +1,263 @@
 """
-Times what staff ask of 10,000,000 sessions, beside the bare SQL that fetches the same, in turns. To
-fill the table takes some minutes. The PostgreSQL is one of its own, and needs 10 GB::
+Times what staff ask of 10,000,000 sessions, beside the bare SQL that fetches the same, in turns.
+Then ends 1,000,000 of them, and times what other visitors notice of that. To fill the table takes
+some minutes. The PostgreSQL is one of its own, and needs 12 GB::
 
-    .venv/bin/python -m benchmarks.admin [--quick] [--rows NUMBER]
+    .venv/bin/python -m benchmarks.admin [--quick] [--rows NUMBER] [--ending NUMBER] [--write]
 
-The command fails if a question takes longer than the bar, in times of the bare SQL.
+The command fails if a bar is missed. With ``--write``, the tables are put in docs/performance.md.
 """
 
 import argparse
-import secrets
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-import dj_database_url
-import django
 import psycopg
-from django.conf import settings
-from django.db import connection
 
-from benchmarks.registry import DIGEST, FIREFOX, copy_row
+from benchmarks.admin_site import set_up
+from benchmarks.machine import Cores, processor
 from benchmarks.report import Ratio, Table, Verdict
 from tests import servers
 
 FULL, QUICK = 10_000_000, 100_000
-# So many rows are written by one statement.
-BATCH = 1_000_000
-PAGE = 100
-ROUNDS = 21
+# One in so many sessions ends, unless somebody says how many do.
+ENDING = 10
+# How many times each question is asked, and each page looked at.
+ROUNDS, VIEWS = 21, 7
 # How many times as long as the bare SQL a question may take, on the full table.
 BAR = 3.0
-DAYS = 30
-MS = 24 * 3600 * 1000  # milliseconds of a day
 
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15"
-    " (KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1"
-)
-SELECT = "SELECT * FROM django_sessionkit_usersession JOIN auth_user ON auth_user.id = user_id"
-NEWEST = f"ORDER BY django_sessionkit_usersession.id DESC LIMIT {PAGE}"
+COLUMNS = [
+    "",
+    "ms",
+    "bare SQL, ms",
+    "times",
+    "bar",
+    "by psycopg alone, ms",
+    "times",
+    "the page, ms",
+]
+LIST = "/admin/django_sessionkit/usersession/"
+DOCUMENT, HEADING = servers.PROJECT / "docs" / "performance.md", "## The admin on a large table\n"
+BEFORE = "\n## Python frames around the driver\n"
+ABOUT = """
+What staff ask of a month of sessions, {rows:,} in all: what the page asks the database for, beside
+the bare SQL that fetches the same with one statement. The bare SQL goes by Django's cursor, which
+gives times the time zone of Django, and once more by psycopg alone, which prepares the statement.
+What takes a millisecond or two in either case is Python: to make a statement, and 100 instances of
+models. The page is the answer to a request, with its template. Then {ending:,} sessions end by a
+filter, as a worker ends them in the background, while other visitors go on. To measure it on your
+machine: `python -m benchmarks.admin`.
 
-
-class Question(NamedTuple):
-    words: Mapping[str, str]  # of Selection.parse()
-    condition: str  # the same in SQL
-
-
-QUESTIONS = {
-    "everything": Question({}, "true"),
-    "of a user": Question({"users": "7"}, "user_id = 7"),
-    "from an address": Question({"network": "203.0.113.7"}, "ip = '203.0.113.7'"),
-    "from a network": Question({"network": "203.0.113.0/24"}, "ip <<= '203.0.113.0/24'"),
-    "active": Question({"state": "active"}, "ended_at IS NULL AND expires_at > now()"),
-    "ended, and why": Question({"reason": "reused"}, "end_reason = 'reused'"),
-    "of staff": Question({"staff": "1"}, "is_staff"),
-    "of apps": Question({"transport": "header"}, "transport = 'header'"),
-    "from a new device": Question({"new": "1"}, "novelty <> ''"),
-    "on a telephone": Question({"device_type": "mobile"}, "device_type = 'mobile'"),
-}
+{machine}; PostgreSQL {postgresql}, Django {django}; {cores}. {rounds} rounds; the rows were written
+in {seconds:,.0f} seconds.
+"""
 
 
-# The table.
+class Size(NamedTuple):
+    rows: int
+    ending: int
+    rounds: int = ROUNDS
+    views: int = VIEWS
+
+    @property
+    def judged(self) -> bool:
+        return self.rows >= FULL
 
 
-def some(number: int, salt: int) -> str:
-    """Return SQL for one of so many numbers, from 0 on, which looks like chance. n decides."""
-    return f"((hashint8extended(n, {salt}) & 2147483647) % {number})"
+class Asked(NamedTuple):
+    name: str
+    ours: Callable[[], Any]
+    sql: str
+    read: Callable[[list[Any]], Any]  # makes the same result of the rows that the SQL finds
+    parameters: Mapping[str, str] | None = None  # of the URL of the list, if that is the page
 
 
-def share(percent: float, salt: int) -> str:
-    """Return SQL that is true for so many of a hundred rows."""
-    return f"{some(1000, salt)} < {percent * 10}"
-
-
-def columns_of(rows: int) -> dict[str, str]:
-    """Return SQL for the columns of row n: sessions of the last month, of five sign-ins a user."""
-    last = int(time.time() * 1000)
-    at = f"({last} - ({rows} - n) * {DAYS * MS / rows:.3f})::bigint"
-    moment = f"to_timestamp({at} / 1000.0)"
-    later = f"{moment} + {some(100, 1)} * interval '1 hour'"
-    ended = share(70, 2)
-    # One address in a thousand is in a network that somebody attacks from.
-    anywhere = [some(256, salt) for salt in (3, 4, 5, 6)]
-    address = f"concat_ws('.', {', '.join(anywhere)})"
-    mobile = share(30, 8)
-    return {
-        "id": f"(lpad(to_hex({at}), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid",
-        "user_id": f"1 + n % {max(rows // 5, 1)}",
-        "digest": DIGEST,
-        "started_at": moment,
-        "authenticated_at": moment,
-        "last_seen_at": later,
-        "expires_at": f"{moment} + interval '14 days'",
-        "ip": f"CASE WHEN {share(0.1, 7)} THEN '203.0.113.' || {some(256, 6)} ELSE {address} END"
-        "::inet",
-        "user_agent": f"CASE WHEN {mobile} THEN '{IPHONE}' ELSE '{FIREFOX}' END",
-        "device_type": f"CASE WHEN {mobile} THEN 'mobile' ELSE 'desktop' END",
-        "browser": "gen_random_uuid()",
-        "novelty": f"CASE WHEN {share(2, 9)} THEN 'device' ELSE '' END",
-        "transport": f"CASE WHEN {share(5, 10)} THEN 'header' ELSE 'cookie' END",
-        "ended_at": f"CASE WHEN {ended} THEN {later} END",
-        "end_reason": f"CASE WHEN NOT {ended} THEN '' WHEN {share(60, 11)} THEN 'logout'"
-        f" WHEN {share(1, 12)} THEN 'reused' ELSE 'expired' END",
-    }
-
-
-def fill(rows: int) -> None:
-    """Write the table, without its indexes meanwhile."""
-    from django.contrib.auth.models import User
-    from django.utils import timezone
-
+def asked_of_the_list() -> Iterator[Asked]:
+    from benchmarks.questions import questions
     from django_sessionkit.models import UserSession
+    from django_sessionkit.paging import SIDES
+    from django_sessionkit.selection import Selection, search
+    from django_sessionkit.staff.seeking import SIZE, page_of
 
-    now = timezone.now()
-    template = User.objects.create(username="template")
-    copy_users(User, max(rows // 5, 1))
-    moments = {"started_at": now, "last_seen_at": now, "expires_at": now}
-    row = UserSession.objects.create(user=template, digest=secrets.token_hex(32), **moments)
-    with without_indexes(UserSession):
-        for start in range(1, rows + 1, BATCH):
-            copy_row(UserSession, range(start, min(start + BATCH, rows + 1)), **columns_of(rows))
-        row.delete()
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE")
+    def ours(asked: Mapping[str, str]) -> list[Any]:
+        words = {name: text for name, text in asked.items() if name not in ("q", *SIDES)}
+        selection = Selection.parse({**words, **search(asked.get("q", ""), by_email=True)})
+        rows = UserSession.objects.select_related("user", "ended_by")
+        return [session.pk for session in page_of(rows, selection, asked).sessions]
 
+    def read(rows: list[Any]) -> list[Any]:
+        return [row[0] for row in rows[:SIZE]]
 
-def copy_users(model: Any, number: int) -> None:
-    """Copy the only user. One in a thousand is staff."""
-    staff = "n % 1000 = 7"
-    model.objects.update(id=number + 1)
-    copy_row(model, range(1, number + 1), id="n", username="'user' || n", is_staff=staff)
+    for each in questions():
+        yield Asked(each.name, partial(ours, each.asked), each.sql, read, each.asked)
 
 
-@contextmanager
-def without_indexes(model: Any) -> Iterator[None]:
-    indexes, constraints = model._meta.indexes, model._meta.constraints
-    with connection.schema_editor() as editor:
-        for index in indexes:
-            editor.remove_index(model, index)
-        for constraint in constraints:
-            editor.remove_constraint(model, constraint)
-    yield
-    with connection.schema_editor() as editor:
-        for constraint in constraints:
-            editor.add_constraint(model, constraint)
-        for index in indexes:
-            editor.add_index(model, index)
+def asked_of_the_glance() -> Iterator[Asked]:
+    from benchmarks.questions import pictures
+
+    for each in pictures():
+        yield Asked(each.name, each.ours, each.sql, dict)
 
 
-# The questions.
-
-
-def timed(ask: Callable[[], int]) -> tuple[float, int]:
-    """Return the seconds that a question takes, and the number of rows that it finds."""
+def timed(ask: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that a question takes, and what it finds."""
     start = time.perf_counter()
-    number = ask()
-    return time.perf_counter() - start, number
+    found = ask()
+    return time.perf_counter() - start, found
 
 
-def compared(name: str, question: Question, bare: psycopg.Cursor[Any], judged: bool) -> Table:
-    from django_sessionkit.selection import Selection
+def compared(table: Table, asked: Asked, cursors: Sequence[Any], client: Any, size: Size) -> None:
+    """Add a row to the table for this question."""
 
-    def ours() -> int:
-        rows = Selection.parse(question.words).rows().select_related("user").order_by("-pk")
-        return len(rows[:PAGE])
+    def theirs(cursor: Any) -> Any:
+        cursor.execute(asked.sql)
+        return asked.read(cursor.fetchall())
 
-    def theirs() -> int:
-        bare.execute(f"{SELECT} WHERE {question.condition} {NEWEST}")
-        return len(bare.fetchall())
+    name, parameters, page = asked.name, asked.parameters, ""
+    everybody: list[Callable[[], Any]] = [asked.ours]
+    everybody += [partial(theirs, cursor) for cursor in cursors]
+    took: list[list[float]] = [[] for _ in everybody]
+    for _ in range(size.rounds):
+        (seconds, expected), *others = map(timed, everybody)
+        if any(found != expected for _seconds, found in others):
+            raise AssertionError(f"{name}: {expected}, and by bare SQL {others}")
+        for times, each in zip(took, [seconds, *(each for each, _found in others)], strict=True):
+            times.append(each)
+    ours, bare, alone = took
+    ratio = Ratio.of(ours, bare)
+    verdict = Verdict(f"{name}, to bare SQL", BAR, ratio.middle, size.judged)
+    if parameters is not None:
+        url = f"{LIST}?{urlencode({'state': 'all', **parameters})}"
+        page = milliseconds([seen(client, url) for _ in range(size.views)])
+        table.figures[name] = {"asked": parameters, "seconds": took}
+    figures = [milliseconds(ours), milliseconds(bare), str(ratio), str(verdict)]
+    figures += [milliseconds(alone), str(Ratio.of(ours, alone))]
+    table.rows.append([name, *figures, page])
+    table.verdicts.append(verdict)
 
-    took: tuple[list[float], list[float]] = [], []
-    for _ in range(ROUNDS):
-        found = [timed(ours), timed(theirs)]
-        if found[0][1] != found[1][1]:
-            raise AssertionError(f"{name}: {found[0][1]} rows, and {found[1][1]} by bare SQL")
-        for times, (seconds, _number) in zip(took, found, strict=True):
-            times.append(seconds)
-    ratio = Ratio.of(*took)
-    verdict = Verdict(f"{name}, to bare SQL", BAR, ratio.middle, judged)
-    milliseconds = [f"{median(times) * 1000:,.2f}" for times in took]
-    row = [name, *milliseconds, str(ratio), str(verdict)]
-    return Table(name, [], [row], verdicts=[verdict])
+
+def seen(client: Any, url: str) -> float:
+    seconds, answer = timed(lambda: client.get(url))
+    if answer.status_code != 200 or b"errornote" in answer.content:
+        raise AssertionError(f"{url}: {answer.status_code}")
+    return seconds
 
 
-def main(rows: int) -> int:
-    """Ask all questions. Return the exit status: 1 if a bar is missed."""
-    with servers.own_database(servers.postgresql()) as url:
-        settings.configure(
-            SECRET_KEY=secrets.token_hex(),
-            USE_TZ=True,
-            DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-            INSTALLED_APPS=[
-                "django.contrib.auth",
-                "django.contrib.contenttypes",
-                "django_sessionkit",
-            ],
-            SESSION_ENGINE="django_sessionkit.backends.db",
-            DATABASES={"default": dj_database_url.parse(url)},
-        )
-        django.setup()
+def milliseconds(times: list[float]) -> str:
+    return f"{median(times) * 1000:,.2f}"
+
+
+def tables(database: str, size: Size) -> Iterator[Table]:
+    from django.contrib.auth.models import User
+    from django.db import connection
+    from django.test import Client
+
+    from benchmarks.bystanders import measure
+
+    last = User.objects.order_by("-pk")[0].pk
+    root = User.objects.create(pk=last + 1, username="root", is_staff=True, is_superuser=True)
+    User.objects.create(pk=last + 2, username="visitor")
+    client = Client()
+    client.force_login(root)
+    with psycopg.connect(database, autocommit=True) as alone, connection.cursor() as cursor:
+        cursors = cursor, alone.cursor()
+        table = Table("The list of sessions", COLUMNS)
+        for asked in asked_of_the_list():
+            compared(table, asked, cursors, client, size)
+        yield table
+        table = Table("At a glance", COLUMNS)
+        for asked in asked_of_the_glance():
+            compared(table, asked, cursors, client, size)
+        page = milliseconds([seen(client, f"{LIST}glance/") for _ in range(size.views)])
+        table.rows.append(["all of it", *[""] * (len(COLUMNS) - 2), page])
+        yield table
+    client.logout()
+    yield measure(database, size.ending, size.judged)
+
+
+def run(size: Size) -> tuple[str, list[Table]]:
+    """Measure it all. Return what was measured, in words, and the tables."""
+    cores = Cores()
+    with cores.on(cores.servers):
+        server = servers.postgresql(durable=True)
+    with servers.own_database(server) as database:
+        set_up(database)
+        import django
         from django.core.management import call_command
+        from django.db import connection
 
-        call_command("migrate", verbosity=0)
-        start = time.perf_counter()
-        fill(rows)
-        seconds = time.perf_counter() - start
-        print(f"{rows:,} sessions, written in {seconds:,.0f} seconds\n")  # noqa: T201
-        table = Table("What staff ask", ["", "ms", "bare SQL, ms", "times", "bar"])
-        with psycopg.connect(url, autocommit=True) as bare:
-            for name, question in QUESTIONS.items():
-                one = compared(name, question, bare.cursor(), judged=rows >= FULL)
-                table.rows += one.rows
-                table.verdicts += one.verdicts
-        print(table)  # noqa: T201
-        connection.close()
-    return int(any(verdict.missed for verdict in table.verdicts))
+        from benchmarks import month
+
+        with closing(connection):
+            call_command("migrate", verbosity=0)
+            seconds, _ = timed(lambda: month.fill(size.rows))
+            month.count_days()
+            version = ".".join(map(str, connection.get_database_version()))
+            about = ABOUT.format(
+                rows=size.rows,
+                ending=size.ending,
+                machine=processor(),
+                postgresql=version,
+                django=django.get_version(),
+                cores=cores,
+                rounds=size.rounds,
+                seconds=seconds,
+            )
+            say(about)
+            found = []
+            for table in tables(database, size):
+                say(str(table))
+                found.append(table)
+    return about, found
 
 
-if __name__ == "__main__":
+def written(document: str, about: str, found: list[Table]) -> str:
+    """Return the document with these tables, in place of those of another run."""
+    before, rest = document.split(HEADING if HEADING in document else BEFORE, 1)
+    after = rest[rest.index("\n## ") :] if HEADING in document else f"{BEFORE}{rest}"
+    text = "\n".join([HEADING.strip("\n"), about, *map(str, found)])
+    return f"{before.rstrip()}\n\n{text}{after}"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+def main() -> int:
+    """Ask everything. Return the exit status: 1 if a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.admin")
     parser.add_argument("--quick", action="store_true", help=f"with {QUICK:,} sessions")
     parser.add_argument("--rows", type=int, help="with so many sessions")
+    parser.add_argument("--ending", type=int, help="end so many (a tenth)")
+    parser.add_argument("--rounds", type=int, help=f"ask each question so many times ({ROUNDS})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    parser.add_argument("--write", action="store_true", help="put the figures in the documents")
     given = parser.parse_args()
-    sys.exit(main(given.rows or (QUICK if given.quick else FULL)))
+    rows = given.rows or (QUICK if given.quick else FULL)
+    rounds = given.rounds or ROUNDS
+    size = Size(rows, given.ending or rows // ENDING, rounds, min(rounds, VIEWS))
+    about, found = run(size)
+    missed = [verdict for table in found for verdict in table.verdicts if verdict.missed]
+    for verdict in missed:
+        say(f"Missed: {verdict.what}: {verdict.found:.2f}, not {verdict.bar}")
+    say(f"{len(missed)} bars missed.")
+    if given.json:
+        results = {"about": about, "tables": [asdict(table) for table in found]}
+        given.json.write_text(json.dumps(results, indent=1))
+    if given.write:
+        DOCUMENT.write_text(written(DOCUMENT.read_text(), about, found))
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

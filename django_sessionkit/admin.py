@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django_sessionkit.models import UserSession
 from django_sessionkit.staff.changelist import SessionList
 from django_sessionkit.staff.columns import SessionColumns
-from django_sessionkit.staff.pages import EndingPages
+from django_sessionkit.staff.pages import SessionPages
 from django_sessionkit.staff.permissions import may_end_sessions
 from django_sessionkit.staff.sights import look_at
 from django_sessionkit.staff.users import UserSessionInline, UserSessionsAdminMixin
@@ -25,7 +25,7 @@ __all__ = ["UserSessionAdmin", "UserSessionInline", "UserSessionsAdminMixin"]
 
 
 @admin.register(UserSession)
-class UserSessionAdmin(EndingPages, SessionColumns):
+class UserSessionAdmin(SessionPages, SessionColumns):
     """
     Whoever may view or end sessions sees these pages. Ending sessions takes the permission
     ``django_sessionkit.end_usersession``, and to end those of superusers takes a superuser.

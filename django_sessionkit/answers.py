@@ -32,7 +32,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_sessionkit import problems, registry
+from django_sessionkit import problems, registry, tallies
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
@@ -213,6 +213,7 @@ def interrupted(request: HttpRequest, response: HttpResponse | None = None) -> H
     row = None
     match session.interruption:
         case OverLimit(limit):
+            tallies.count_request(tallies.REFUSED)
             return _refuse(request, limit)
         case Locked() as lock:
             return lead_to_unlock(request, lock)

@@ -1,11 +1,14 @@
 """
 What staff do, as lines of the log ``django_sessionkit.audit``, in the words of OWASP's Application
 Logging Vocabulary: ``authz_admin`` is the activity of privileged users, at the level WARNING. A
-line names people by their primary keys and sessions by their handles.
+line names people by their primary keys and sessions by their handles. Where a command ends
+sessions, ``os_user`` is the user of the operating system who runs it.
 """
 
+import getpass
 import json
 import logging
+import os
 import re
 import uuid
 from collections.abc import Collection
@@ -27,6 +30,7 @@ def started(ending: "Ending") -> None:
     _say(
         ending.by_id,
         "sessions_ending",
+        os_user=None if ending.by_id is not None else _os_user(),
         ending=ending.pk,
         scope=ending.scope,
         filter=json.loads(ending.filters or "{}"),
@@ -48,6 +52,22 @@ def ended(by: Any, handles: Collection[uuid.UUID], note: str) -> None:
     that, or None.
     """
     _say(by, "sessions_ended", sessions=sorted(handles), reason=note)
+
+
+def _os_user() -> str:
+    """
+    Return the user who runs this process, by name or, if the system has no name for that user, by
+    number. On Unix, variables of the environment do not count: anybody can set these.
+    """
+    try:
+        import pwd
+    except ImportError:  # on Windows
+        return getpass.getuser()
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # in a container, say
+        return str(number)
 
 
 def _say(by: Any, event: str, **facts: Any) -> None:

@@ -117,6 +117,10 @@ MESSAGES = {
         "Tokens need PyJWT, which is not installed.",
         'Install "django-sessionkit[jwt]".',
     ),
+    "E021": (
+        "KEY_FUNCTION of CACHES[{alias!r}] parts keys that are read together: no session loads.",
+        "Remove KEY_FUNCTION, or let it end with the key as it is given, as Django's own does.",
+    ),
     "E022": (
         "{app} needs the API of OpenTelemetry, which is not installed.",
         'Install "django-sessionkit[metrics]".',

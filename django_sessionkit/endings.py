@@ -48,6 +48,8 @@ logger = logging.getLogger("django_sessionkit")
 BACKGROUND = 1000
 # Whoever works has an ending to itself for so long. Each batch moves that on.
 CLAIM = timedelta(seconds=30)
+# Whoever shows the progress leaves the work to a worker who was here, or was to be, so long ago.
+PATIENCE = timedelta(seconds=15)
 # A task works for so many seconds, then it sends itself on: a worker that is to stop waits for it.
 SLICE = 5.0
 # What rests between two batches rests for so many seconds at most: CLAIM goes on.
@@ -186,7 +188,19 @@ def _hand_on(enqueue: Any, number: int) -> bool:
     except Exception as error:  # whatever a broker raises; its address may be in the text
         logger.error("No worker was given the ending %s: %s", number, type(error).__name__)
         return False
+    _expect_worker(number)
     return True
+
+
+def _expect_worker(number: int, wait: timedelta = timedelta()) -> None:
+    """Note that a worker is here, or is to come after so much time."""
+    at = timezone.now() + wait
+    _all().filter(pk=number, finished_at=None).update(worker_at=at)
+
+
+def is_left_to_worker(ending: Ending) -> bool:
+    """Tell whether a worker is at work, or is to come soon. One that is late is not waited for."""
+    return ending.worker_at is not None and ending.worker_at > timezone.now() - PATIENCE
 
 
 def carry_on(number: int, seconds: float | None = None) -> float | None:
@@ -196,10 +210,16 @@ def carry_on(number: int, seconds: float | None = None) -> float | None:
     no harm.
     """
     ending = _all().filter(pk=number).first()
-    if ending is None or work(ending, SLICE if seconds is None else seconds, gently=True):
+    if ending is None:
         return None
+    _expect_worker(number)
+    if work(ending, SLICE if seconds is None else seconds, gently=True):
+        return None
+    if ending.claimed_until is None:
+        return 0.0
     # Somebody else has it, who may have been killed.
-    return CLAIM.total_seconds() if ending.claimed_until else 0.0
+    _expect_worker(number, CLAIM)
+    return CLAIM.total_seconds()
 
 
 def finish_all(seconds: float | None = None) -> None:

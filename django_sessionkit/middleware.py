@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
 
-from django_sessionkit import answers
+from django_sessionkit import answers, tallies
 from django_sessionkit.adoption import may_be_signed
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
@@ -25,7 +25,7 @@ from django_sessionkit.visit.client import (
     is_of_app,
 )
 from django_sessionkit.visit.current import current_request, loaded_session, visit_of
-from django_sessionkit.visit.interruptions import Locked, NoAnswer
+from django_sessionkit.visit.interruptions import Locked, NoAnswer, Unopened
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -71,7 +71,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
             touch_others(request)
             if not isinstance(getattr(request, "session", None), self.SessionStore):
                 return super().process_response(request, response)  # a view's or a test's own
-            return self.respond(request, response)
+            session: Any = request.session
+            response = self.respond(request, response)
+            if isinstance(session.interruption, Unopened):
+                tallies.count_request(tallies.UNOPENED)
+            return response
         except StoreUnavailable:
             return answers.unavailable(request)
         finally:

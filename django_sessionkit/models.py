@@ -574,6 +574,8 @@ class Ending(models.Model):
     ended = models.BigIntegerField(_("sessions ended"), default=0)
     # Until when a worker has this to itself. A worker that is alive moves it on.
     claimed_until = models.DateTimeField(null=True, editable=False)
+    # When a worker was here last, or is to come. None: nobody has sent for one.
+    worker_at = models.DateTimeField(null=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True)
 
     class Meta:

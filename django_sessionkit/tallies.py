@@ -8,14 +8,17 @@ The names of the figures:
 - ``active.<device type>``: sessions that were active when a purge looked last on that day.
 - ``sign_ins``: sign-ins of that day, without sessions that moved here and those of support.
 - ``ended.<reason>``: sessions that ended on that day, by EndReason.
+- ``request.unopened``, ``request.refused``: requests of that day whose stored session did not open,
+  and sign-ins that the limit refused. They leave no row that could be counted later.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
-from django.db import connections
-from django.db.models import Count
+from django.db import DatabaseError, connections
+from django.db.models import Count, F
 from django.utils import timezone
 
 from django_sessionkit.models import (
@@ -29,11 +32,15 @@ from django_sessionkit.models import (
 from django_sessionkit.selection import since
 from django_sessionkit.signals import purge_finished
 
+logger = logging.getLogger("django_sessionkit")
+
 # How many days the pictures of staff show. A first run counts so many days, and as many days of
 # runs stay.
 DAYS = 30
 # How many days of figures stay.
 KEPT = 366
+# What requests count.
+UNOPENED, REFUSED = "request.unopened", "request.refused"
 
 
 # Days.
@@ -143,6 +150,31 @@ def _write(day: date, figures: Mapping[str, int]) -> None:
         unique_fields=["day", "name"] if has_target else None,
         update_fields=["value"],
     )
+
+
+# Requests call this.
+
+
+def count_request(name: str) -> None:
+    """
+    Add a request to the figure of this name, of today. One statement, or three for the first one of
+    a day.
+
+    Call this after the view. In a transaction, as in the tests of a site, nothing is
+    counted: others would wait for the figure until it is over.
+    """
+    tallies = Tally.objects.primary()
+    if connections[tallies.db].in_atomic_block:
+        return
+    figure = tallies.filter(day=today(), name=name)
+    more = {"value": F("value") + 1}
+    try:
+        if not figure.update(**more):
+            first = Tally(day=today(), name=name, value=0)
+            tallies.bulk_create([first], ignore_conflicts=True)
+            figure.update(**more)
+    except DatabaseError as error:  # a figure is not worth an answer
+        logger.warning("A request was not counted: %s", type(error).__name__)
 
 
 # Reading them.

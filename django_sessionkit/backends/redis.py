@@ -26,12 +26,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import classproperty
 from redis import exceptions
 from redis.cluster import RedisCluster
+from redis.crc import key_slot
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base, redis_buffer
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import (
     NO_ANSWER,
+    ClusterConnectionFactory,
     aask,
     ask,
     ask_node,
@@ -87,6 +89,10 @@ class SessionStore(base.SessionStore):
             client = sync_client() if ask else source()
         except (ImproperlyConfigured, InvalidCacheBackendError):
             return [("E012", {"alias": settings.SESSION_CACHE_ALIAS})]
+        factory = getattr(source(), "connection_factory", None)
+        is_cluster = isinstance(client, RedisCluster)
+        if (is_cluster or isinstance(factory, ClusterConnectionFactory)) and _are_parted():
+            return [("E021", {"alias": settings.SESSION_CACHE_ALIAS})]
         if not ask:
             return []
         nodes: list[dict[str, Any]] = [{}]
@@ -439,3 +445,16 @@ def _ask_each(
             except NO_ANSWER as error:
                 failure = error
     return failure
+
+
+def _are_parted() -> bool:
+    """
+    Tell whether a KEY_FUNCTION parts a session and the number that is read along with it: in a
+    Cluster, they are in two slots then. It may hash keys, and so hide their hash tags.
+    """
+    digests = [f"{tag:0{TAG}x}" for tag in range(10)]
+    return any(_slot(key_of(digest)) != _slot(epoch_key_of(digest)) for digest in digests)
+
+
+def _slot(key: str) -> int:
+    return key_slot(key.encode())

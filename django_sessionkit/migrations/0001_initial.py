@@ -84,6 +84,7 @@ class Migration(migrations.Migration):
                 ("looked_at", models.BigIntegerField(default=0, verbose_name="sessions looked at")),
                 ("ended", models.BigIntegerField(default=0, verbose_name="sessions ended")),
                 ("claimed_until", models.DateTimeField(editable=False, null=True)),
+                ("worker_at", models.DateTimeField(editable=False, null=True)),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished")),
                 (
                     "by",

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from django_sessionkit import tallies
 from django_sessionkit.models import DeviceType, EndReason, PurgeRun, get_session_stores
@@ -26,6 +27,11 @@ from django_sessionkit.storage import NodeStatus
 
 # The ends that somebody who looks after security wants to see also where there were none.
 SECURITY = EndReason.REUSED, EndReason.MOVED, EndReason.LIMIT
+# What requests count that end no session.
+REQUESTS = {
+    tallies.REFUSED: _("Sign-ins that the limit refused"),
+    tallies.UNOPENED: _("Requests whose stored session did not open"),
+}
 
 Figures = Mapping[str, Mapping[date, int]]
 
@@ -79,7 +85,11 @@ def glance_view(model_admin: "ModelAdmin[Any]", request: HttpRequest) -> Templat
         "ended_today": sentences.counted(_ended_on(days[-1], known)),
         "endings": _endings(days, known, counted),
         "security": [
-            _line(str(reason.label), days, known, f"ended.{reason}", counted) for reason in SECURITY
+            *(
+                _line(str(reason.label), days, known, f"ended.{reason}", counted)
+                for reason in SECURITY
+            ),
+            *(_line(str(label), days, known, name, counted) for name, label in REQUESTS.items()),
         ],
         "devices": _devices(active),
         "people": _people(newest, may_view_users(request), model_admin),

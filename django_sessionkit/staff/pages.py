@@ -22,7 +22,7 @@ from django_sessionkit.staff.switch import switch_view
 NAME = "django_sessionkit_usersession_"
 
 
-class EndingPages(EndingAdmin):
+class SessionPages(EndingAdmin):
     """The admin of sessions, with its other pages."""
 
     def get_urls(self) -> list[URLPattern]:

@@ -1,6 +1,6 @@
 """
 What has become of sessions that end together. The page of an ending may be left and come back to;
-where no worker does the work, whoever looks at it moves it on.
+where no worker does the work, or none in time, whoever looks at it moves it on.
 """
 
 import json
@@ -64,12 +64,13 @@ CHOICES: dict[str, Any] = {
 
 
 def ending_view(admin: "ModelAdmin[Any]", request: HttpRequest, number: int) -> HttpResponse:
-    """Show how far an ending is, and work on it for SLICE seconds if nobody else does."""
+    """Show how far an ending is, and work on it for SLICE seconds if no worker does."""
     _check_permission(request)
     ending = Ending.objects.filter(pk=number).select_related("by").first()
     if ending is None:
         raise Http404
-    if ending.finished_at is None and request.method == "GET":
+    is_open = ending.finished_at is None and not endings.is_left_to_worker(ending)
+    if is_open and request.method == "GET":
         endings.work(ending, SLICE)
     percent = _percent(ending)
     return render(

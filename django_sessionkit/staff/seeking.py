@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, cast
 
+from django.db import connections
 from django.db.models import Q
 
 from django_sessionkit.clock import as_datetime
@@ -169,14 +170,15 @@ def _seek(
             return first(rest.of(beyond.filter(pk__in=keys))), None
     indexed = _indexed(selection, by_end)
     if by_end and not selection.reason:
-        # The index begins with the reason.
-        ends = (replace(indexed, reason=reason).of(beyond) for reason in EndReason.values)
-        found = sorted(
-            chain.from_iterable(map(first, ends)),
-            key=lambda row: _place_of(row, by_end),
-            reverse=side == "after",
-        )
-        return found[: SIZE + 1], None
+        # The index begins with the reason. Of each, it has what tells which are the first ones.
+        ended = _ordered(indexed.of(beyond.select_related(None)), side, by_end)
+        columns = ended.values_list("ended_at", "pk")
+        parts = [columns.filter(end_reason=reason)[: SIZE + 1] for reason in EndReason.values]
+        # In one statement, where a database can have a LIMIT in a part of it.
+        can_be_one = connections[rows.db].features.supports_slicing_ordering_in_compound
+        places = parts[0].union(*parts[1:], all=True) if can_be_one else chain(*parts)
+        keys = [pk for _at, pk in sorted(places, reverse=side == "after")[: SIZE + 1]]
+        return first(rows.filter(pk__in=keys)), None
     if selection == indexed or (by_end and replace(selection, state="") == indexed):
         return first(selection.of(beyond)), None
     return _in_windows(rows, selection, side, place)

@@ -176,6 +176,35 @@ def test_the_check_asks_every_primary(topology):
         node.client.config_set("maxmemory-policy", "noeviction")
 
 
+def hashed(key, prefix, version):
+    return digest_of(f"{prefix}:{version}:{key}")
+
+
+class FactoryOfASite:
+    def __init__(self, options):
+        ours = redis_clients.ClusterConnectionFactory(options)
+        self.connect, self.disconnect = ours.connect, ours.disconnect
+
+
+def test_keys_that_a_site_hashes_are_found_in_a_cluster(servers):
+    """What is read together is on two nodes, and so nobody reads it."""
+    is_cluster = "Cluster" in servers.options["CONNECTION_FACTORY"]
+    options = {**servers.options}
+    if is_cluster:  # ours is known without a question
+        options["CONNECTION_FACTORY"] = f"{__name__}.FactoryOfASite"
+    with sessions_in(servers.location, key_function=f"{__name__}.hashed", **options):
+        session = SessionStore()
+        session["cart"] = ["teapot"]
+        session.save()
+        if is_cluster:
+            with pytest.raises(StoreUnavailable):
+                again(session).load()
+            assert SessionStore.check(ask=True) == [("E021", {"alias": "sessions"})]
+        else:
+            assert again(session)["cart"] == ["teapot"]
+            assert SessionStore.check(ask=True) == []
+
+
 # A primary is killed.
 
 

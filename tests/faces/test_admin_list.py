@@ -230,6 +230,8 @@ def test_pages_of_a_long_list_take_as_many_statements_as_the_first(alice, root):
 
 def test_list_takes_as_many_statements_however_many_sessions(alice, root):
     desk = sign_in(root)
+    is_one = connection.features.supports_slicing_ordering_in_compound
+    of_all_reasons = 1 if is_one else len(EndReason)
     for query, count in [
         ("", 5),  # the session, the user; a window, and the sessions in it; the store
         ("state=all", 4),
@@ -238,7 +240,7 @@ def test_list_takes_as_many_statements_however_many_sessions(alice, root):
         ("staff=1", 6),
         ("q=alice", 6),  # who that is
         ("reason=limit", 3),
-        ("ended_after=2026-01-01", 16),  # the index begins with the reason
+        ("ended_after=2026-01-01", of_all_reasons + 2),  # the index begins with the reason
         (f"handle={uuid.uuid4()}", 3),
     ]:
         for number in (1, 3):

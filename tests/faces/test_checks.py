@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +90,23 @@ REDIS: dict[str, Any] = {
 }
 # Nobody is there: a check asks nobody.
 DJANGO_REDIS = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+
+CLUSTER: dict[str, Any] = {
+    **DJANGO_REDIS,
+    "OPTIONS": {
+        "CONNECTION_FACTORY": "django_sessionkit.backends.redis_clients.ClusterConnectionFactory"
+    },
+}
+
+
+def hashed(key: str, prefix: str, version: int) -> str:
+    """A KEY_FUNCTION of a site."""
+    return sha256(f"{prefix}:{version}:{key}".encode()).hexdigest()
+
+
+def named(key: str, prefix: str, version: int) -> str:
+    return f"{prefix}:{version}:{key}"
+
 
 NOTICES: dict[str, Any] = {
     "SESSIONKIT_NOTICES": ["new_device", "others_ended", "ended_by_staff", "old_key"],
@@ -315,6 +333,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_TOKEN_CLAIMS": "tests.tokens.ISSUER"},
     ],
     "E020": [],  # see below: PyJWT is installed here
+    "E021": [{**REDIS, "CACHES": {"default": {**CLUSTER, "KEY_FUNCTION": f"{__name__}.hashed"}}}],
     "E022": [],  # and so is OpenTelemetry
     "E023": [
         {"SESSIONKIT_ACTIVITY": "buffered"},
@@ -433,6 +452,9 @@ RIGHT: list[dict[str, Any]] = [
     {"ROOT_URLCONF": None},
     {"LOGIN_URL": "https://sso.example/sign-in"},
     {**REDIS, "CACHES": {"default": DJANGO_REDIS}},
+    {**REDIS, "CACHES": {"default": {**DJANGO_REDIS, "KEY_FUNCTION": f"{__name__}.hashed"}}},
+    {**REDIS, "CACHES": {"default": CLUSTER}},
+    {**REDIS, "CACHES": {"default": {**CLUSTER, "KEY_FUNCTION": f"{__name__}.named"}}},
     {
         **REDIS,
         "CACHES": {

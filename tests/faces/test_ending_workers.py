@@ -23,14 +23,17 @@ from celery import Celery
 from django.contrib.auth.models import User
 from django.db import OperationalError, transaction
 from django.db.models import F
+from django.test import Client
 
 from django_sessionkit import endings, ranges, tasks
 from django_sessionkit.models import Ending, EndReason, UserSession
 from django_sessionkit.selection import Selection
+from django_sessionkit.staff import progress
+from tests.desk import ENDINGS
 from tests.many import handles, many, stored
 from tests.people import is_in, sign_in
 from tests.redis_servers import Server, wait_for
-from tests.store import IN_MEMORY
+from tests.store import IN_MEMORY, Clock
 from tests.workers import a_worker, celery_app, write_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -204,6 +207,72 @@ def test_djangos_tasks_come_later_where_somebody_else_works(job: Any, alice: Use
     job.defers = False
     job.call(ending.pk)
     assert len(job.sent) == 1
+
+
+# The page that shows the progress.
+
+
+def looked_at(desk: Client, ending: Ending) -> int:
+    """Look at the page of an ending. Return how many sessions have ended by then."""
+    assert desk.get(f"{ENDINGS}{ending.pk}/").status_code == 200
+    ending.refresh_from_db()
+    return ending.ended
+
+
+@pytest.fixture
+def desk(root: User, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """Of a superuser, on whose site a look at the page ends five sessions, if it ends any."""
+    monkeypatch.setattr(progress, "SLICE", 0)
+    return sign_in(root)
+
+
+@pytest.mark.site("tests.admin_sites")
+def test_page_leaves_the_work_to_a_worker(
+    clock: Clock, job: Any, alice: User, desk: Client, in_small_parts: None
+):
+    many(30, alice)
+    ending = ending_of(alice)
+    assert endings.send(ending)
+    clock.move(seconds=14)
+    assert looked_at(desk, ending) == 0
+    job.call(ending.pk)
+    clock.move(seconds=14)
+    assert looked_at(desk, ending) == 5
+    # The worker has other things to do for too long, or was stopped.
+    clock.move(seconds=2)
+    assert looked_at(desk, ending) == 10
+    assert looked_at(desk, ending) == 15
+    # It comes when the page is at work, and is to come again after half a minute: then it is free.
+    with mock.patch.object(endings, "_write", side_effect=meanwhile(endings._write, job, ending)):
+        assert looked_at(desk, ending) == 20
+    clock.move(seconds=44)
+    assert looked_at(desk, ending) == 20
+    job.call(ending.pk)
+    assert looked_at(desk, ending) == 25
+
+
+def meanwhile(write: Any, job: Any, ending: Ending) -> Any:
+    """Write to the row of an ending. Before the second time, a worker comes."""
+    calls: list[Any] = []
+
+    def wrapper(*args: Any, **columns: Any) -> bool:
+        calls.append(columns)
+        if len(calls) == 2:
+            job.call(ending.pk)
+        return bool(write(*args, **columns))
+
+    return wrapper
+
+
+@pytest.mark.site("tests.admin_sites")
+def test_page_does_the_work_where_the_broker_is_down(
+    app: Celery, alice: User, desk: Client, in_small_parts: None
+):
+    many(12, alice)
+    ending = ending_of(alice)
+    with mock.patch.object(tasks.end, "delay", side_effect=OSError):
+        assert not endings.send(ending)
+    assert looked_at(desk, ending) == 5
 
 
 # A worker that is killed.

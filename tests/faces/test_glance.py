@@ -8,6 +8,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.db import connection
+from django.db.models import QuerySet
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -16,13 +17,14 @@ from django.utils import timezone, translation
 from django_sessionkit import tallies
 from django_sessionkit.admin import UserSessionAdmin
 from django_sessionkit.backends import db
+from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.models import EndReason, PurgeRun, Tally, UserSession
 from django_sessionkit.staff import figures
 from django_sessionkit.staff.pictures import HEIGHT, LENGTH, by_day, meters
 from django_sessionkit.storage import NodeStatus
 from tests import store
 from tests.pages import words
-from tests.people import CHROME, IPHONE, handle, sign_in
+from tests.people import CHROME, IPHONE, handle, key_of, post_sign_in, sign_in, who
 from tests.store import DAY, SessionStore
 from tests.urls import urlpatterns as site_of_the_tests
 
@@ -184,6 +186,63 @@ def test_security_events_by_day(alice, root):
     text = said(desk.get(GLANCE))
     assert text.count("An old session key was used 1,234") == 2  # among all reasons, too
     assert "Browser or network changed 0" in text
+
+
+def counted() -> dict[str, int]:
+    """Return the figures of today that requests have counted."""
+    return dict(Tally.objects.filter(day=tallies.today()).values_list("name", "value"))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.transports("cookie", "header")
+def test_requests_that_do_not_get_their_session_are_counted(browse, alice, root, policy):
+    policy(limit=1, on_limit="refuse")
+    phone = browse()
+    post_sign_in(phone)
+    assert counted() == {}
+    for _ in range(3):
+        post_sign_in(browse())
+    assert counted() == {"request.refused": 3}
+    store.tamper(digest_of(key_of(phone)), b"of another server, or of somebody who can write here")
+    assert [who(phone), who(phone)] == ["", ""]
+    assert counted() == {"request.refused": 3, "request.unopened": 2}
+    text = said(sign_in(root).get(GLANCE))
+    assert "Sign-ins that the limit refused 3" in text
+    assert "Requests whose stored session did not open 2" in text
+    SessionStore.clear_expired()  # the purge leaves them alone
+    assert counted()["request.refused"] == 3
+
+
+def test_requests_in_a_transaction_count_nothing(alice, policy):
+    policy(limit=1, on_limit="refuse")
+    sign_in(alice)
+    assert post_sign_in(Client(raise_request_exception=False)).status_code == 403
+    assert counted() == {}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_requests_that_are_the_first_of_a_day_both_are_counted(monkeypatch):
+    bulk_create = QuerySet.bulk_create
+
+    def second(rows: Any, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        tallies.count_request(tallies.REFUSED)  # the other one
+        return bulk_create(rows, *args, **kwargs)
+
+    monkeypatch.setattr(QuerySet, "bulk_create", second)
+    tallies.count_request(tallies.REFUSED)
+    assert counted() == {"request.refused": 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_figure_is_not_worth_an_answer(alice, policy, monkeypatch, caplog):
+    policy(limit=1, on_limit="refuse")
+    sign_in(alice)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tally._meta, "db_table", "not_there")
+        assert post_sign_in(Client(raise_request_exception=False)).status_code == 403
+    assert "A request was not counted: " in caplog.text
+    assert counted() == {}
 
 
 # Who sees what.

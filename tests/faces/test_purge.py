@@ -578,6 +578,24 @@ def test_row_waits_for_a_session_that_the_store_has_renewed(clock, alice):
     assert UserSession.objects.get().end_reason == EndReason.EXPIRED
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["", "store elsewhere"])
+def test_session_that_the_store_has_for_longer_than_its_row_says_is_not_closed(
+    clock, alice, ended, monkeypatch, elsewhere
+):
+    """As if the row lagged behind: its activity waits in the store, say."""
+    if elsewhere:
+        monkeypatch.setattr(SessionStore, "is_stored", lambda database: None)
+    session = visit(alice)
+    clock.move(timedelta(hours=1))
+    UserSession.objects.update(expires_at=timezone.now() - timedelta(minutes=1))
+    purge()
+    assert ended == []
+    assert purge(dry_run=True).figures["closed.expired"] == 0
+    SessionStore.remove([UserSession.objects.get().digest])
+    purge()
+    assert ended == [({session.handle}, "expired", None)]
+
+
 def test_session_that_lives_without_requests_is_not_closed(clock, alice, ended, policy):
     """Behind Django's middleware, or on a web socket, nothing but the store hears of its use."""
     policy()
@@ -750,6 +768,7 @@ def test_history_does_not_go_before_the_payload_does(clock, alice, monkeypatch):
     session.set_expiry(10 * RETENTION)
     session.save()
     lose_the_removal(session)
+    history(alice, 1)  # others of the same time go
     clock.move(2 * RETENTION)
     with monkeypatch.context() as down:
         down.setattr(SessionStore, "remove_free", mock.Mock(side_effect=OperationalError))

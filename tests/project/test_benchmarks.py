@@ -1,5 +1,6 @@
 """The benchmarks run, on a machine without the peers as well, and a bar that is missed fails."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import admin, purge
 from benchmarks.contenders import DRIVER, ENGINE, KIT_DB, PSYCOPG, WITH_ALLAUTH
 from benchmarks.report import Bar, Table, Verdict, compare
+from django_sessionkit.selection import PARSERS
 from tests.servers import PROJECT
 
 pytestmark = pytest.mark.once
@@ -38,14 +40,31 @@ def test_every_operation_is_measured():
     assert not [line for line in ours if "cannot be used here" in line]
 
 
-def test_every_question_of_staff_is_asked():
-    """Each finds as many sessions as the bare SQL beside it, or the program fails."""
-    command = [sys.executable, "-m", "benchmarks.admin", "--rows", "20000"]
+def test_every_question_of_staff_is_asked(tmp_path: Path):
+    """Each finds the same as the bare SQL beside it, or the program fails."""
+    document = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.admin", "--rows", "60000", "--ending", "2000"]
+    command += ["--rounds", "2", "--json", str(document)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("20,000 sessions, written in ")
-    asked = re.findall(r"^\| (.+?) \| [\d.]+ \| [\d.]+ \|", done.stdout, re.MULTILINE)
-    assert asked == list(admin.QUESTIONS)
+    seen, glance, noticed = json.loads(document.read_text())["tables"]
+    asked = [set(each["asked"]) for each in seen["figures"].values()]
+    assert set.union(*asked) == {*PARSERS, "q", "after"}
+    assert len(asked) == len(seen["rows"]) >= 24
+    assert glance["rows"][-1][0] == "all of it"
+    assert noticed["title"] == "What others notice while 2,000 sessions end"
+
+
+def test_figures_of_the_admin_take_the_place_of_those_before():
+    document = admin.DOCUMENT.read_text().partition(admin.HEADING)[0]
+    document += "" if admin.BEFORE in document else admin.BEFORE
+    once = admin.written(
+        document, "\nTen million.\n", [Table("The list", ["", "ms"], [["a", "1"]])]
+    )
+    assert f"\n\n{admin.HEADING}\nTen million.\n\n### The list\n\n|  | ms |\n" in once
+    assert once.count(admin.BEFORE) == 1
+    twice = admin.written(once, "\nAs many.\n", [Table("The list", ["", "ms"], [["a", "2"]])])
+    assert twice == once.replace("Ten million.", "As many.").replace("| a | 1 |", "| a | 2 |")
 
 
 def test_every_purge_is_measured():

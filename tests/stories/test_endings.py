@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import pwd
+import sys
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -517,13 +520,35 @@ def test_every_ending_is_in_the_log_in_the_words_of_owasp(
     assert switch.before
     who, moment = f"authz_admin:{support.pk}", switch.before.isoformat()
     what = f"ending={ending.pk} scope=filter filter={words} from={own} reason={quoted}"
-    whose = f"ending={switch.pk} scope=user users={alice.pk} before={moment}"
+    runs_it = f"os_user={pwd.getpwuid(os.getuid()).pw_name}"
+    whose = f"{runs_it} ending={switch.pk} scope=user users={alice.pk} before={moment}"
     assert said == [
         f"{who},sessions_ending {what}",
         f"{who},sessions_ended ending={ending.pk} ended=2 reason={quoted}",
         f"authz_admin:-,sessions_ending {whose}",
     ]
     assert "\n" not in "".join(said)
+
+
+@pytest.mark.once
+def test_log_has_who_runs_a_command_and_not_who_they_say_they_are(
+    alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def os_user() -> str:
+        caplog.clear()
+        ending_of(asked(users=str(alice.pk)))
+        (said,) = (record.getMessage() for record in caplog.records)
+        return str(said.partition("sessions_ending os_user=")[2].partition(" ending=")[0])
+
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert os_user() == pwd.getpwuid(os.getuid()).pw_name
+    # In a container, which may have no name for the number.
+    monkeypatch.setattr(os, "getuid", lambda: 2_000_000_001)
+    assert os_user() == "2000000001"
+    # Nor is there anything else to ask on Windows.
+    monkeypatch.setenv("LOGNAME", "DOMAIN\\Some body\nauthz_admin:1,forged")
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    assert os_user() == json.dumps("DOMAIN\\Some body\nauthz_admin:1,forged")
 
 
 def test_site_hears_of_the_beginning_and_of_the_end(alice: User, small: None):

@@ -579,13 +579,15 @@ def test_the_page_of_devices_shows_none_of_them(signed_in):
 
 # Ten thousand.
 
-# So many of them come back.
-ASKED = 1000
+# So many of them come back between two steps of the removal.
+PART = 500
+# With each engine, there are ten thousand. Where only the database is another one, fewer will do.
+CLIENTS = 10_000 if connection.vendor == "sqlite" else 1_000
 
 
 def ten_thousand(user):
     """Store so many sessions of a user, and return their keys."""
-    now, keys = store.now(), [new_session_key() for _ in range(10_000)]
+    now, keys = store.now(), [new_session_key() for _ in range(CLIENTS)]
     until = now + store.FORTNIGHT
     data = {
         SESSION_KEY: str(user.pk),
@@ -626,11 +628,15 @@ def test_ten_thousand_clients(alice, django_capture_on_commit_callbacks):
     assert len(queries) < 10  # however many sessions there are
     digests = [key.digest for key in keys[:500]]
     assert SessionStore.peek(digests) == {*digests}  # nobody has removed anything
-    asked = random.sample(keys, ASKED)
-    assert not [key for key in asked if SessionStore(key).load()]
+    # They come back in any order, while all sessions are removed in that of their handles.
     ended = UserSession.objects.filter(end_reason=EndReason.REVOKED_BY_STAFF)
-    assert ended.count() == ASKED
-    # Nor does one come back while all are removed.
-    assert not endings.work(thrown, 0)
-    assert ASKED < ended.count() < len(keys)
-    assert not [key for key in random.sample(keys, ASKED) if SessionStore(key).load()]
+    asked = random.sample(keys, CLIENTS)
+    for start in range(0, CLIENTS, PART):
+        assert not [key for key in asked[start : start + PART] if SessionStore(key).load()]
+        assert start + PART <= ended.count() <= 2 * (start + PART)
+        endings.work(thrown, 0)
+    while not endings.work(thrown, 0):
+        pass
+    assert ended.count() == len(keys)
+    assert payloads() == {}
+    assert not [key for key in random.sample(keys, PART) if SessionStore(key).load()]
