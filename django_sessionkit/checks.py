@@ -169,7 +169,7 @@ MESSAGES = {
         "SESSIONKIT_VISITOR_AGE is not below SESSION_COOKIE_AGE, so it changes nothing.",
         "Set it to fewer seconds than SESSION_COOKIE_AGE = {age}, or leave it out.",
     ),
-    "W026": (
+    "W025": (
         'SESSIONKIT_ACTIVITY = "buffered", but no worker can carry activity to the rows.',
         "Set up Celery or Django's Tasks, and a schedule, or leave SESSIONKIT_ACTIVITY out.",
     ),
@@ -406,7 +406,7 @@ def _engine(databases: Sequence[str] | None) -> Iterator[checks.CheckMessage]:
             if not store.buffers:
                 yield _message("E023", engine=engine)
             elif enqueue_of("carry_activity") is None:
-                yield _message("W026")
+                yield _message("W025")
 
 
 def _middleware() -> Iterator[checks.CheckMessage]:

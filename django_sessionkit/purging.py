@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -91,6 +92,8 @@ def purge(
 
 
 def _run(engine: type[Storage], pace: Pace) -> Purged:
+    with suppress(StoreUnavailable):  # which the sweep finds out, too
+        activity.carry(pace.time_left())
     endings.finish_all(pace.time_left())
     activity.carry(pace.time_left())
     run = _carry_on(pace) or _begin(pace)

@@ -5,7 +5,7 @@ from django_sessionkit.checks import check_settings
 from tests.redis_servers import FORGETFUL, Server, fresh_lines, sessions_in
 from tests.servers import HOST, free_port
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 
 
 def found():

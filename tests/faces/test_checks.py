@@ -395,7 +395,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
         {"SESSIONKIT_VISITOR_AGE": 3600, "SESSION_COOKIE_AGE": 3600},
         {"SESSIONKIT_VISITOR_AGE": 3601, "SESSION_COOKIE_AGE": 3600},
     ],
-    "W026": [{**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}],
+    "W025": [{**REDIS, "CACHES": {"default": DJANGO_REDIS}, "SESSIONKIT_ACTIVITY": "buffered"}],
 }
 
 DEPLOYED: dict[str, Any] = {

@@ -30,9 +30,15 @@ from django_sessionkit import notices, purging, tasks
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, PurgeRun, UserSession
 from django_sessionkit.purging import Purged
+from django_sessionkit.schedule import sessionkit_schedule
 from django_sessionkit.signals import Notice
+<<<<<<< HEAD
 from tests import buffered
 from django_sessionkit.workers import AT_ONCE
+=======
+from django_sessionkit.workers import AT_ONCE
+from tests import buffered
+>>>>>>> p3
 from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
 from tests.store import Clock, take_down
@@ -346,7 +352,14 @@ def test_notice_goes_through_djangos_tasks(notices_wanted: None, queue: Any, ali
     assert len(mail.outbox) == 1
 
 
-<<<<<<< HEAD
+@pytest.mark.django_db
+def test_activity_is_carried_by_djangos_tasks(queue: Any, alice: User):
+    with buffered.site():
+        buffered.waiting_sessions(alice, 3)
+        import_module("django_sessionkit.jobs").carry_activity.call()
+        assert buffered.count_waiting() == 0
+
+
 @pytest.mark.once
 def test_djangos_tasks_purge_in_slices(queue: Any, db: None, unfinished: list[Any]):
     job = import_module("django_sessionkit.jobs").purge
@@ -367,15 +380,6 @@ def test_djangos_tasks_purge_all_of_it_on_a_site_without_a_worker(
     settings.TASKS = {"default": {"BACKEND": AT_ONCE}}
     import_module("django_sessionkit.jobs").purge.call()
     assert unfinished == [None]
-    assert list(queue.results) == []
-
-
-@pytest.mark.django_db
-def test_activity_is_carried_by_djangos_tasks(queue: Any, alice: User):
-    with buffered.site():
-        buffered.waiting_sessions(alice, 3)
-        import_module("django_sessionkit.jobs").carry_activity.call()
-        assert buffered.count_waiting() == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -440,3 +444,10 @@ def test_worker_process_sends_the_mail(alice: User, tmp_path: Path):
     assert "To: alice@example.org" in sent.read_text()
     assert "https://shop.example/account/sessions/report/" in sent.read_text()
     assert "alice@example.org" not in worker.log.read_text()
+
+
+def test_beat_carries_activity_where_that_waits():
+    assert sessionkit_schedule().keys() == {TASK}
+    schedule = sessionkit_schedule(activity="buffered")
+    assert schedule["django_sessionkit.carry_activity"]["task"] == tasks.carry_activity.name
+    assert schedule.keys() == {TASK, "django_sessionkit.carry_activity"}
