@@ -979,6 +979,28 @@ def test_a_run_with_nothing_to_do_reads_each_part_once(parts, alice):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_part_that_is_fuller_than_a_statement_takes_many(alice, monkeypatch):
+    monkeypatch.setattr(ranges, "FIRST", 5)
+    monkeypatch.setattr(ranges, "MOST", 1)
+    stored_rows(40)
+    overdue(alice, 40)
+    with statements() as seen:
+        assert purge_payloads() == 40
+        purge_rows()
+    writes = [met for sql, met in seen if sql.startswith(("UPDATE", "DELETE"))]
+    assert (sum(writes), max(writes)) == (80, 5)
+
+
+@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
+def test_site_with_an_engine_of_django_is_purged_by_that():
+    Session.objects.create(session_key="expired", expire_date=timezone.now() - timedelta(days=1))
+    assert not any(purge(dry_run=True).figures.values())
+    assert Session.objects.exists()
+    assert purge().finished
+    assert not Session.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
 def test_rows_are_closed_by_one_statement_and_not_named_unless_somebody_listens(alice):
     rows = overdue(alice, 30)
     for row in rows[:10]:
