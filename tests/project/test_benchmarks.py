@@ -1,6 +1,7 @@
 """The benchmarks run, on a machine without the peers as well, and a bar that is missed fails."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
