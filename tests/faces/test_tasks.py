@@ -32,13 +32,8 @@ from django_sessionkit.models import EndReason, PurgeRun, UserSession
 from django_sessionkit.purging import Purged
 from django_sessionkit.schedule import sessionkit_schedule
 from django_sessionkit.signals import Notice
-<<<<<<< HEAD
-from tests import buffered
-from django_sessionkit.workers import AT_ONCE
-=======
 from django_sessionkit.workers import AT_ONCE
 from tests import buffered
->>>>>>> p3
 from tests.people import IPHONE, handle, is_in, sign_in
 from tests.settings import CELERY_BEAT_SCHEDULE
 from tests.store import Clock, take_down
