@@ -47,6 +47,8 @@ FIGURES = (
 EXPIRED = "expired"
 # A run that has only so many seconds has its row to itself for so much longer.
 CLAIM = timedelta(seconds=60)
+# And for this time at most: a clock may have been years ahead.
+LONGEST_CLAIM = timedelta(days=1)
 # A worker purges for so many seconds, then it sends itself on: whatever else there is for it has a
 # turn. Kubernetes and Heroku give a process that is to stop 30 seconds.
 SLICE = 20.0
@@ -95,20 +97,31 @@ def _run(engine: type[Storage], pace: Pace) -> Purged:
     with suppress(StoreUnavailable):  # which the sweep finds out, too
         activity.carry(pace.time_left())
     endings.finish_all(pace.time_left())
-    activity.carry(pace.time_left())
+    unavailable = _carry_activity(pace)
     run = _carry_on(pace) or _begin(pace)
     try:
         _go_through(engine, pace)
+        if unavailable:
+            raise unavailable
     except StoreUnavailable:
-        _note(run, pace, goes_on=False)
+        # If its time was over, the next one does not begin anew: a server may be away for days.
+        _note(run, pace)
         raise
-    _note(run, pace, goes_on=pace.is_cut_short)
-    if pace.is_cut_short:
+    is_ours = _note(run, pace)
+    if pace.is_cut_short or not is_ours:
         return _said("Purged so far", pace)
     tallies.finish(run, pace.figures)
     purged = _said("Purged", pace)
     tallies.announce(run, purged.figures)
     return purged
+
+
+def _carry_activity(pace: Pace) -> StoreUnavailable | None:
+    try:
+        activity.carry(pace.time_left())
+    except StoreUnavailable as error:  # of several servers one may be missing
+        return error
+    return None
 
 
 def _dry_run(engine: type[Storage], pace: Pace) -> Purged:
@@ -152,8 +165,10 @@ def _carry_on(pace: Pace) -> PurgeRun | None:
         return None
     # With the places: somebody may have carried it on and stopped meanwhile.
     same = PurgeRun.objects.primary().filter(pk=run.pk, goes_on=True, places=run.places)
-    if not same.filter(claimed_until=run.claimed_until).update(claimed_until=_claim(pace)):
+    claim = _claim(pace)
+    if not same.filter(claimed_until=run.claimed_until).update(claimed_until=claim):
         return None
+    run.claimed_until = claim
     if run.places:  # or else its process was killed before it could write them
         pace.places.update(json.loads(run.places))
         pace.figures.update(json.loads(run.figures))
@@ -162,13 +177,23 @@ def _carry_on(pace: Pace) -> PurgeRun | None:
 
 def _claim(pace: Pace) -> datetime | None:
     seconds = pace.time_left()
-    return None if seconds is None else timezone.now() + timedelta(seconds=seconds) + CLAIM
+    if seconds is None:
+        return None
+    longest = LONGEST_CLAIM.total_seconds()
+    return timezone.now() + min(timedelta(seconds=min(seconds, longest)) + CLAIM, LONGEST_CLAIM)
 
 
-def _note(run: PurgeRun, pace: Pace, *, goes_on: bool) -> None:
-    run.goes_on, run.claimed_until = goes_on, None
+def _note(run: PurgeRun, pace: Pace) -> bool:
+    """
+    Note how far a run has come. Return False, and note nothing, if somebody else has carried it on
+    meanwhile: this process has stood still.
+    """
+    ours = PurgeRun.objects.primary().filter(pk=run.pk, finished_at=None)
+    ours = ours.filter(claimed_until=run.claimed_until)
+    run.goes_on, run.claimed_until = pace.is_cut_short, None
     run.places, run.figures = json.dumps(pace.places), json.dumps(pace.figures)
-    run.save(using=PurgeRun.objects.primary().db)
+    columns = "goes_on", "claimed_until", "places", "figures"
+    return bool(ours.update(**{name: getattr(run, name) for name in columns}))
 
 
 def _said(what: str, pace: Pace) -> Purged:
@@ -209,6 +234,7 @@ def take_turn(begun: int = 0, seconds: float | None = SLICE) -> Turn | None:
 def _seconds_of_others() -> float:
     """Return for how long another worker has its run to itself, or 0."""
     now = timezone.now()
-    claimed = PurgeRun.objects.primary().filter(claimed_until__gt=now).order_by("-claimed_until")
-    until = claimed.values_list("claimed_until", flat=True).first()
+    claims = PurgeRun.objects.primary().values_list("claimed_until", flat=True)
+    claims = claims.filter(claimed_until__gt=now, claimed_until__lte=now + LONGEST_CLAIM)
+    until = claims.order_by("-claimed_until").first()
     return (until - now).total_seconds() if until else 0.0

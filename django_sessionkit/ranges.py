@@ -140,7 +140,9 @@ class Pace:
         return done
 
     def _rest(self) -> None:
-        if rest := self._steps[-1] * (1 / self._duty - 1):
+        rest, left = self._steps[-1] * (1 / self._duty - 1), self.time_left()
+        # Whoever has no time left is not to keep others waiting.
+        if rest := rest if left is None else min(rest, left):
             self._sleep(rest)
 
     def learn(self, size: Size) -> None:
@@ -322,7 +324,8 @@ class WalkableQuerySet(models.QuerySet[Row]):
             else:
                 keys = list(rest.values_list("pk", flat=True)[:number])
                 handled = len(keys)
-                taken, written = self._take(keys, act, still) if keys else ([], 0)
+                # Two must not both say that they have written a row.
+                taken, written = self._take(keys, act, still, bool(then)) if keys else ([], 0)
                 if keys:
                     rest = rest.filter(pk__gt=keys[-1])
             total += written
@@ -336,21 +339,36 @@ class WalkableQuerySet(models.QuerySet[Row]):
         return total
 
     def _take(
-        self, keys: list[Any], act: Callable[[Self], int], still: models.Q | None
+        self, keys: list[Any], act: Callable[[Self], int], still: models.Q | None, is_exact: bool
     ) -> tuple[list[Any], int]:
         """
         Take those rows that have these keys, and that nobody holds. On MySQL a statement waits for
-        all rows that it looks at: this looks only at those that were found.
+        all rows that it looks at: this looks only at those that were found. ``is_exact``: return
+        the keys of no row that somebody else has written just before.
         """
         rows = self.filter(pk__in=keys)
         if not connections[self.db].features.has_select_for_update_skip_locked:
-            return keys, act(rows)
+            if not is_exact:
+                return keys, act(rows)
+            with transaction.atomic(self.db):
+                rows.hold()
+                taken = list(rows.order_by().values_list("pk", flat=True))
+                return taken, act(rows)
         with transaction.atomic(self.db):
             if not (taken := self._lock(rows.order_by())):
                 return [], 0
             # What was asked of other tables is not asked again: MySQL could wait for their rows.
             again = self if still is None else self._everything().filter(still)
             return taken, act(again.filter(pk__in=taken))
+
+    def hold(self) -> None:
+        """
+        Let nobody else write these rows, on a database without SKIP LOCKED, until the transaction
+        is over.
+        """
+        if not connections[self.db].features.has_select_for_update_skip_locked:
+            pk = self.model._meta.pk.attname
+            self.order_by().update(**{pk: models.F(pk)})
 
     def _lock(self, rows: Self) -> list[Any]:
         free = rows.select_for_update(skip_locked=True)
@@ -370,7 +388,7 @@ class WalkableQuerySet(models.QuerySet[Row]):
             with connections[self.db].cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int",
-                    [self.model._meta.db_table],
+                    [connections[self.db].ops.quote_name(self.model._meta.db_table)],
                 )
                 (blocks,) = cursor.fetchone()
             begin = place.get("begin", blocks)

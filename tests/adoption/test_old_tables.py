@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,13 @@ from django_sessionkit.adoption import Table
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from tests import store
-from tests.interleaving import HOLDS_ROWS, elsewhere, held_open
+from tests.interleaving import (
+    HOLDS_ROWS,
+    be_impatient,
+    before_statement,
+    elsewhere,
+    held_open,
+)
 from tests.moving import (
     CACHED_DATABASE,
     DATABASE,
@@ -197,6 +204,70 @@ def test_what_belongs_to_a_session_of_another_package_goes_along(peer):
     assert purged == ({"tests_visit": 3, "django_session": 3}, True)
     assert {visit.pk for visit in visits.objects.all()} == {"1", "4"}
     assert {note.visit_id for note in notes.objects.all()} == {"1", "4"}
+
+
+def test_session_of_another_package_that_is_prolonged_meanwhile_stays(peer):
+    """Django reads these and deletes them by their keys, because something belongs to them."""
+    visits, notes = peer
+    at = timezone.now()
+    visit = visits.objects.create(session_key="a", session_data="", expire_date=at)
+    notes.objects.create(visit=visit)
+    prolonged = []
+
+    def prolong():
+        be_impatient()
+        if connection.vendor == "sqlite":
+            connection.cursor().execute("PRAGMA busy_timeout = 100")
+        with suppress(OperationalError):  # the purge holds it
+            rows = visits.objects.filter(pk="a")
+            prolonged.append(rows.update(expire_date=at + timedelta(days=1)))
+
+    with before_statement("DELETE FROM tests_note", lambda: elsewhere(prolong)):
+        old_tables.purge_old_tables(duty=1)
+    assert visits.objects.exists() == bool(sum(prolonged))
+
+
+@pytest.fixture(params=["Mixed Case.sessions", "select"])
+def odd_name(request, monkeypatch):
+    with isolate_apps("tests"):
+
+        class Visit(models.Model):  # noqa: DJ008
+            session_key = models.CharField(primary_key=True, max_length=40)
+            session_data = models.TextField()
+            expire_date = models.DateTimeField()
+
+            class Meta:
+                app_label = "tests"
+                db_table = request.param
+
+    engine = Table("peer.sessions", SessionBase, Visit)
+    monkeypatch.setattr(old_tables, "engines", lambda: [engine])
+    with connection.schema_editor() as editor:
+        editor.create_model(Visit)
+    yield Visit
+    with connection.schema_editor() as editor:
+        editor.delete_model(Visit)
+
+
+def test_table_may_have_any_name(odd_name):
+    at = timezone.now()
+    odd_name.objects.create(session_key="a", session_data="", expire_date=at)
+    assert old_tables.purge_old_tables(duty=1).figures[odd_name._meta.db_table] == 1
+    assert not odd_name.objects.exists()
+
+
+def test_table_that_has_two_models_is_one_table(monkeypatch):
+    with isolate_apps("tests"):
+
+        class Ours(Session):
+            class Meta:
+                app_label = "tests"
+                proxy = True
+
+    engine = Table("ours.sessions", SessionBase, Ours)
+    monkeypatch.setattr(old_tables, "engines", lambda: [engine])
+    sessions(7, expires_in=-1)
+    assert old_tables.purge_old_tables(duty=1).figures == {"django_session": 7}
 
 
 def test_database_that_does_not_answer_loses_nothing():

@@ -13,13 +13,15 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from unittest import mock
 
 import pytest
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DjangosStore
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command, load_command_class
 from django.core.management import get_commands as registered
@@ -32,13 +34,14 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_sessionkit import purging, ranges, sweeping, tallies
+from django_sessionkit import activity, purging, ranges, sweeping, tallies
 from django_sessionkit.backends import db
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
 from django_sessionkit.models import EndReason, PurgeRun, StoredSession, UserSession, mark_ended
 from django_sessionkit.purging import purge
 from django_sessionkit.ranges import Pace
+from django_sessionkit.signals import purge_finished
 from django_sessionkit.sweeping import mend, sweep
 from django_sessionkit.tallies import last_run
 from django_sessionkit.visit.client import Client
@@ -51,7 +54,7 @@ from tests.interleaving import (
 )
 from tests.people import FIREFOX
 from tests.servers import PROJECT
-from tests.store import APART, SessionStore
+from tests.store import APART, SessionStore, take_down
 
 pytestmark = pytest.mark.django_db
 
@@ -826,6 +829,15 @@ def test_two_purges_at_once_do_what_one_does(parts, alice, ended):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_who_expires_is_announced_once_if_another_purge_is_just_faster(alice, ended):
+    rows = overdue(alice, 3)
+    with before_statement("UPDATE django_sessionkit_usersession", lambda: elsewhere(purge_rows)):
+        purge_rows()
+    told = [handle for handles, _, _ in ended for handle in handles]
+    assert sorted(told) == sorted(row.pk for row in rows)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_purge_that_is_killed_half_way_is_run_again(parts, alice, ended):
     stored_rows(23)
     expired = []
@@ -950,6 +962,29 @@ def test_a_purge_rests_after_each_statement(duty, share):
     pace.step(pace.size("delete", 1), lambda number: work(0.25))
     pace.read(lambda: work(0.5))
     assert machine.rested == [seconds * share for seconds in (0.25, 0.5) if share]
+
+
+@pytest.mark.once
+def test_a_purge_does_not_rest_for_longer_than_its_time():
+    """Others could carry it on by then. And a worker that is to stop has some seconds for that."""
+    machine = Machine()
+    pace = machine.pace(seconds=1, duty=0.01)
+
+    def work():
+        machine.now += 0.25
+
+    pace.read(work)
+    assert machine.rested == [0.75]
+    pace.read(work)
+    assert machine.rested == [0.75]
+
+
+@pytest.mark.parametrize("seconds", [1e12, math.inf])
+def test_a_time_without_end_is_a_time(alice, seconds):
+    history(alice, 3)
+    purged = purge(seconds=seconds)
+    assert purged.finished
+    assert purged.figures["deleted"] == 3
 
 
 @pytest.mark.once
@@ -1135,6 +1170,66 @@ def test_run_that_two_want_to_carry_on_is_carried_on_by_one(parts, alice):
     assert last_run() != first
 
 
+def test_run_that_others_have_finished_meanwhile_stays_finished(clock, alice, purges):
+    """Its process stood still for longer than it had the run to itself."""
+    history(alice, 3)
+    remove_expired = SessionStore.remove_expired
+
+    def stand_still(pace):
+        clock.move(seconds=91)
+        monkeypatch.undo()
+        assert purge(seconds=30).finished
+        return remove_expired(pace)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(SessionStore, "remove_expired", stand_still)
+        purge(seconds=30)
+    assert PurgeRun.objects.count() == 1
+    assert last_run().finished_at
+    assert not last_run().goes_on
+    assert len(purges) == 1
+
+
+@pytest.fixture
+def purges():
+    """The figures of the purges that were said to have finished."""
+    heard = []
+
+    def listen(figures, **kwargs):
+        heard.append(figures)
+
+    purge_finished.connect(listen)
+    yield heard
+    purge_finished.disconnect(listen)
+
+
+def test_store_that_does_not_answer_does_not_send_short_runs_back_to_the_beginning(
+    parts, alice, apart, monkeypatch
+):
+    """A server may be away for days. What is at the end of the table has its turn all the same."""
+    overdue(alice, 23)
+    history(alice, 12)
+    take_down(monkeypatch, "peek")
+    for _ in range(40):
+        with suppress(StoreUnavailable):
+            purge(seconds=0)
+    assert not UserSession.objects.filter(ended_at__lt=timezone.now() - RETENTION).exists()
+
+
+def test_store_whose_activity_cannot_be_carried_does_not_keep_the_rest_from_being_done(
+    alice, monkeypatch
+):
+    """Of a Cluster, one server may be away for days."""
+    history(alice, 3)
+    down = mock.Mock(side_effect=StoreUnavailable("The session store did not answer."))
+    monkeypatch.setattr(activity, "carry", down)
+    with pytest.raises(StoreUnavailable):
+        purge()
+    assert not UserSession.objects.exists()
+    assert last_run().finished_at is None
+    assert not last_run().goes_on
+
+
 def test_run_that_was_killed_at_once_is_begun_again(clock, alice):
     with (
         mock.patch.object(SessionStore, "remove_expired", side_effect=KeyboardInterrupt),
@@ -1232,6 +1327,18 @@ def test_site_that_is_about_to_move_purges_with_our_command_as_with_that_of_djan
         call_command(load_command_class("django_sessionkit", "clearsessions"), stdout=stdout)
     assert [session.pk for session in Session.objects.all()] == [kept.pk]
     assert "Done" in stdout.getvalue()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("app", ["django.contrib.sessions", "django_sessionkit"])
+def test_engine_that_cannot_purge_is_told_in_one_line(app, monkeypatch):
+    """Whichever command of this name comes first."""
+    monkeypatch.setattr(DjangosStore, "clear_expired", SessionBase.clear_expired)
+    with (
+        override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"),
+        pytest.raises(CommandError, match="doesn't support clearing expired"),
+    ):
+        call_command(load_command_class(app, "clearsessions"))
 
 
 @pytest.mark.once

@@ -139,6 +139,17 @@ def claim(**until: float) -> None:
 
 
 @pytest.mark.once
+def test_task_does_not_wait_for_a_worker_whose_clock_was_years_ahead(
+    app: Celery, clock: Clock, db: None
+):
+    claim(days=3650)
+    with mock.patch.object(tasks.purge, "apply_async") as send:
+        tasks.purge()
+    assert PurgeRun.objects.exclude(finished_at=None).exists()
+    assert not send.called
+
+
+@pytest.mark.once
 def test_task_waits_while_another_worker_is_at_it(app: Celery, clock: Clock, db: None):
     """So a message that comes twice does not have two runs begin anew again and again."""
     claim(seconds=-1)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from django_sessionkit.exceptions import StoreUnavailable
@@ -15,6 +16,9 @@ ON_TERMINAL, IN_LOG = 0.1, 5
 BESIDE_BAR, FOR_ESTIMATE = 10, 25
 # After so many seconds a table is taken for a long one, and it is said how long it still takes.
 LONG = 10
+
+# Of an engine of somebody else.
+UNSUPPORTED = "Session engine '{engine}' doesn't support clearing expired sessions."
 
 
 class Command(BaseCommand):
@@ -37,7 +41,10 @@ class Command(BaseCommand):
         called in its place.
         """
         with may_be_run_again(report):
-            purged = (work or purge)(report, **how)
+            try:
+                purged = (work or purge)(report, **how)
+            except NotImplementedError:  # in the words of Django's command
+                raise CommandError(UNSUPPORTED.format(engine=settings.SESSION_ENGINE)) from None
         if report:
             report.sum_up()
             for name, number in sorted(purged.figures.items()):
