@@ -92,10 +92,16 @@ def purge(
 
 def _run(engine: type[Storage], pace: Pace) -> Purged:
     endings.finish_all(pace.time_left())
-    activity.carry(pace.time_left())
+    unavailable = None
+    try:
+        activity.carry(pace.time_left())
+    except StoreUnavailable as error:  # there is work that takes no store
+        unavailable = error
     run = _carry_on(pace) or _begin(pace)
     try:
         _go_through(engine, pace)
+        if unavailable:
+            raise unavailable
     except StoreUnavailable:
         _note(run, pace, goes_on=False)
         raise
