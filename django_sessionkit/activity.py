@@ -17,21 +17,22 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.db import connections
+from django.utils import timezone
 
-from django_sessionkit import clock
-from django_sessionkit.clock import as_datetime
+from django_sessionkit import clock, epochs, registry
+from django_sessionkit.clock import Lifetime, as_datetime
 from django_sessionkit.conf import conf
 from django_sessionkit.models import UserSession, get_session_store, remove_from_stores
 from django_sessionkit.storage import Seen, Storage, Waiting
 
 # So many sessions are written with one statement.
 SIZE = 1_000
-# Whose row has another key by now may just be given that. Nobody takes longer to do so, in
-# milliseconds.
-A_WHILE = 10_000
+# Whose row has another key by now may just be given that. Nobody takes longer to do so.
+A_WHILE = timedelta(seconds=10)
 # For so many milliseconds, requests of a session of which that cannot be told ask the registry.
 AN_HOUR = 3_600_000
 TABLE = UserSession._meta.db_table
@@ -63,7 +64,8 @@ def carry(seconds: float | None = None) -> Carried:
     Raises StoreUnavailable.
     """
     store = get_session_store()
-    if conf.SESSIONKIT_ACTIVITY != "buffered":
+    # Django's own knows nothing of that: a site that has moved away may still have the setting.
+    if conf.SESSIONKIT_ACTIVITY != "buffered" or not issubclass(store, Storage):
         return Carried()
     return store.call(_carry, store, seconds)
 
@@ -71,8 +73,13 @@ def carry(seconds: float | None = None) -> Carried:
 def _carry(store: type[Storage], seconds: float | None) -> Carried:
     until = None if seconds is None else time.monotonic() + seconds
     total = Carried()
+    all_ask = None
     for parts in _enough(store.waiting()):
-        figures = _carry_parts(store, parts)
+        if all_ask is None:
+            # The rows do not say yet what an epoch has ended, and a store that has lost the number
+            # does not either.
+            all_ask = epochs.unfinished().exists()
+        figures = _carry_parts(store, parts, all_ask)
         total = Carried(*map(sum, zip(total, figures, strict=True)))
         if until is not None and time.monotonic() >= until:
             break
@@ -91,7 +98,7 @@ def _enough(found: Iterable[list[Waiting]]) -> Iterator[list[Waiting]]:
         yield parts
 
 
-def _carry_parts(store: type[Storage], parts: list[Waiting]) -> Carried:
+def _carry_parts(store: type[Storage], parts: list[Waiting], all_ask: bool) -> Carried:
     # In one order, so that two who carry the same do not wait for each other in a circle.
     seen = sorted((each for part in parts for each in part.seen), key=lambda each: each.handle)
     over: list[str] = []
@@ -99,8 +106,8 @@ def _carry_parts(store: type[Storage], parts: list[Waiting]) -> Carried:
     asks: set[Seen] = set()
     for start in range(0, len(seen), SIZE):
         batch = seen[start : start + SIZE]
-        if _write(batch) < len(batch):
-            _look(store, batch, over, left, asks)
+        if all_ask or _write(batch) < len(batch):
+            _look(store, batch, over, left, asks, all_ask)
     if over:
         remove_from_stores(over)
     for part in parts:
@@ -109,31 +116,46 @@ def _carry_parts(store: type[Storage], parts: list[Waiting]) -> Carried:
 
 
 def _look(
-    store: type[Storage], batch: list[Seen], over: list[str], left: set[Seen], asks: set[Seen]
+    store: type[Storage],
+    batch: list[Seen],
+    over: list[str],
+    left: set[Seen],
+    asks: set[Seen],
+    all_ask: bool,
 ) -> None:
-    """Sort out why some of these sessions were not written."""
+    """Sort out why some of these sessions were not written. If ``all_ask``, none was."""
     found = UserSession.objects.primary().filter(pk__in={seen.handle for seen in batch})
     rows = {row[0]: _Row(*row) for row in found.values_list(*_Row._fields)}
     now = clock.now()
     for seen in batch:
-        row = rows.get(seen.handle)
+        row, age, at = rows.get(seen.handle), now - seen.at, as_datetime(seen.at)
         if row is None or (row.ended_at is not None and row.digest == seen.digest):
             over.append(seen.digest)
         elif row.ended_at is not None or row.digest != seen.digest:
             # It has got another key since, and there is a trace under this one or nothing; or the
             # store has brought back what there was. That goes, if nobody has written to it.
-            age = now - seen.at
-            if age < A_WHILE and row.ended_at is None:
+            # A row gets the moment along with its key: what waits may be much older.
+            newest = max(row.last_seen_at, at)
+            if row.ended_at is None and timezone.now() - newest < A_WHILE:
                 left.add(seen)
             elif store.take(seen.digest, seen.version):
                 over.append(seen.digest)
             elif age < AN_HOUR and store.peek([seen.digest]):
                 left.add(seen)
                 asks.add(seen)
-        elif row.renew or row.last_seen_at < as_datetime(seen.at):
+        elif age >= AN_HOUR and (row.last_seen_at >= at or _write_alone(seen)):
+            pass  # its user has left: if they come back, the activity after the next one asks
+        elif row.renew or all_ask or row.last_seen_at < at:
             left.add(seen)
-            if row.renew:
+            if row.renew or all_ask:
                 asks.add(seen)
+
+
+def _write_alone(seen: Seen) -> bool:
+    """Write the activity of a session that is to ask the registry, if its row is free."""
+    lifetime = Lifetime(seen.expires_at, seen.idle_at)
+    row = seen.handle.hex, [seen.digest], seen.at, lifetime, None, seen.at
+    return registry.touch(*row)
 
 
 # One statement.

@@ -181,6 +181,11 @@ def over(users: Iterable[str | None], at: datetime | Combinable | None = None) -
     return Exists(endings.exclude(spares_own=True, ended_from=OuterRef("pk")))
 
 
+def unfinished() -> "QuerySet[Ending]":
+    """Return those of whose sessions not all rows are marked yet."""
+    return _endings().filter(finished_at=None)
+
+
 def _endings() -> "QuerySet[Ending]":
     endings = Ending.objects.using(router.db_for_write(Ending))
     return endings.filter(scope__in=SCOPES).exclude(before=None)

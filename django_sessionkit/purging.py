@@ -11,7 +11,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -94,10 +93,8 @@ def purge(
 
 
 def _run(engine: type[Storage], pace: Pace) -> Purged:
-    with suppress(StoreUnavailable):  # which the sweep finds out, too
-        activity.carry(pace.time_left())
-    endings.finish_all(pace.time_left())
     unavailable = _carry_activity(pace)
+    endings.finish_all(pace.time_left())
     run = _carry_on(pace) or _begin(pace)
     try:
         _go_through(engine, pace)

@@ -14,6 +14,7 @@ from django_sessionkit.conf import conf
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
 from django_sessionkit.signals import session_moved
+from django_sessionkit.visit.client import Client
 from django_sessionkit.visit.interruptions import Lock, Missing
 
 security_logger = logging.getLogger("django.security.SuspiciousSession")
@@ -55,6 +56,16 @@ class Checking(FormerKeys):
         # The purge takes the address from a row that was not used for so long.
         kept = conf.SESSIONKIT_ADDRESS_RETENTION
         return kept is None or now - record.touched_at < 500 * kept
+
+    def _with_client(self, facts: Facts, client: Client | None) -> Facts:
+        """Return the facts of a session whose row says what is known of this client by now. From
+        the next request on, the row can wait for activity."""
+        # Facts that have it stay true without the setting, too: that may be set again.
+        is_of_use = conf.SESSIONKIT_ACTIVITY == "buffered" or facts.client is not None
+        if client is None or not self.buffers or not is_of_use:
+            return facts
+        known = known_of(client, facts.client)
+        return facts if known == facts.client else facts._replace(client=known)
 
     def _check(
         self, record: Record, data: Data, resuming: bool, may_wait: bool = False

@@ -30,6 +30,7 @@ from redis.crc import key_slot
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base, redis_buffer
+from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import (
     NO_ANSWER,
@@ -358,12 +359,13 @@ def _last_seen(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[dict
             raise failure
         no_answer(failure)  # is logged; what is on that node may be there
     there = {digest: answers.get(key) for key, digest in digests.items() if answers.get(key, True)}
-    # What is no string was written by somebody else.
-    return {
+    # What is no string was written by somebody else, and so was a moment that no date can be.
+    seen = {
         digest: touched_at_of(stamp or b"")
         for digest, stamp in there.items()
         if not isinstance(stamp, Exception)
     }
+    return {digest: at if at <= END_OF_TIME else 0 for digest, at in seen.items()}
 
 
 def _scan() -> Iterator[list[StoredFully]]:

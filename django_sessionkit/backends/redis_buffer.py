@@ -12,6 +12,7 @@ from itertools import chain
 from operator import methodcaller
 
 from django_sessionkit import clock
+from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.redis_clients import ask, ask_script
 from django_sessionkit.backends.redis_scripts import (
@@ -101,6 +102,8 @@ def _seen_in(fields: list[bytes]) -> Iterator[Seen]:
         # Somebody else may have written what is none.
         if len(name) == 32 and len(value) == SEEN.size:
             handle, at, expires_at, idle_at, version = SEEN.unpack(value)
+            if max(at, expires_at, idle_at) > END_OF_TIME:
+                continue
             moments = at, expires_at, idle_at or None
             yield Seen(name.hex(), uuid.UUID(bytes=handle), *moments, version)
 

@@ -3,14 +3,13 @@
 from typing import cast
 
 from django_sessionkit import clock, registry
-from django_sessionkit.backends.facts import Facts, known_of
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record
 from django_sessionkit.backends.renewing import Renewing
 from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.conf import conf
 from django_sessionkit.storage import Seen
-from django_sessionkit.visit.client import Client
 
 
 class Touching(Renewing):
@@ -102,19 +101,11 @@ class Touching(Renewing):
             yield self.touch, self._came_by, now, lifetime.expires_at
         if facts.handle:
             facts = facts._replace(row_expires_at=lifetime.expires_at)
-            if conf.SESSIONKIT_ACTIVITY == "buffered" and self.client:
-                facts = self._with_client(facts, self.client)
+            known = self._with_client(facts, self.client)
+            if known is not facts:
+                facts, self.modified = known, True
             by_clock = facts.with_clock_set(now, 1000 * conf.SESSIONKIT_TOUCH_INTERVAL)
             self._keep(by_clock)
             if by_clock is not facts:
                 self.modified = True
         return True
-
-    def _with_client(self, facts: Facts, client: Client) -> Facts:
-        """Return the facts of a session whose row says what is known of this client by now. From
-        the next request on, the row can wait for activity."""
-        known = known_of(client, facts.client)
-        if not self.buffers or known == facts.client:
-            return facts
-        self.modified = True
-        return facts._replace(client=known)

@@ -131,7 +131,7 @@ class Writing(Merging):
                     stored = yield self.read, digest
                     seen_at = stored.touched_at if stored else 0
                 if (yield registry.touch, facts.handle, *at, seen_at):
-                    facts, plan = _with_row(facts, plan)
+                    facts, plan = _with_row(self._with_client(facts, client), plan)
             return facts, plan
         if facts.handle:
             reason = EndReason.LOGOUT if user is None else EndReason.REPLACED

@@ -14,7 +14,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_sessionkit import activity, tasks
+from django_sessionkit import activity, registry, tasks
 from django_sessionkit.activity import Carried
 from django_sessionkit.backends.redis import SessionStore
 from django_sessionkit.backends.redis_clients import sync_client
@@ -22,11 +22,12 @@ from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.clock import as_milliseconds
 from django_sessionkit.clock import now as milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.models import EndReason, UserSession, get_session_store
+from django_sessionkit.models import Ending, EndReason, UserSession, get_session_store
+from django_sessionkit.purging import purge
 from tests import buffered
 from tests.browsers import browse_as, put, read, view
 from tests.buffered import costs, count_waiting, keys, waiting_sessions
-from tests.calls import BACKGROUND, use
+from tests.calls import BACKGROUND, CALL, use
 from tests.calls import urlpatterns as site_with_calls
 from tests.interleaving import HOLDS_ROWS, after, be_impatient, before, held_open
 from tests.people import FIREFOX, IPHONE, key_of
@@ -99,7 +100,7 @@ def test_a_request_writes_its_activity_into_redis_alone(used):
 def test_a_task_carries_the_activity_to_the_row(used, policy):
     read(used)
     now = timezone.now()
-    with costs(sql=1):
+    with costs(sql=2):  # is there an epoch that is not worked off?
         assert activity.carry() == Carried(written=1)
     row = row_of(used)
     assert row.last_seen_at == now
@@ -125,7 +126,7 @@ def test_the_first_activity_after_a_sign_in_is_written_into_the_row(signed_in, c
 
 def test_a_thousand_sessions_are_carried_with_one_statement(alice):
     seen = waiting_sessions(alice, 1000, idle=True)
-    with costs(sql=1):
+    with costs(sql=2):  # one for the whole run
         assert activity.carry() == Carried(written=1000)
     rows = UserSession.objects.in_bulk([each.handle for each in seen])
     for each in seen:
@@ -139,7 +140,7 @@ def test_what_does_not_belong_to_the_normal_path_costs_one_more(alice):
     seen = waiting_sessions(alice, 20)
     UserSession.objects.filter(pk=seen[0].handle).update(ended_at=timezone.now())
     UserSession.objects.filter(pk=seen[1].handle).delete()
-    with costs(sql=2):
+    with costs(sql=3):
         assert activity.carry() == Carried(written=18, removed=2)
     assert SessionStore.peek([each.digest for each in seen]) == {each.digest for each in seen[2:]}
 
@@ -183,6 +184,32 @@ def test_the_row_knows_at_once_of_another_user_agent(used):
     with costs(sql=2, commands=3):
         read(used, **{"user-agent": IPHONE})
     assert row_of(used).user_agent == IPHONE
+
+
+@pytest.mark.redis
+def test_the_row_knows_of_the_way_back_from_an_address_where_a_view_has_set_an_expiry(used, clock):
+    read(used)
+    clock.move(seconds=10)
+    CALL[:] = ["set_expiry", 20 * 24 * HOUR]
+    used.post(view(used, "call"), headers=ELSEWHERE)
+    assert row_of(used).ip == "198.51.100.7"
+    activity.carry()
+    clock.move(seconds=61)
+    read(used)
+    assert row_of(used).ip == "127.0.0.1"
+
+
+@pytest.mark.redis
+def test_the_row_knows_of_the_way_back_from_an_address_without_the_setting(used, clock, settings):
+    """Also in a rolling deploy: some processes have it, and others do not."""
+    settings.SESSIONKIT_ACTIVITY = "direct"
+    read(used, **ELSEWHERE)
+    assert row_of(used).ip == "198.51.100.7"
+    settings.SESSIONKIT_ACTIVITY = "buffered"
+    activity.carry()
+    clock.move(seconds=61)
+    read(used)
+    assert row_of(used).ip == "127.0.0.1"
 
 
 @pytest.mark.redis
@@ -308,6 +335,17 @@ def test_a_new_key_is_not_taken_for_one_that_came_back(used, clock):
 
 
 @pytest.mark.redis
+def test_a_session_whose_row_just_has_a_new_key_is_not_removed(used, monkeypatch, clock):
+    """The session follows its row. What waits may be older than that."""
+    read(used)
+    clock.move(seconds=12)
+    left = after(monkeypatch, registry, "rekey", activity.carry)
+    use(used, "cycle_key")
+    assert not left
+    assert is_in(used)
+
+
+@pytest.mark.redis
 def test_a_former_key_that_the_store_brings_back_is_removed(used, clock):
     """As after a failover to a replica that was behind."""
     thief = browse_as(used, key_of(used))
@@ -373,6 +411,38 @@ def test_requests_of_a_former_key_ask_the_registry_for_an_hour(used, alice, cloc
     clock.move(seconds=HOUR)
     activity.carry()
     assert count_waiting() == 0
+
+
+@pytest.mark.redis
+def test_a_user_whose_privileges_change_and_who_is_away_keeps_nobody_asking(used, alice, clock):
+    key, digest = key_of(used), digest_of(key_of(used))
+    alice.is_staff = True
+    alice.save()
+    read(used)
+    at = timezone.now()
+    activity.carry()
+    assert SessionStore.read(digest).flushed_at == 0
+    clock.move(seconds=HOUR)
+    assert activity.carry() == Carried(written=1)
+    assert row_of(used).last_seen_at == at
+    assert SessionStore.read(digest).flushed_at
+    read(used)
+    activity.carry()
+    clock.move(seconds=61)
+    read(used)
+    assert key_of(used) != key
+
+
+@pytest.mark.redis
+def test_what_an_epoch_has_ended_is_found_though_the_store_has_lost_the_number(used, clock):
+    now = timezone.now()
+    epoch = {"scope": Ending.Scope.EVERYBODY, "before": now, "created_at": now}
+    Ending.objects.create(**epoch, last=uuid.uuid4())
+    clock.move(seconds=61)
+    assert is_in(used)  # nobody was asked
+    assert activity.carry() == Carried(left=1)
+    clock.move(seconds=61)
+    assert not is_in(used)
 
 
 # Runs that are killed, and runs at the same time.
@@ -522,11 +592,22 @@ def test_what_is_no_session_is_not_alive(used):
 
 
 @pytest.mark.redis
+def test_what_is_malformed_keeps_the_list_from_nobody(used):
+    row = row_of(used)
+    (key,) = [key for key in keys() if len(key.rpartition(b"}")[2]) == 61]
+    sync_client().set(key, "spoiled by another program")
+    (session,) = UserSession.objects.alive()
+    assert session.last_seen_at == row.last_seen_at
+
+
+@pytest.mark.redis
 def test_what_somebody_else_has_written_does_no_harm(used):
     read(used)
     client, (key,) = sync_client(), keys("activity")
     client.hset(key, "a", "b")
     assert activity.carry() == Carried(written=1)
+    client.hset(key, b"a" * 32, b"\xff" * 52)
+    assert activity.carry() == Carried()
     client.delete(key)
     client.lpush(key, "spoiled")
     assert activity.carry() == Carried()
@@ -541,6 +622,30 @@ def test_the_purge_carries_first(used):
     read(used)
     get_session_store().clear_expired()
     assert count_waiting() == 0
+
+
+@pytest.mark.redis
+def test_a_purge_whose_store_does_not_answer_does_what_takes_none(
+    used, settings, monkeypatch, clock
+):
+    settings.SESSIONKIT_RETENTION = 60
+    UserSession.objects.all().revoke()
+    purge()
+    clock.move(seconds=61)
+
+    def fail(*args):
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr(SessionStore, "waiting", staticmethod(fail))
+    with pytest.raises(StoreUnavailable):
+        purge()
+    assert not UserSession.objects.exists()
+
+
+@pytest.mark.redis
+def test_there_is_nothing_to_carry_where_the_site_has_moved_away(settings):
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
+    assert activity.carry() == Carried()
 
 
 @pytest.mark.redis
@@ -567,8 +672,11 @@ class Walk:
         return UserSession.objects.get(pk=self.pk)
 
     def carry(self):
+        # Of a session that was not active since, the run does not hear.
+        found = [part for parts in SessionStore.waiting() for part in parts]
+        waits = self.row.digest in {seen.digest for part in found for seen in part.seen}
         activity.carry()
-        self.is_over = self.is_marked
+        self.is_over = self.is_over or (self.is_marked and waits)
 
     def carry_and_rest(self):
         self.carry()
