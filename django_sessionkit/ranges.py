@@ -195,7 +195,8 @@ class WalkableQuerySet(models.QuerySet[Row]):
         Neither table has an index on its expiry, so that a touch stays cheap. To look at every row
         in physical order costs about as much as one big DELETE, and holds nobody up. On PostgreSQL
         the walk begins at a random block, so that runs which are killed get everywhere in time,
-        and two at once begin apart.
+        and two at once begin apart. Elsewhere it goes by the primary key. It begins after the key
+        ``pace.places[name]["begin"]`` and goes round, if there is one.
 
         The walk stops when the pace says so, and ``pace.places[name]`` says how far it has come.
         ``name`` is that of the table, if none is given. ``most``: stop after so many parts of the
@@ -425,13 +426,18 @@ class WalkableQuerySet(models.QuerySet[Row]):
         if "of" not in place:
             count = self.count() if pace.progress and not most else 0
             place.update(after=place.get("after"), done=0, of=count, is_done=False)
-        rows = self.order_by("pk")
+        rows, begin = self.order_by("pk"), place.get("begin")
         while not place["is_done"] and pace.goes_on():
             rest = rows if place["after"] is None else rows.filter(pk__gt=place["after"])
+            is_last = begin is None or place.get("has_turned", False)
+            if is_last and begin is not None:
+                rest = rest.filter(pk__lte=begin)
             number = size.number
             last = rest.values_list("pk", flat=True)[number - 1 : number].first()
             done = place["done"] + number
-            if last is None:
+            if last is None and not is_last:
+                yield rest, {"after": None, "done": done, "has_turned": True}
+            elif last is None:
                 yield rest, {"after": None, "done": max(place["of"], done), "is_done": True}
             else:
                 after = {"after": str(last), "done": done, "is_done": 0 < most <= done}

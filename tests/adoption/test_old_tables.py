@@ -15,6 +15,7 @@ from django.db import OperationalError, connection, models
 from django.test import override_settings
 from django.test.utils import isolate_apps
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 
 from django_sessionkit import old_tables, ranges
 from django_sessionkit.adoption import Table
@@ -125,6 +126,27 @@ def test_who_has_no_time_left_goes_on_with_the_next_run():
     assert runs[-1].finished
     assert not Session.objects.exists()
     assert sum(run.figures["django_session"] for run in runs) == 23
+
+
+def test_short_runs_get_everywhere_though_most_sessions_are_valid():
+    at = timezone.now()
+    for _ in range(25):
+        Session.objects.create(session_key=get_random_string(32), expire_date=at + timedelta(1))
+    last = Session.objects.create(session_key="z" * 32, expire_date=at)
+    for _ in range(100):
+        old_tables.purge_old_tables(seconds=0)
+    assert last not in Session.objects.all()
+    assert Session.objects.count() == 25
+
+
+def test_run_with_a_time_goes_round(monkeypatch):
+    """From wherever it begins."""
+    for begin in ("0", "00000011", "00000022", "x"):
+        sessions(23, expires_in=-1)
+        monkeypatch.setattr(old_tables.random, "choices", lambda *args, k, begin=begin: begin)
+        purged = old_tables.purge_old_tables(seconds=60, duty=1)
+        assert purged == ({"django_session": 23}, True)
+        assert not Session.objects.exists()
 
 
 def test_session_that_somebody_holds_is_left_and_not_waited_for():

@@ -64,8 +64,14 @@ CLIENT = Client("192.0.2.1", FIREFOX)
 
 
 @pytest.fixture
-def parts(monkeypatch):
+def parts(monkeypatch, request):
     """Parts so small that a few rows are many of them, however fast the database is."""
+    request.getfixturevalue("db")
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        # Of a table that is empty again, nobody has taken away the blocks.
+        with connection.cursor() as cursor:
+            for model in (StoredSession, UserSession):
+                cursor.execute(f"TRUNCATE {model._meta.db_table}")
     monkeypatch.setattr(ranges, "ROWS", 5)
     monkeypatch.setattr(ranges, "BLOCKS", 1)
     monkeypatch.setattr(ranges, "MOST", 1)
@@ -1210,9 +1216,11 @@ def test_store_that_does_not_answer_does_not_send_short_runs_back_to_the_beginni
     overdue(alice, 23)
     history(alice, 12)
     take_down(monkeypatch, "peek")
-    for _ in range(40):
+    goes_on = True
+    while goes_on:
         with suppress(StoreUnavailable):
             purge(seconds=0)
+        goes_on = last_run().goes_on
     assert not UserSession.objects.filter(ended_at__lt=timezone.now() - RETENTION).exists()
 
 

@@ -89,6 +89,13 @@ def test_it_stops_when_its_time_is_over_and_says_so(asked: list[dict[str, Any]])
 
 
 @pytest.mark.once
+def test_count_that_has_too_little_time_says_so(asked: list[dict[str, Any]]):
+    """The next one does not go on: this one has noted nothing."""
+    said = run("--dry-run", "--seconds", "0.5").splitlines()
+    assert said[-1] == "Not all was counted: the time was too short."
+
+
+@pytest.mark.once
 def test_it_rests_unless_it_is_told_not_to(asked: list[dict[str, Any]]):
     run()
     run("--full-speed")

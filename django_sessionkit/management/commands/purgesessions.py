@@ -18,6 +18,7 @@ NO_OLD_TABLE = (
     "There is no table of sessions from before: SESSIONKIT_ADOPT_FROM names no engine that has "
     "one, and django.contrib.sessions is not installed, or its table is not there."
 )
+UNCOUNTED = "Not all was counted: the time was too short."
 # What clearsessions does with an engine of somebody else.
 FOREIGN = "SESSION_ENGINE = {engine!r} is none of ours: run manage.py clearsessions."
 
@@ -65,7 +66,9 @@ class Command(clearsessions.Command):
             said = {"dry_run": is_dry, "finished": purged.finished, "seconds": seconds}
             self.stdout.write(json.dumps({**said, "figures": dict(purged.figures)}))
         elif report and not purged.finished:
-            self.stdout.write("There is more to do. Run this again to go on.")
+            self.stdout.write(
+                UNCOUNTED if is_dry else "There is more to do. Run this again to go on."
+            )
 
     def _work(self, is_old: bool) -> tuple[Callable[..., Purged] | None, str]:
         """
