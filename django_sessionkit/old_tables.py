@@ -14,8 +14,9 @@ from django.db.models.deletion import Collector
 from django.utils import timezone
 
 from django_sessionkit.adoption import Table, engines
+from django_sessionkit.pace import Pace, Progress
 from django_sessionkit.purging import Purged
-from django_sessionkit.ranges import Pace, Progress, WalkableQuerySet
+from django_sessionkit.ranges import WalkableQuerySet
 from django_sessionkit.storage import Storage
 
 logger = logging.getLogger("django_sessionkit")

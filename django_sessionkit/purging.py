@@ -19,7 +19,7 @@ from django.utils import timezone
 from django_sessionkit import activity, endings, tallies
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, PurgeRun, get_session_store
-from django_sessionkit.ranges import Pace, Progress
+from django_sessionkit.pace import Pace, Progress
 from django_sessionkit.storage import Storage
 from django_sessionkit.sweeping import mend, next_slice, sweep
 

@@ -36,7 +36,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from django.db import InterfaceError, InternalError, OperationalError
 
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.ranges import Pace
+from django_sessionkit.pace import Pace
 
 logger = logging.getLogger("django_sessionkit")
 

@@ -33,7 +33,7 @@ from django_sessionkit.models import (
     announce,
     get_session_stores,
 )
-from django_sessionkit.ranges import Pace
+from django_sessionkit.pace import Pace
 from django_sessionkit.signals import sessions_ended
 
 # A run mends so many parts of the table, or this share of them, if that is more. The next run goes

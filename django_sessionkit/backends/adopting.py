@@ -18,7 +18,7 @@ from django_sessionkit.backends.exchanging import Outcome, is_moving, rows, unma
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.sealing import SessionKey, successor_of, version_of
 from django_sessionkit.exceptions import StoreUnavailable
-from django_sessionkit.ranges import Progress
+from django_sessionkit.pace import Progress
 from django_sessionkit.storage import Storage, Stored, StoredFully
 from django_sessionkit.visit.interruptions import Interruption, NoAnswer
 

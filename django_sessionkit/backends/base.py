@@ -29,9 +29,9 @@ from django_sessionkit.backends.sealing import as_key
 from django_sessionkit.backends.touching import Touching
 from django_sessionkit.clock import as_datetime
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.pace import Progress
 from django_sessionkit.policy import Policy
 from django_sessionkit.purging import purge
-from django_sessionkit.ranges import Progress
 from django_sessionkit.storage import no_answer
 from django_sessionkit.visit.interruptions import Locked, NoAnswer
 

@@ -20,7 +20,7 @@ from django_sessionkit.backends import base
 from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
-from django_sessionkit.ranges import Pace
+from django_sessionkit.pace import Pace
 from django_sessionkit.storage import NodeStatus, Stored, StoredFully
 
 TABLE = "django_sessionkit_storedsession"

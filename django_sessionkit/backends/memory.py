@@ -12,7 +12,7 @@ from django_sessionkit import clock
 from django_sessionkit.backends import base
 from django_sessionkit.backends.sealing import version_of
 from django_sessionkit.conf import conf
-from django_sessionkit.ranges import Pace
+from django_sessionkit.pace import Pace
 from django_sessionkit.storage import NodeStatus, Stored
 
 

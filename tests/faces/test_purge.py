@@ -39,8 +39,8 @@ from django_sessionkit.backends import db
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.management.commands import clearsessions
 from django_sessionkit.models import EndReason, PurgeRun, StoredSession, UserSession, mark_ended
+from django_sessionkit.pace import LEAST, MOST, STEPS, TARGET, Pace
 from django_sessionkit.purging import purge
-from django_sessionkit.ranges import Pace
 from django_sessionkit.signals import purge_finished
 from django_sessionkit.sweeping import mend, sweep
 from django_sessionkit.tallies import last_run
@@ -893,7 +893,7 @@ class Machine:
 @pytest.mark.once
 @given(
     cost=st.floats(1e-7, 1e-2),  # seconds that a row takes
-    overhead=st.floats(0, ranges.TARGET / 8),
+    overhead=st.floats(0, TARGET / 8),
     first=st.integers(1, 500),
 )
 def test_a_statement_takes_a_few_milliseconds_on_any_machine(cost, overhead, first):
@@ -911,10 +911,10 @@ def test_a_statement_takes_a_few_milliseconds_on_any_machine(cost, overhead, fir
     for _ in range(40):
         pace.step(size, act)
     settled = took[20:]
-    smallest = overhead + max(1, first // ranges.LEAST) * cost
-    largest = overhead + first * ranges.MOST * cost
-    assert max(settled) <= max(ranges.TARGET, smallest) * 1.01
-    assert max(settled) >= min(ranges.TARGET / 4, largest * 0.99)
+    smallest = overhead + max(1, first // LEAST) * cost
+    largest = overhead + first * MOST * cost
+    assert max(settled) <= max(TARGET, smallest) * 1.01
+    assert max(settled) >= min(TARGET / 4, largest * 0.99)
 
 
 @pytest.mark.once
@@ -923,7 +923,7 @@ def test_a_part_that_takes_too_many_statements_to_write_becomes_smaller():
     pace = machine.pace()
     size, other = pace.size("walk", 64), pace.size("update", 10)
     pace.read(lambda: None)
-    for _ in range(ranges.STEPS):
+    for _ in range(STEPS):
         pace.step(other, lambda number: number)
     pace.learn(size)
     assert size.number == 8
@@ -949,7 +949,7 @@ def test_one_slow_statement_means_nothing_and_two_do():
         (4.1, 25),
         (4.1, 25),  # not smaller, for then the statements would take most of the time
     ]:
-        size.learn(seconds * ranges.TARGET, size.number)
+        size.learn(seconds * TARGET, size.number)
         assert size.number == number
     size.learn(0, 24)  # there was no more to do
     assert size.number == 25
