@@ -74,8 +74,8 @@ def parts(monkeypatch, request):
                 cursor.execute(f"TRUNCATE {model._meta.db_table}")
     monkeypatch.setattr(ranges, "ROWS", 5)
     monkeypatch.setattr(ranges, "BLOCKS", 1)
-    monkeypatch.setattr(ranges, "MOST", 1)
-    monkeypatch.setattr(ranges, "TARGET", math.inf)
+    monkeypatch.setattr("django_sessionkit.pace.MOST", 1)
+    monkeypatch.setattr("django_sessionkit.pace.TARGET", math.inf)
 
 
 @pytest.fixture
@@ -1022,7 +1022,7 @@ def test_a_run_with_nothing_to_do_reads_each_part_once(parts, alice):
 @pytest.mark.django_db(transaction=True)
 def test_a_part_that_is_fuller_than_a_statement_takes_many(alice, monkeypatch):
     monkeypatch.setattr(ranges, "FIRST", 5)
-    monkeypatch.setattr(ranges, "MOST", 1)
+    monkeypatch.setattr("django_sessionkit.pace.MOST", 1)
     stored_rows(40)
     overdue(alice, 40)
     with statements() as seen:
