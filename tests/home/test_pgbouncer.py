@@ -73,7 +73,10 @@ def test_visitors_over_one_connection_for_all(postgresql, log, options):
         assert sorted(rows(database)) == ["", *["revoked"] * len(others)]
 
         # The purge.
-        database.execute("UPDATE django_sessionkit_usersession SET ended_at = '2020-01-01'")
+        database.execute(
+            "UPDATE django_sessionkit_usersession"
+            " SET ended_at = '2020-01-01', expires_at = '2020-01-01'"
+        )
         database.execute("UPDATE django_sessionkit_storedsession SET expires_at = 0")
         run_python(PROJECT, "manage.py", "clearsessions", env=env)
         assert rows(database) == []
