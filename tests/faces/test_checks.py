@@ -774,6 +774,7 @@ def test_hint_about_the_cookies_name_is_one_that_browsers_take(case: dict[str, A
         assert [*check_settings(), *check_deployment()] == []
 
 
+@pytest.mark.django_db  # which Django 6.1 asks whenever it checks
 @pytest.mark.parametrize(
     "django_speaks",
     [
@@ -851,10 +852,12 @@ def test_check_command_fails_on_an_error():
         call_command("check")
 
 
+@pytest.mark.django_db  # which Django 6.1 asks whenever it checks
 def test_check_command_passes_what_is_right():
     call_command("check", fail_level="WARNING")
 
 
+@pytest.mark.django_db  # which Django 6.1 asks whenever it checks
 def test_deployment_is_checked_only_when_asked_for(capsys: pytest.CaptureFixture[str]):
     call_command("check")
     assert "sessionkit" not in capsys.readouterr().err
