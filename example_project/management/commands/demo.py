@@ -37,14 +37,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--port", type=int, default=8000, help="default: 8000")
         parser.add_argument("--prepare", action="store_true", help="prepare, but do not serve")
+        parser.add_argument(
+            "--worker", action="store_true", help="with STORE=redis, start a worker that purges"
+        )
 
-    def handle(self, *args: Any, port: int, prepare: bool, **options: Any) -> None:
+    def handle(
+        self, *args: Any, port: int, prepare: bool, worker: bool = False, **options: Any
+    ) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             if not prepare:
                 self.check_port(port)
             store = self.open_store(serve=not prepare)
             self.prepare(port, store)
-            if store and find_spec("celery"):
+            if store and worker and find_spec("celery"):
                 self.start_worker(port)
             if not prepare:
                 # "Insecure" means that style sheets and pictures are served with DEBUG off, too.
