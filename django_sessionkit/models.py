@@ -241,7 +241,6 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         handles: list[uuid.UUID],
         reason: str,
         by: AbstractBaseUser | None = None,
-        at: models.F | None = None,
         ended_from: uuid.UUID | None = None,
         note: str = "",
     ) -> list[uuid.UUID]:
@@ -251,7 +250,7 @@ class UserSessionQuerySet(WalkableQuerySet["UserSession"]):
         """
         if not handles:
             return []
-        when = at or timezone.now()
+        when = timezone.now()
         marked = self.filter(pk__in=handles, ended_at=None).update(
             ended_at=when, end_reason=reason, ended_by=by, ended_from=ended_from, end_note=note
         )
@@ -323,7 +322,6 @@ def still_stored(rows: "list[UserSession]") -> "list[UserSession]":
 def mark_ended(
     rows: UserSessionQuerySet,
     reason: str,
-    at: models.F | None = None,
     handles: list[uuid.UUID] | None = None,
 ) -> None:
     """
@@ -333,7 +331,7 @@ def mark_ended(
     rows = rows.primary()
     if handles is None:
         handles = list(rows.filter(ended_at=None).values_list("pk", flat=True))
-    announce(rows._mark(handles, reason, at=at), reason, None)
+    announce(rows._mark(handles, reason), reason, None)
 
 
 def announce(

@@ -73,7 +73,7 @@ def purge(
 ) -> Purged:
     """
     Remove what has expired, in small parts that hold nobody up, and return what was done. Before
-    that, finish the endings that no worker looks after.
+    that, carry activity that waits to the rows, and finish the endings that no worker looks after.
 
     ``seconds`` is the time that this run has, or None: all that it needs. A run with a time carries
     on the last one whose time was too short. ``duty`` is the share of the time in which it works: 1
