@@ -107,7 +107,7 @@ def _run(engine: type[Storage], pace: Pace) -> Purged:
     is_ours = _note(run, pace)
     if pace.is_cut_short or not is_ours:
         return _said("Purged so far", pace)
-    tallies.finish(run, pace.figures)
+    tallies.finish(run, pace)
     purged = _said("Purged", pace)
     tallies.announce(run, purged.figures)
     return purged

@@ -13,8 +13,10 @@ The names of the figures:
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, connections
@@ -30,6 +32,7 @@ from django_sessionkit.models import (
     UserSession,
     UserSessionQuerySet,
 )
+from django_sessionkit.pace import Pace
 from django_sessionkit.selection import since
 from django_sessionkit.signals import purge_finished
 
@@ -38,6 +41,9 @@ logger = logging.getLogger("django_sessionkit")
 # How many days the pictures of staff show. A first run counts so many days, and as many days of
 # runs stay.
 DAYS = 30
+# What is counted by one statement: an hour at first, then less after so MANY rows, for that is to
+# take milliseconds, and more after so FEW.
+FIRST_SPAN, FEW, MANY = timedelta(hours=1), 5_000, 20_000
 # How many days of figures stay.
 KEPT = 366
 # What requests count.
@@ -79,41 +85,40 @@ def days_until(last: date, number: int = DAYS) -> list[date]:
 # What is counted.
 
 
-def sign_ins(start: date, end: date | None = None) -> UserSessionQuerySet:
-    """Return the rows of the sign-ins from a day on, up to another day, that one not included."""
-    rows = UserSession.objects.primary().filter(pk__gte=since(start_of(start)))
+def sign_ins(start: datetime, end: datetime | None = None) -> UserSessionQuerySet:
+    """Return the rows of the sign-ins from one moment on, up to another one."""
+    rows = UserSession.objects.primary().filter(pk__gte=since(start))
     rows = rows.filter(adopted_at=None, support=False)
-    return rows.filter(pk__lt=since(start_of(end))) if end else rows
+    return rows.filter(pk__lt=since(end)) if end else rows
 
 
-def endings(start: date, end: date | None = None) -> UserSessionQuerySet:
+def endings(start: datetime, end: datetime) -> UserSessionQuerySet:
     """
-    Return the rows of the sessions that ended from a day on, up to another day, that one not
-    included. The reasons are named because the index begins with them.
+    Return the rows of the sessions that ended from one moment on, up to another one. The reasons
+    are named because the index begins with them.
     """
-    rows = UserSession.objects.primary().filter(
-        end_reason__in=EndReason.values, ended_at__gte=start_of(start)
+    return UserSession.objects.primary().filter(
+        end_reason__in=EndReason.values, ended_at__gte=start, ended_at__lt=end
     )
-    return rows.filter(ended_at__lt=start_of(end)) if end else rows
 
 
 # The purge calls this.
 
 
-def finish(run: PurgeRun, counted: Mapping[str, int]) -> None:
+def finish(run: PurgeRun, pace: Pace) -> None:
     """
     Write down the figures of the days since the last purge that has finished, and note that this
-    one has. ``counted`` is what it has counted: rows that it has deleted, and active sessions by
-    device type.
+    one has. In ``pace.figures`` are the rows that it has deleted, and active sessions by device
+    type.
     """
-    before, now = last_finished(), timezone.now()
+    before, now, counted = last_finished(), timezone.now(), pace.figures
     day = day_of(now)
     # Of all device types, for the sessions of one may all have ended.
     active = [f"active.{name}" for name in ("", *DeviceType.values)]
     _write(day, {name: counted.get(name, 0) for name in active})
     # A purge marks what has expired with the time of its expiry: since the purge before, that is.
     # And the day before that, for what that purge passed over.
-    roll_up(day_of(before.started_at) - timedelta(days=1) if before else date.min, day)
+    roll_up(day_of(before.started_at) - timedelta(days=1) if before else date.min, day, pace)
     runs = PurgeRun.objects.primary()
     run.finished_at, run.deleted = now, counted["deleted"]
     run.save(using=runs.db)
@@ -127,25 +132,47 @@ def announce(run: PurgeRun, figures: Mapping[str, int]) -> None:
     purge_finished.send_robust(PurgeRun, figures=figures, seconds=seconds)
 
 
-def roll_up(first: date, last: date) -> None:
+def roll_up(first: date, last: date, pace: Pace) -> None:
     """
     Count the sign-ins and endings of these days, of the DAYS last ones at most, and write them
     down. A figure does not become smaller: rows go, by SESSIONKIT_RETENTION and with their users.
-
-    Two statements for each day read its part of an index.
     """
     first = max(first, last - timedelta(days=DAYS - 1))
     tallies = Tally.objects.primary().filter(day__gte=first)
     known = {(row.day, row.name): row.value for row in tallies}
+    span = FIRST_SPAN
     for day in days_until(last, (last - first).days + 1):
-        after = day + timedelta(days=1)
-        counted = {"sign_ins": sign_ins(day, after).count()}
-        reasons = endings(day, after).order_by().values_list("end_reason")
-        for reason, number in reasons.annotate(number=Count("pk")):
-            counted[f"ended.{reason}"] = number
+        start, end = _utc(start_of(day)), _utc(start_of(day + timedelta(days=1)))
+        counted = Counter(sign_ins=0)
+        while start < end:
+            until = min(end, start + span)
+            found = pace.read(partial(_count, start, until))
+            if found.total() > MANY:
+                span /= 2
+            elif found.total() < FEW:
+                span = min(2 * span, timedelta(days=1))
+            counted.update(found)
+            start = until
         _write(
             day, {name: max(value, known.get((day, name), 0)) for name, value in counted.items()}
         )
+
+
+def _count(start: datetime, end: datetime) -> Counter[str]:
+    """
+    Count the sign-ins and endings of a time, by the names of their figures. Each of two statements
+    reads a part of an index.
+    """
+    counted = Counter(sign_ins=sign_ins(start, end).count())
+    reasons = endings(start, end).order_by().values_list("end_reason")
+    for reason, number in reasons.annotate(number=Count("pk")):
+        counted[f"ended.{reason}"] = number
+    return counted
+
+
+def _utc(moment: datetime) -> datetime:
+    """Return a moment that knows how long an hour is, also if the clocks change then."""
+    return moment.astimezone(UTC) if timezone.is_aware(moment) else moment
 
 
 def _write(day: date, figures: Mapping[str, int]) -> None:

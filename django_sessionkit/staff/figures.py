@@ -54,7 +54,7 @@ class Newest(NamedTuple):
 def since_midnight() -> dict[str, int]:
     """Count the sign-ins and, by reason, the endings of today, under their names in tallies.py."""
     start = tallies.start_of(tallies.today())
-    parts = {"sign_ins": tallies.sign_ins(tallies.today())}
+    parts = {"sign_ins": tallies.sign_ins(start)}
     return _count_each({**parts, **_by_reason("ended.", ended_at__gte=start)})
 
 

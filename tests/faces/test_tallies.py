@@ -1,6 +1,8 @@
 """The figures of each day: what the purge writes down, and what stays when the rows have gone."""
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,6 +16,7 @@ from django_sessionkit.models import (
     UserSession,
     mark_ended,
 )
+from django_sessionkit.selection import since
 from django_sessionkit.tallies import days_until, figures, last_finished, last_run, today
 from tests import store
 from tests.people import CHROME, IPHONE, handle, row_of, sign_in
@@ -104,6 +107,50 @@ def test_days_are_those_of_the_time_zone_of_the_site(use_tz):
         assert start.isoformat().startswith("2040-03-02T00:00:00")
         assert (start.tzinfo is not None) is use_tz
         assert tallies.day_of(start) == date(2040, 3, 2)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("day", [date(2040, 3, 25), date(2040, 10, 28)], ids=["23 h", "25 h"])
+def test_a_day_is_counted_in_parts_where_there_is_much(alice, monkeypatch, day):
+    """So no statement takes long. Also where an hour is skipped, or comes twice."""
+    found, count = [], tallies._count
+
+    def counted(start, end):
+        found.append(count(start, end))
+        return found[-1]
+
+    monkeypatch.setattr(tallies, "_count", counted)
+    monkeypatch.setattr(tallies, "FEW", 2)
+    monkeypatch.setattr(tallies, "MANY", 4)
+    berlin = ZoneInfo("Europe/Berlin")
+    with override_settings(TIME_ZONE="Europe/Berlin"):
+        noon = datetime(day.year, day.month, day.day, 12, tzinfo=berlin)
+        start = (noon - timedelta(days=2)).astimezone(UTC)
+        moments = [start + timedelta(minutes=20 * number) for number in range(3 * 72)]
+        at = {"last_seen_at": start, "expires_at": start}
+        UserSession.objects.bulk_create(
+            UserSession(
+                id=UUID(int=since(moment).int + 1),
+                user=alice,
+                digest=f"{number:064x}",
+                started_at=moment,
+                ended_at=moment,
+                end_reason=EndReason.LOGOUT,
+                **at,
+            )
+            for number, moment in enumerate(moments)
+        )
+        with store.travel(noon + timedelta(days=1), tick=False):
+            purge()
+            by_day = Counter(moment.astimezone(berlin).date() for moment in moments)
+            expected = {(today() - each).days: number for each, number in by_day.items()}
+            assert recorded("ended.logout") == expected
+            assert {ago: recorded("sign_ins")[ago] for ago in expected} == expected
+    numbers = [each.total() for each in found]
+    # A whole day after a month without any, then less and less.
+    assert max(numbers) == 72
+    assert numbers.index(72) < 31
+    assert max(numbers[40:]) <= 6
 
 
 def test_figures_of_a_year_ago_go(clock):
