@@ -151,13 +151,17 @@ HANDLE = {
 
 
 def expiry(expired: Any, alive: Any) -> str:
-    """Return SQL for when the session of row n expires."""
-    moments = [str(moment) for moment in (expired, alive)]
+    """Return SQL for when the session of row n expires: on a day, or then."""
+    moments, before = [str(moment) for moment in (expired, alive)], f"n % {DAY // 1000} * 1000"
     if not isinstance(expired, int):
         adapted = map(connection.ops.adapt_datetimefield_value, (expired, alive))
         kind = "timestamptz" if connection.vendor == "postgresql" else "datetime(6)"
         moments = [f"cast('{moment}' AS {kind})" for moment in adapted]
-    return f"CASE WHEN n % 2 = 0 THEN {moments[0]} ELSE {moments[1]} END"
+        before = {
+            "postgresql": f"n % {DAY // 1000} * interval '1 second'",
+            "mysql": f"INTERVAL n % {DAY // 1000} SECOND",
+        }[connection.vendor]
+    return f"CASE WHEN n % 2 = 0 THEN {moments[0]} - {before} ELSE {moments[1]} END"
 
 
 # Copies: every contender begins with the same tables.

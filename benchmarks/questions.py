@@ -134,7 +134,8 @@ def pictures() -> Iterator[Picture]:
     """Yield the parts of the page "at a glance" that ask the tables for something."""
     days = tallies.days_until(tallies.today())
     midnight = tallies.start_of(tallies.today())
-    kept_from = timezone.now() - timedelta(seconds=conf.SESSIONKIT_RETENTION)
+    now = timezone.now()
+    kept_from = now - timedelta(seconds=conf.SESSIONKIT_RETENTION)
     rows, limit = "django_sessionkit_usersession", figures.LIMIT
     newest = (
         f"(SELECT * FROM {rows} WHERE end_reason = '' AND ended_at IS NULL"  # noqa: S608
@@ -172,12 +173,12 @@ def pictures() -> Iterator[Picture]:
     yield Picture(
         "active, by device",
         lambda: figures.Newest.find().by_device(),
-        f"SELECT device_type, count(*) FROM {newest} WHERE expires_at > now() GROUP BY 1",  # noqa: S608
+        f"SELECT device_type, count(*) FROM {newest} WHERE expires_at > {_quoted(now)} GROUP BY 1",  # noqa: S608
     )
     yield Picture(
         "users with most sessions",
         lambda: figures.Newest.find().people(),
-        f"SELECT user_id, count(*) FROM {newest} WHERE expires_at > now()"  # noqa: S608
+        f"SELECT user_id, count(*) FROM {newest} WHERE expires_at > {_quoted(now)}"  # noqa: S608
         f" GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {figures.PEOPLE}",
     )
     yield Picture(
