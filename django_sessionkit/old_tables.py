@@ -16,7 +16,7 @@ from django.utils import timezone
 from django_sessionkit.adoption import Table, engines
 from django_sessionkit.pace import Pace, Progress
 from django_sessionkit.purging import Purged
-from django_sessionkit.ranges import WalkableQuerySet
+from django_sessionkit.ranges import WalkableQuerySet, Writing
 from django_sessionkit.storage import Storage
 
 logger = logging.getLogger("django_sessionkit")
@@ -66,13 +66,17 @@ def _purge(rows: WalkableQuerySet[Any], pace: Pace) -> None:
     pace.figures[table] += 0  # two models may have one table
     if pace.time_left() is not None:
         _begin_anywhere(rows, pace.places.setdefault(table, {}))
+    now = timezone.now()
+    writing = Writing(table, models.Q(expire_date__lt=now))
+    is_alone = Collector(using=rows.primary().db).can_fast_delete(rows.all())
     for part in rows.walk(pace, table):
-        expired = part.filter(expire_date__lt=timezone.now())
+        expired = writing.rows(part)
         if pace.dry_run:
             pace.figures[table] += pace.read(expired.count)
+        elif is_alone:
+            pace.figures[table] += writing.on(part, pace)
         else:
-            # By their keys alone: by the index on expire_date, MySQL would wait for other rows.
-            pace.figures[table] += expired.each(pace, table, _delete, still=models.Q())
+            pace.figures[table] += expired.each(pace, table, _delete)
 
 
 def _begin_anywhere(rows: WalkableQuerySet[Any], place: dict[str, Any]) -> None:
@@ -88,11 +92,9 @@ def _begin_anywhere(rows: WalkableQuerySet[Any], place: dict[str, Any]) -> None:
 
 
 def _delete(rows: WalkableQuerySet[Any]) -> int:
-    # Not _raw_delete(), as for our own tables: a site may have rows that belong to these.
-    # If there are some, or receivers, delete() reads these rows first, and deletes them by their
-    # keys: nobody is to prolong one in between.
+    # A site has rows that belong to these, or receivers. So delete() reads these rows first, and
+    # deletes them by their keys: nobody is to prolong one in between.
     with transaction.atomic(rows.db):
-        if not Collector(using=rows.db).can_fast_delete(rows):
-            rows.hold()
+        rows.hold()
         _, deleted = rows.delete()
     return deleted.get(rows.model._meta.label, 0)

@@ -31,15 +31,16 @@ class Size:
     def __init__(self, first: int, least: int = 0, target: float = 1.0) -> None:
         self.number = first
         self._least, self._most = max(1, least or first // LEAST), first * MOST
-        self._target = TARGET * target
+        self.target, self._target = target, TARGET * target
         self._was_slow = False
 
     def learn(self, seconds: float, handled: int) -> None:
         """Learn how long a statement took that has handled so many."""
         if seconds <= self._target:
             self._was_slow = False
-            if seconds < self._target / 2 and handled >= self.number:
-                self.number = min(self._most, self.number * 2)
+            if seconds < self._target * 0.75 and handled >= self.number:
+                more = self.number if seconds < self._target / 2 else -(-self.number // 4)
+                self.number = min(self._most, self.number + more)
         elif self._was_slow or seconds > 4 * self._target:
             self.shrink(2)
         else:
@@ -81,6 +82,7 @@ class Pace:
         self._has_begun = False
         self._sizes: dict[str, Size] = {}
         self._steps: list[float] = []  # of this part, in seconds
+        self._had_more = False  # than one statement may write
 
     def goes_on(self) -> bool:
         """
@@ -108,9 +110,12 @@ class Pace:
         Call ``act`` with the number that it is to handle at most, and return what it returns: how
         many it has handled. Learn from the time that this took, then rest.
         """
-        handled = self._timed(lambda: act(size.number))
+        number = size.number
+        handled = self._timed(lambda: act(number))
+        self._had_more = self._had_more or handled >= number
         size.learn(self._steps[-1], handled)
         self._rest()
+        self._steps[-1] /= size.target
         return handled
 
     def read(self, act: Callable[[], T]) -> T:
@@ -137,10 +142,13 @@ class Pace:
 
     def learn(self, size: Size) -> None:
         """
-        Learn how large a part of a table is to be, from the steps since the last call.
+        Learn how large a part of a table is to be, from the steps since the last call. If not all
+        that there was to write did fit into a statement, the part was too large.
         """
         if len(self._steps) > STEPS:
             size.shrink(STEPS)
         elif self._steps:
-            size.learn(max(self._steps), size.number)
+            least = 1.01 * TARGET if self._had_more else 0.0
+            size.learn(max(least, *self._steps), size.number)
         self._steps.clear()
+        self._had_more = False

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from django.db import connections, models, router, transaction
 from django.db.models.expressions import RawSQL
+from django.db.models.sql import DeleteQuery, UpdateQuery
 
 from django_sessionkit.pace import Pace, Size
 
@@ -18,7 +19,7 @@ FIRST = 200
 Row = TypeVar("Row", bound=models.Model)
 
 
-class Compiled(NamedTuple):
+class Statement(NamedTuple):
     """
     A statement about a part of a table. Django takes longer to put it together than PostgreSQL to
     read the part.
@@ -30,12 +31,21 @@ class Compiled(NamedTuple):
 
     def rows(self, part: "WalkableQuerySet[Any]") -> list[tuple[Any, ...]]:
         """Return the rows that the statement finds in another part."""
-        marks = dict(zip(self.marks, _marks(part.blocks), strict=True))
-        params = [marks.get(each, each) if isinstance(each, str) else each for each in self.params]
         with connections[part.db].cursor() as cursor:
-            cursor.execute(self.sql, params)
+            cursor.execute(self.sql, self._params(part))
             found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
+
+    def written(self, part: "WalkableQuerySet[Any]") -> int:
+        """Return how many rows the statement has written in another part."""
+        with connections[part.db].cursor() as cursor:
+            cursor.execute(self.sql, self._params(part))
+            written: int = cursor.rowcount
+        return written
+
+    def _params(self, part: "WalkableQuerySet[Any]") -> list[Any]:
+        marks = dict(zip(self.marks, _marks(part.blocks), strict=True))
+        return [marks.get(each, each) if isinstance(each, str) else each for each in self.params]
 
 
 def _marks(blocks: tuple[int, int] | None) -> list[str]:
@@ -69,10 +79,13 @@ class WalkableQuerySet(models.QuerySet[Row]):
         place = pace.places.setdefault(name, {})
         # Whoever has a limit takes longer for each row.
         size = pace.size(f"walk.{name}", max(1, rows.unit() // (8 if most else 1)))
-        by_block = connections[rows.db].vendor == "postgresql"
-        parts = rows._parts_by_block if by_block else rows._parts_by_key
+        most_of_all, blocks = most * rows.unit(), rows._count_blocks()
+        if blocks is None:
+            parts = rows._parts_by_key(pace, size, place, most_of_all)
+        else:
+            parts = rows._parts_by_block(pace, size, place, most_of_all, blocks)
         told = place.get("done", 0) // rows.unit()
-        for part, after in parts(pace, size, place, most * rows.unit()):
+        for part, after in parts:
             yield part
             place.update(after)
             pace.learn(size)
@@ -82,10 +95,13 @@ class WalkableQuerySet(models.QuerySet[Row]):
                 told = done
                 pace.progress(done, max(done, of))
 
-    def compiled(self) -> "Compiled":
-        """Return the SQL of a query about a part of a table on PostgreSQL, for other parts, too."""
-        sql, params = self.query.get_compiler(self.db).as_sql()
-        return Compiled(sql, tuple(params), _marks(self.blocks))
+    def statement(self, query: Any = None) -> Statement:
+        """
+        Return the statement of this query, or of another one about the same part of a table on
+        PostgreSQL, for other parts, too.
+        """
+        sql, params = (query or self.query).get_compiler(self.db).as_sql()
+        return Statement(sql, tuple(params), _marks(self.blocks))
 
     def unit(self) -> int:
         """Return how many rows, or blocks on PostgreSQL, a first part has."""
@@ -103,75 +119,18 @@ class WalkableQuerySet(models.QuerySet[Row]):
             rows = self.filter(pk__in=list(self.values_list("pk", flat=True)))
         return rows._delete_all()
 
-    def delete_gently(self, pace: Pace, kind: str) -> int:
-        """
-        Delete these rows, less those that somebody else holds, in statements of about TARGET, and
-        return how many there were. ``kind`` is what the sizes of the statements are kept by.
-        """
-        return self.each(pace, kind, lambda rows: rows._delete_all())
-
     def each(
         self,
         pace: Pace,
         kind: str,
         act: Callable[[Self], int],
         then: Callable[[list[Any], int], None] | None = None,
-        still: models.Q | None = None,
     ) -> int:
         """
-        Do something to these rows, in statements of about TARGET that wait for nobody: rows that
-        somebody else holds are left out. Return to how many rows it was done.
-
-        ``act`` is given the rows of one statement, and returns how many it has written. After each
-        statement, once its transaction is over, ``then`` is called with the primary keys of the
-        rows that were taken, and how many of them were written.
-
-        ``still``: the part of the condition that only looks at the rows themselves, if that is not
-        all of it.
+        Find these rows, take them, and do something to them. The arguments are those of Writing,
+        but for ``act``: it is given the rows of one statement, and returns how many it has written.
         """
-        # Where a range is full, it is so small that its statements write less than this.
-        first = min(FIRST, ROWS)
-        size = pace.size(kind, first, least=first, target=2)
-        if connections[self.db].vendor == "postgresql" and then is None:
-            return self._each_at_once(pace, size, act)
-        return self._each_by_key(pace, size, act, then, still)
-
-    def _each_at_once(self, pace: Pace, size: Size, act: Callable[[Self], int]) -> int:
-        """Find the rows, take them and write them in one statement."""
-        number = size.number
-        total = pace.step(size, lambda number: act(self._free(number)))
-        if total == number:  # there are more: go to them, and not past what is written already
-            total += sum(rows._each_at_once(pace, size, act) for rows in self._split())
-        return total
-
-    def _split(self) -> list[Self]:
-        if self.blocks is None or self.blocks[1] - self.blocks[0] == 1:
-            return [self]
-        start, end = self.blocks
-        middle = (start + end) // 2
-        return [self._blocks(start, middle), self._blocks(middle, end)]
-
-    def _free(self, number: int) -> Self:
-        """
-        Return so many of these rows, by a condition that takes them in the statement that it is put
-        into. A row that is changed at the same moment is left out, too.
-        """
-        rows = self.order_by().values(place=RawSQL("ctid", []))[:number]
-        sql, params = rows.query.get_compiler(self.db).as_sql()
-        condition = f"ctid = ANY(ARRAY({sql} FOR UPDATE SKIP LOCKED))"
-        return self._everything().filter(
-            RawSQL(condition, params, output_field=models.BooleanField())  # noqa: S611 (of Django)
-        )
-
-    def _each_by_key(
-        self,
-        pace: Pace,
-        size: Size,
-        act: Callable[[Self], int],
-        then: Callable[[list[Any], int], None] | None,
-        still: models.Q | None,
-    ) -> int:
-        """Find the rows, take them, write them."""
+        size = _size(pace, kind, statements=3)
         total, found, number = 0, 0, 0
         rest, is_postgresql = self, connections[self.db].vendor == "postgresql"
         if not is_postgresql:
@@ -188,7 +147,7 @@ class WalkableQuerySet(models.QuerySet[Row]):
                 keys = list(rest.values_list("pk", flat=True)[:number])
                 handled = len(keys)
                 # Two must not both say that they have written a row.
-                taken, written = self._take(keys, act, still, bool(then)) if keys else ([], 0)
+                taken, written = self._take(keys, act, bool(then)) if keys else ([], 0)
                 if keys:
                     rest = rest.filter(pk__gt=keys[-1])
             total += written
@@ -201,8 +160,35 @@ class WalkableQuerySet(models.QuerySet[Row]):
             found = pace.step(size, take)
         return total
 
+    def halves(self) -> list[Self]:
+        """Return the two halves of a part with blocks, or the part if it has only one."""
+        start, end = self.blocks or (0, 0)
+        if end - start < 2:
+            return [self]
+        middle = (start + end) // 2
+        everything = self._everything()
+        return [everything._blocks(start, middle), everything._blocks(middle, end)]
+
+    def free(self, number: int) -> Self:
+        """
+        Return so many of these rows, on PostgreSQL, by a condition that takes them in the statement
+        that it is put into. A row that is changed at the same moment is left out, too.
+        """
+        rows = self.order_by().values(place=RawSQL("ctid", []))[:number]
+        sql, params = rows.query.get_compiler(self.db).as_sql()
+        condition = f"ctid = ANY(ARRAY({sql} FOR UPDATE SKIP LOCKED))"
+        if not connections[self.db].in_atomic_block:
+            # A crash of the server may undo the last moment of a purge: the next one does it again.
+            # So the statement need not wait for the disk.
+            condition = (
+                f"{condition} AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
+            )
+        return self._everything().filter(
+            RawSQL(condition, params, output_field=models.BooleanField())  # noqa: S611 (of Django)
+        )
+
     def _take(
-        self, keys: list[Any], act: Callable[[Self], int], still: models.Q | None, is_exact: bool
+        self, keys: list[Any], act: Callable[[Self], int], is_exact: bool
     ) -> tuple[list[Any], int]:
         """
         Take those rows that have these keys, and that nobody holds. On MySQL a statement waits for
@@ -217,12 +203,26 @@ class WalkableQuerySet(models.QuerySet[Row]):
                 rows.hold()
                 taken = list(rows.order_by().values_list("pk", flat=True))
                 return taken, act(rows)
-        with transaction.atomic(self.db):
-            if not (taken := self._lock(rows.order_by())):
-                return [], 0
-            # What was asked of other tables is not asked again: MySQL could wait for their rows.
-            again = self if still is None else self._everything().filter(still)
-            return taken, act(again.filter(pk__in=taken))
+        with transaction.atomic(self.db), connections[self.db].execute_wrapper(self._by_key):
+            taken = self._lock(rows.order_by())
+            return taken, act(self._everything().filter(pk__in=taken)) if taken else 0
+
+    def _by_key(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        """
+        Have MySQL delete rows by their keys. To delete most of a small table, it would read all of
+        that, and wait for whoever holds another row.
+        """
+        quote, meta = connections[self.db].ops.quote_name, self.model._meta
+        table, key = quote(meta.db_table), quote(str(meta.pk.column))
+        if sql.startswith(f"DELETE FROM {table} WHERE {table}.{key} IN ("):  # noqa: S608
+            # The first SELECT finds nothing: it says what the keys are compared as.
+            keys = " UNION ALL SELECT ".join(["%s"] * len(params))
+            sql = (
+                f"DELETE {table} FROM (SELECT {key} AS taken FROM {table} WHERE FALSE"  # noqa: S608
+                f" UNION ALL SELECT {keys}) AS found"
+                f" STRAIGHT_JOIN {table} ON {table}.{key} = found.taken"
+            )
+        return execute(sql, params, many, context)
 
     def hold(self) -> None:
         """
@@ -240,20 +240,35 @@ class WalkableQuerySet(models.QuerySet[Row]):
     def _everything(self) -> Self:
         return type(self)(self.model, using=self.db)
 
+    def write(self, values: dict[str, Any] | None) -> int:
+        """Write these values, or delete the rows. Return how many there were."""
+        return self._delete_all() if values is None else self.update(**values)
+
     def _delete_all(self) -> int:
         deleted: int | None = self._raw_delete(self.db)  # None: it was not worth a statement
         return deleted or 0
 
+    def _count_blocks(self) -> int | None:
+        """
+        Return how many blocks the table has, or None if it cannot be walked through by block. The
+        blocks of a partitioned table are those of its partitions.
+        """
+        if connections[self.db].vendor != "postgresql":
+            return None
+        size = "pg_relation_size(oid) / current_setting('block_size')::int"
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(
+                f"SELECT CASE relkind WHEN 'p' THEN NULL ELSE {size} END"  # noqa: S608
+                " FROM pg_class WHERE oid = %s::regclass",
+                [connections[self.db].ops.quote_name(self.model._meta.db_table)],
+            )
+            blocks: int | None = cursor.fetchone()[0]
+        return blocks
+
     def _parts_by_block(
-        self, pace: Pace, size: Size, place: dict[str, Any], most: int
+        self, pace: Pace, size: Size, place: dict[str, Any], most: int, blocks: int
     ) -> Iterator[tuple[Self, dict[str, Any]]]:
         if "of" not in place:
-            with connections[self.db].cursor() as cursor:
-                cursor.execute(
-                    "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int",
-                    [connections[self.db].ops.quote_name(self.model._meta.db_table)],
-                )
-                (blocks,) = cursor.fetchone()
             begin = place.get("begin", blocks)
             if begin >= blocks:
                 units = -(-blocks // BLOCKS)
@@ -304,3 +319,62 @@ class WalkableQuerySet(models.QuerySet[Row]):
             else:
                 after = {"after": str(last), "done": done, "is_done": 0 < most <= done}
                 yield rest.filter(pk__lte=last), after
+
+
+class Writing:
+    """
+    What a purge writes to rows of one kind, in any part of a table, in statements of about two
+    TARGETs that wait for nobody: rows that somebody else holds are left out.
+
+    ``kind`` is what the sizes of the statements are kept by. ``which`` is the condition for the
+    rows. ``values`` is what is written, by column, or None: the rows are deleted.
+
+    After each statement, once its transaction is over, ``then`` is called with the primary keys of
+    the rows that were taken, and how many of them were written.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        which: models.Q,
+        values: dict[str, Any] | None = None,
+        then: Callable[[list[Any], int], None] | None = None,
+    ) -> None:
+        self.kind, self._which, self._values = kind, which, values
+        self._then = then
+        self._statements: dict[int, Statement] = {}  # by how many rows they write
+
+    def rows(self, part: WalkableQuerySet[Any]) -> WalkableQuerySet[Any]:
+        """Return the rows of this kind in a part."""
+        return part.filter(self._which)
+
+    def on(self, part: WalkableQuerySet[Any], pace: Pace) -> int:
+        """Write to the rows of a part, and return to how many."""
+        if part.blocks and self._then is None:
+            return self._at_once(part, pace, _size(pace, self.kind, statements=1))
+        rows = self.rows(part)
+        return rows.each(pace, self.kind, lambda rows: rows.write(self._values), self._then)
+
+    def _at_once(self, part: WalkableQuerySet[Any], pace: Pace, size: Size) -> int:
+        """Find the rows, take them and write them in one statement."""
+        number = size.number
+        total = pace.step(size, lambda number: self._statement(part, number).written(part))
+        if total == number:  # there are more: go to them, and not past what is written already
+            total += sum(self._at_once(half, pace, size) for half in part.halves())
+        return total
+
+    def _statement(self, part: WalkableQuerySet[Any], number: int) -> Statement:
+        if number not in self._statements:
+            rows = self.rows(part).free(number)
+            query: Any = rows.query.chain(DeleteQuery if self._values is None else UpdateQuery)
+            if self._values is not None:
+                query.add_update_values(self._values)
+            self._statements[number] = part.statement(query)
+        return self._statements[number]
+
+
+def _size(pace: Pace, kind: str, statements: int) -> Size:
+    """Return how many rows so many statements handle, which write to them or prepare that."""
+    # Where a range is full, it is so small that its statements write less than this.
+    first = min(FIRST, ROWS)
+    return pace.size(kind, first, least=first, target=1 + statements)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
@@ -34,6 +34,7 @@ from django_sessionkit.models import (
     get_session_stores,
 )
 from django_sessionkit.pace import Pace
+from django_sessionkit.ranges import Writing
 from django_sessionkit.signals import sessions_ended
 
 # A run mends so many parts of the table, or this share of them, if that is more. The next run goes
@@ -41,6 +42,9 @@ from django_sessionkit.signals import sessions_ended
 FEWEST, SHARE = 4, 24
 # What "now" is may be so old: then the session that is looked at has a little more time.
 STALE = timedelta(seconds=1)
+
+# Does one kind of work in a part of the table.
+Act: TypeAlias = Callable[[UserSessionQuerySet, Pace], None]
 
 # The names of the two walks.
 TABLE, MENDED = "usersession", "mended"
@@ -113,11 +117,11 @@ def sweep(pace: Pace) -> StoreUnavailable | None:
     for part in UserSession.objects.walk(pace, TABLE):
         if question is None or question.is_stale():
             moments = Moments.of_now()
-            question = Question(part, moments, partial(_what_to_do, moments))
+            question, acts = Question(part, moments, _what_to_do(moments)), _acts(moments, part.db)
         there = _look(question, part, pace)
-        for act in _to_do(part, question.moments, there, pace):
+        for act in (acts[name] for name in acts if name in there):
             try:
-                act()
+                act(part, pace)
             except StoreUnavailable as error:
                 unavailable = error
     return unavailable
@@ -127,18 +131,18 @@ class Question:
     """A statement that counts the rows of a part of the table by what these columns say."""
 
     def __init__(
-        self, part: UserSessionQuerySet, moments: Moments, columns: Callable[[], dict[str, Any]]
+        self, part: UserSessionQuerySet, moments: Moments, columns: dict[str, Any]
     ) -> None:
-        self.moments, self._columns = moments, columns()
-        self._compiled = self._rows(part).compiled() if part.blocks else None
+        self._moments, self._columns = moments, columns
+        self._statement = self._rows(part).statement() if part.blocks else None
 
     def is_stale(self) -> bool:
-        return timezone.now() - self.moments.now >= STALE
+        return timezone.now() - self._moments.now >= STALE
 
     def ask(self, part: UserSessionQuerySet, pace: Pace) -> list[tuple[Any, ...]]:
         """Return the values of the columns, and the number of rows, of each kind of row."""
-        if self._compiled:
-            return pace.read(partial(self._compiled.rows, part))
+        if self._statement:
+            return pace.read(partial(self._statement.rows, part))
         return pace.read(lambda: list(self._rows(part)))
 
     def _rows(self, part: UserSessionQuerySet) -> Any:
@@ -177,45 +181,64 @@ def _look(question: Question, part: UserSessionQuerySet, pace: Pace) -> set[str]
     return there - {"addresses"} if pace.dry_run else there
 
 
-def _to_do(
-    part: UserSessionQuerySet, moments: Moments, there: set[str], pace: Pace
-) -> Iterator[Callable[[], None]]:
-    """Yield what there is to do in a part of the table, in the order in which it is done."""
-    expired, at = moments.has_expired, F("expires_at")
-    if "closed.idle" in there:
-        yield partial(_close, part, expired & IDLE, EndReason.IDLE, at, pace)
-    if "closed.expired" in there:
-        yield partial(_close, part, expired & ~IDLE, EndReason.EXPIRED, at, pace)
-    if "confirmed" in there:
-        yield partial(_confirm_removals, part, pace)
-    if "deleted" in there:
-        yield partial(_delete_old, part.filter(moments.is_old), pace)
-    if "addresses" in there:
-        rows = part.filter(moments.has_old_address).exclude(moments.is_old)
-        yield partial(_forget_addresses, rows, pace)
+def _acts(moments: Moments, database: str) -> dict[str, Act]:
+    """Return what does it, by what there is to do, in the order in which it is done."""
+    expired, at, is_stored = moments.has_expired, F("expires_at"), _is_stored(database)
+    has_old_address = moments.has_old_address & ~moments.is_old
+    return {
+        "closed.idle": Closing(expired & IDLE, EndReason.IDLE, at, is_stored),
+        "closed.expired": Closing(expired & ~IDLE, EndReason.EXPIRED, at, is_stored),
+        "confirmed": _confirm_removals,
+        "deleted": _counted(Writing("deleted", moments.is_old)),
+        # With them, the places go.
+        "addresses": _counted(Writing("addresses", has_old_address, {"ip": None, "networks": ""})),
+    }
 
 
-def _close(
-    part: UserSessionQuerySet, which: Q, reason: EndReason, at: datetime | F, pace: Pace
-) -> None:
-    """Mark the rows ended, of those that the condition is about, whose sessions are not stored."""
+def _counted(writing: Writing) -> Act:
+    def act(part: UserSessionQuerySet, pace: Pace) -> None:
+        pace.figures[writing.kind] += writing.on(part, pace)
 
-    def mark(rows: UserSessionQuerySet) -> int:
-        return rows.update(ended_at=at, end_reason=reason)
+    return act
 
-    def tell(handles: list[Any], marked: int) -> None:
-        if marked != len(handles):  # somebody else has ended or used some of them meanwhile
-            rows = UserSession.objects.using(part.db).filter(pk__in=handles, end_reason=reason)
-            handles = list(rows.filter(ended_at=at).values_list("pk", flat=True))
-        announce(handles, reason, None)
 
-    then = tell if sessions_ended.has_listeners(UserSession) else None
-    name = f"closed.{reason}"
-    for rows, still in _not_stored(part, which, pace):
+class Closing:
+    """Marks the rows ended, of those that the condition is about, whose sessions are not stored."""
+
+    def __init__(self, which: Q, reason: EndReason, at: datetime | F, is_stored: Q | None) -> None:
+        self._which, self._reason, self._at, self._is_stored = which, reason, at, is_stored
+        # Where the sessions are in the same database.
+        self._by_condition = self._writing(which, is_stored)
+
+    def __call__(self, part: UserSessionQuerySet, pace: Pace) -> None:
+        if self._is_stored is not None:
+            self._close(part, self._by_condition, pace)
+            return
+        for digests in _digests(part.filter(self._which), pace):
+            if gone := set(digests) - pace.read(partial(alive_in_stores, digests)):
+                # A session that gets a new key meanwhile has another digest.
+                self._close(part, self._writing(self._which & Q(digest__in=gone)), pace)
+
+    def _close(self, part: UserSessionQuerySet, writing: Writing, pace: Pace) -> None:
         if pace.dry_run:
-            _would_end(name, rows.count(), pace, confirmed=reason == EndReason.LOST)
+            is_lost = self._reason == EndReason.LOST
+            _would_end(writing.kind, writing.rows(part).count(), pace, confirmed=is_lost)
         else:
-            pace.figures[name] += rows.each(pace, name, mark, then, still)
+            pace.figures[writing.kind] += writing.on(part, pace)
+
+    def _writing(self, which: Q, is_stored: Q | None = None) -> Writing:
+        return Writing(
+            f"closed.{self._reason}",
+            which if is_stored is None else which & ~is_stored,
+            {"ended_at": self._at, "end_reason": self._reason},
+            then=self._tell if sessions_ended.has_listeners(UserSession) else None,
+        )
+
+    def _tell(self, handles: list[Any], marked: int) -> None:
+        if marked != len(handles):  # somebody else has ended or used some of them meanwhile
+            rows = UserSession.objects.primary().filter(pk__in=handles, end_reason=self._reason)
+            handles = list(rows.filter(ended_at=self._at).values_list("pk", flat=True))
+        announce(handles, self._reason, None)
 
 
 def _would_end(name: str, number: int, pace: Pace, *, confirmed: bool) -> None:
@@ -228,26 +251,9 @@ def _would_end(name: str, number: int, pace: Pace, *, confirmed: bool) -> None:
         pace.figures["confirmed"] += number
 
 
-def _not_stored(
-    part: UserSessionQuerySet, which: Q, pace: Pace
-) -> Iterator[tuple[UserSessionQuerySet, Q | None]]:
-    """
-    Yield the rows of sessions that no store has any more, and what of that the rows say themselves,
-    if they do not say all. Where the sessions are in the same database, that is a condition.
-    """
-    rows, is_stored = part.filter(which), _is_stored(part)
-    if is_stored is not None:
-        yield rows.exclude(is_stored), which
-        return
-    for digests in _digests(rows, pace):
-        if gone := set(digests) - pace.read(partial(alive_in_stores, digests)):
-            # A session that gets a new key meanwhile has another digest.
-            yield rows.filter(digest__in=gone), None
-
-
-def _is_stored(part: UserSessionQuerySet) -> Q | None:
+def _is_stored(database: str) -> Q | None:
     """Return the condition for rows whose sessions are stored, or None: ask the stores."""
-    conditions = [store.is_stored(part.db) for store in get_session_stores()]
+    conditions = [store.is_stored(database) for store in get_session_stores()]
     return Q.create(conditions, Q.OR) if conditions and None not in conditions else None
 
 
@@ -264,9 +270,9 @@ def _confirm_removals(part: UserSessionQuerySet, pace: Pace) -> None:
     rows = part.filter(IS_UNCONFIRMED)
     for digests in _digests(rows, pace):
         if removed := set(digests) - pace.read(partial(_remove, digests)):
-            pace.figures["confirmed"] += rows.filter(digest__in=removed).each(
-                pace, "confirmed", lambda rows: rows.update(expires_at=F("ended_at"))
-            )
+            which = IS_UNCONFIRMED & Q(digest__in=removed)
+            at = {"expires_at": F("ended_at")}
+            _counted(Writing("confirmed", which, at))(part, pace)
 
 
 def _remove(digests: list[str]) -> set[str]:
@@ -284,17 +290,6 @@ def _remove(digests: list[str]) -> set[str]:
     if unavailable:
         raise unavailable
     return left
-
-
-def _delete_old(rows: UserSessionQuerySet, pace: Pace) -> None:
-    pace.figures["deleted"] += rows.delete_gently(pace, "deleted")
-
-
-def _forget_addresses(rows: UserSessionQuerySet, pace: Pace) -> None:
-    """Take the addresses, and with them the places, from rows that were not active for long."""
-    pace.figures["addresses"] += rows.each(
-        pace, "addresses", lambda rows: rows.update(ip=None, networks="")
-    )
 
 
 # In a slice of the table, from run to run another one.
@@ -322,8 +317,8 @@ def mend(pace: Pace) -> StoreUnavailable | None:
     acts = {"disabled": _end_disabled, "lost": _close_lost, "orphans": _remove_orphans}
     for part in UserSession.objects.walk(pace, MENDED, most=max(FEWEST, units // SHARE)):
         if question is None or question.is_stale():
-            moments, is_stored = Moments.of_now(), _is_stored(part)
-            question = Question(part, moments, partial(_what_to_mend, moments, is_stored))
+            moments, is_stored = Moments.of_now(), _is_stored(part.db)
+            question = Question(part, moments, _what_to_mend(moments, is_stored))
         found = question.ask(part, pace)
         there = {what for what, *_ in found}
         if any(is_disabled for _, is_disabled, _ in found):
@@ -378,12 +373,13 @@ def _close_lost(part: UserSessionQuerySet, pace: Pace) -> None:
     """Mark the rows ended of sessions that the store does not have any more."""
     if not conf.SESSIONKIT_ADOPT_FROM:  # it may be with a process of another engine
         moments = Moments.of_now()
-        _close(part, moments.may_be_lost, EndReason.LOST, moments.now, pace)
+        is_lost, is_stored = moments.may_be_lost, _is_stored(part.db)
+        Closing(is_lost, EndReason.LOST, moments.now, is_stored)(part, pace)
 
 
 def _remove_orphans(part: UserSessionQuerySet, pace: Pace) -> None:
     """Remove the sessions of rows that have ended, whose removal was confirmed once."""
-    rows, is_stored = part.filter(IS_CONFIRMED), _is_stored(part)
+    rows, is_stored = part.filter(IS_CONFIRMED), _is_stored(part.db)
     if is_stored is not None:
         rows = rows.filter(is_stored)
     for digests in _digests(rows, pace):

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -56,18 +56,31 @@ NO_QUOTES = str.maketrans("", "", '"`')  # of PostgreSQL and SQLite, and of Mari
 
 
 @contextmanager
-def before_statement(first_words: str, act: Act) -> Iterator[None]:
-    """Do something just before the first SQL statement that begins with these words, unquoted."""
+def before_statement(first_words: str, act: Act, last_words: str = "") -> Iterator[None]:
+    """
+    Do something just before the first SQL statement that begins with these words, unquoted, and
+    ends with those.
+    """
     left = [act]
 
     def look(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-        if left and sql.translate(NO_QUOTES).startswith(first_words):
+        if left and sql.translate(NO_QUOTES).startswith(first_words) and sql.endswith(last_words):
             left.pop()()
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(look):
         yield
     assert not left, f"there was no {first_words}"
+
+
+def before_write(first_words: str, act: Act) -> AbstractContextManager[None]:
+    """
+    Do something at the last moment at which somebody else can, before a purge writes with the first
+    statement that begins with these words. On MySQL, it takes the rows before.
+    """
+    if connection.vendor == "mysql":
+        return before_statement("SELECT", act, "FOR UPDATE SKIP LOCKED")
+    return before_statement(first_words, act)
 
 
 def together(*actors: Act) -> None:

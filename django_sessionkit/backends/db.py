@@ -21,6 +21,7 @@ from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.models import StoredSession
 from django_sessionkit.pace import Pace
+from django_sessionkit.ranges import Writing
 from django_sessionkit.storage import NodeStatus, Stored, StoredFully
 
 TABLE = "django_sessionkit_storedsession"
@@ -165,7 +166,7 @@ class SessionStore(base.SessionStore):
         if not (digests and connection.features.has_select_for_update_skip_locked):
             return super().remove_free(digests)
         sessions = StoredSession.objects.using(connection.alias).filter(digest__in=digests)
-        sessions.delete_gently(Pace(), "free")
+        Writing("free", models.Q()).on(sessions, Pace())
         return cls.peek(digests)
 
     @classmethod
@@ -174,13 +175,13 @@ class SessionStore(base.SessionStore):
         Remove what has expired. Each statement looks at the expiry itself, so that a session which
         is touched meanwhile survives.
         """
-        removed = 0
+        removed, now = 0, clock.now()
+        expired = Writing("expired", models.Q(expires_at__lte=now))
         for part in StoredSession.objects.walk(pace):
-            expired = part.filter(expires_at__lte=clock.now())
             if pace.dry_run:
-                removed += pace.read(expired.count)
+                removed += pace.read(expired.rows(part).count)
             else:
-                removed += expired.delete_gently(pace, "expired")
+                removed += expired.on(part, pace)
         return removed
 
     @classmethod

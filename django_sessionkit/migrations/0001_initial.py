@@ -127,6 +127,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="UserSession",
             fields=[
+                # The purge reads these of every row. So they come first: no text is in the way.
                 (
                     "id",
                     models.UUIDField(
@@ -137,23 +138,11 @@ class Migration(migrations.Migration):
                         verbose_name="handle",
                     ),
                 ),
-                ("digest", models.CharField(editable=False, max_length=64)),
                 ("started_at", models.DateTimeField(verbose_name="signed in")),
-                (
-                    "authenticated_at",
-                    models.DateTimeField(null=True, verbose_name="last proved who they are"),
-                ),
-                ("adopted_at", models.DateTimeField(null=True, verbose_name="moved here")),
                 ("last_seen_at", models.DateTimeField(verbose_name="last active")),
                 ("expires_at", models.DateTimeField(verbose_name="expires")),
-                (
-                    "ip",
-                    models.GenericIPAddressField(
-                        null=True, unpack_ipv4=True, verbose_name="address"
-                    ),
-                ),
-                ("user_agent", models.CharField(max_length=512, verbose_name="user agent")),
-                ("client_hints", models.CharField(max_length=512, verbose_name="client hints")),
+                ("idle_at", models.DateTimeField(null=True, verbose_name="idle")),
+                ("ended_at", models.DateTimeField(null=True, verbose_name="ended")),
                 (
                     "device_type",
                     models.CharField(
@@ -168,6 +157,20 @@ class Migration(migrations.Migration):
                         verbose_name="device type",
                     ),
                 ),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                (
+                    "authenticated_at",
+                    models.DateTimeField(null=True, verbose_name="last proved who they are"),
+                ),
+                ("adopted_at", models.DateTimeField(null=True, verbose_name="moved here")),
+                (
+                    "ip",
+                    models.GenericIPAddressField(
+                        null=True, unpack_ipv4=True, verbose_name="address"
+                    ),
+                ),
+                ("user_agent", models.CharField(max_length=512, verbose_name="user agent")),
+                ("client_hints", models.CharField(max_length=512, verbose_name="client hints")),
                 ("browser", models.UUIDField(editable=False, null=True, verbose_name="browser")),
                 (
                     "networks",
@@ -195,7 +198,6 @@ class Migration(migrations.Migration):
                 ),
                 ("parent", models.UUIDField(editable=False, null=True, verbose_name="opened by")),
                 ("remembered", models.BooleanField(default=False, verbose_name="stays signed in")),
-                ("idle_at", models.DateTimeField(null=True, verbose_name="idle")),
                 (
                     "counts",
                     models.BooleanField(default=True, verbose_name="counts towards the limit"),
@@ -203,7 +205,6 @@ class Migration(migrations.Migration):
                 ("waits", models.BooleanField(default=False, verbose_name="waits for room")),
                 ("support", models.BooleanField(default=False, verbose_name="support access")),
                 ("renew", models.BooleanField(default=False, verbose_name="gets a new key")),
-                ("ended_at", models.DateTimeField(null=True, verbose_name="ended")),
                 (
                     "end_reason",
                     models.CharField(

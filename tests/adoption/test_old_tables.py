@@ -278,6 +278,31 @@ def test_table_may_have_any_name(odd_name):
     assert not odd_name.objects.exists()
 
 
+@pytest.fixture
+def partitioned():
+    """The table in partitions: its rows are in the blocks of these, each from the first one on."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "ALTER TABLE django_session RENAME TO whole;"
+            " CREATE TABLE django_session (LIKE whole) PARTITION BY HASH (session_key);"
+            " CREATE TABLE part_0 PARTITION OF django_session"
+            " FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+            " CREATE TABLE part_1 PARTITION OF django_session"
+            " FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE django_session; ALTER TABLE whole RENAME TO django_session")
+
+
+@pytest.mark.postgresql
+def test_table_may_be_in_partitions(partitioned):
+    sessions(12, expires_in=-1)
+    valid = sessions(11, expires_in=DAY)
+    assert old_tables.purge_old_tables(duty=1).figures == {"django_session": 12}
+    assert set(Session.objects.all()) == valid
+
+
 def test_table_that_has_two_models_is_one_table(monkeypatch):
     with isolate_apps("tests"):
 
