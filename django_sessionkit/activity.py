@@ -4,7 +4,7 @@ alone, and a task carries what waits there to the rows, a thousand sessions with
 
 A row is behind then, and must never look as if its session had expired while that is used. So the
 store also says until when all activity was carried. If that is long ago, because no task is at
-work, requests write their activity into the rows, as if nothing could wait: Facts.can_wait().
+work, requests write their activity into the rows, as if nothing could wait: plans.can_wait().
 
 Requests that do not ask the registry do not hear from it that their session has ended. The removal
 of its payload tells them. If that was lost, the row says so when the activity is carried.

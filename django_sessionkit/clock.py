@@ -7,6 +7,9 @@ from typing import NamedTuple
 from django.conf import settings
 from django.utils import timezone
 
+# The last moment that a date can be.
+END_OF_TIME = 253_402_214_400_000
+
 
 def now() -> int:
     """Return the present time, in milliseconds since the epoch."""

@@ -41,7 +41,8 @@ from django_sessionkit.backends.exchanging import (
     rows,
     unmarked,
 )
-from django_sessionkit.backends.facts import Activity, Facts
+from django_sessionkit.backends.facts import Facts
+from django_sessionkit.backends.plans import Activity
 from django_sessionkit.backends.records import NO_FACTS, Data, sealed
 from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.clock import Lifetime, as_datetime, as_milliseconds

@@ -19,7 +19,7 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.utils import timezone
 
 from django_sessionkit import clock
-from django_sessionkit.backends.facts import TimeLeft
+from django_sessionkit.backends import lifetimes
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.handing_over import HandingOver, HandOver
 from django_sessionkit.backends.records import NO_FACTS
@@ -92,7 +92,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         return Policy.of(self._facts.policy)
 
     @property
-    def time_left(self) -> TimeLeft | None:
+    def time_left(self) -> lifetimes.TimeLeft | None:
         """For how much longer the session goes on, or None for one that is not stored."""
         self.ensure_loaded()
         if self._record is None:
@@ -100,7 +100,8 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         now = clock.now()
         active_at = self._record.touched_at or now
         age = self.get_session_cookie_age()
-        return self._facts.time_left(active_at, now, self._session_cache.get(EXPIRY), age)
+        expiry = self._session_cache.get(EXPIRY)
+        return lifetimes.time_left(self._facts, active_at, now, expiry, age)
 
     # The same for async code, which must not wait for the store as the properties do. Once the
     # session is loaded, the properties do not wait either.
@@ -125,7 +126,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         await self._aensure_loaded()
         return self.proof_age
 
-    async def atime_left(self) -> TimeLeft | None:
+    async def atime_left(self) -> lifetimes.TimeLeft | None:
         """See time_left."""
         await self._aensure_loaded()
         return self.time_left
@@ -340,7 +341,7 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         age -= self._less_for_visitors(asked)
         # Rounded up: what a view has just asked for is what the cookie says.
         age = min(age, max(0, -((now - self._ends_at(now, asked)) // 1000)))
-        return max(age, -now // 1000)  # after 1970, as in Activity.lifetime()
+        return max(age, -now // 1000)  # after 1970, as in Activity.plan()
 
     def _capped_date(self, date: datetime, asked: dict[str, Any]) -> datetime:
         end = self._ends_at(clock.now(), asked)
@@ -354,11 +355,12 @@ class SessionStore(Saving, Touching, Returning, HandingOver):
         if expiry or not self.is_loaded() or SESSION_KEY in self._session_cache:
             return 0
         age = self.get_session_cookie_age()
-        return age - NO_FACTS.age(age)
+        return age - lifetimes.default_age(NO_FACTS, age)
 
     def _ends_at(self, now: int, asked: dict[str, Any]) -> int:
         known = asked if "expiry" in asked else {"expiry": self._session_cache.get(EXPIRY)}
-        return self._facts.ends_at(now, known["expiry"], self.get_session_cookie_age())
+        age = self.get_session_cookie_age()
+        return lifetimes.ends_at(self._facts, now, known["expiry"], age)
 
     @classmethod
     def clear_expired(cls, progress: Progress | None = None) -> None:

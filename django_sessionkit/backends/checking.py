@@ -6,9 +6,11 @@ from functools import partial
 from django.contrib.auth import HASH_SESSION_KEY
 
 from django_sessionkit import clock, registry
-from django_sessionkit.backends.facts import FAMILY, Facts, known_of
+from django_sessionkit.backends import binding, lifetimes
+from django_sessionkit.backends.facts import Facts, known_of
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.former_keys import FormerKeys
+from django_sessionkit.backends.plans import can_wait
 from django_sessionkit.backends.records import Data, Record
 from django_sessionkit.conf import conf
 from django_sessionkit.models import EndReason, UserSession
@@ -35,13 +37,13 @@ class Checking(FormerKeys):
 
     def _is_due(self, record: Record, now: int, cookie_age: int) -> bool:
         """Tell whether it is time to write the activity."""
-        interval = record.facts.touch_interval(record.expiry, cookie_age)
+        interval = lifetimes.touch_interval(record.facts, record.expiry, cookie_age)
         return abs(now - record.touched_at) >= interval
 
     def _is_over(self, record: Record, now: int) -> bool:
         """Tell whether a session has ended by its facts, whatever the store says."""
         age = self.get_session_cookie_age()
-        return record.facts.is_over(record.touched_at, now, record.expiry, age)
+        return lifetimes.is_over(record.facts, record.touched_at, now, record.expiry, age)
 
     def _can_wait(self, record: Record, now: int) -> bool:
         """Tell whether the activity of this request may wait in the store: see activity.py."""
@@ -51,7 +53,7 @@ class Checking(FormerKeys):
         if facts.client != known_of(client, facts.client):
             return False
         moments = record.touched_at, record.flushed_at, now
-        if not facts.can_wait(*moments, record.expiry, self.get_session_cookie_age()):
+        if not can_wait(facts, *moments, record.expiry, self.get_session_cookie_age()):
             return False
         # The purge takes the address from a row that was not used for so long.
         kept = conf.SESSIONKIT_ADDRESS_RETENTION
@@ -91,13 +93,14 @@ class Checking(FormerKeys):
             self._privileges_changed = row.renew
         if resuming or not facts.bound:
             return None
-        if changed := facts.changed(self.client):
+        if changed := binding.changed(facts.bound, self.client):
             handle, names = facts.row, ", ".join(changed)
             security_logger.warning("Session %s is used with another %s", handle, names)
             send = partial(session_moved.send_robust, UserSession, handle=handle)
             yield (partial(send, changed=changed, client=self.client),)
             # Nobody can tell whether the first address of another family is somewhere else.
-            on_change = "report" if changed == [FAMILY] else Policy.of(facts.policy).on_change
+            is_new_family = changed == [binding.FAMILY]
+            on_change = "report" if is_new_family else Policy.of(facts.policy).on_change
             match on_change:
                 case "ask":
                     return Lock.MOVED
@@ -106,11 +109,11 @@ class Checking(FormerKeys):
                     yield registry.free(handle.hex).revoke, EndReason.MOVED
                     return Missing(digest)
         # For a session that was signed in by code, without a client, this is the first time.
-        bound = facts.bound_to(self.client)
-        if bound is facts:
+        bound = binding.bound_to(facts.bound, self.client)
+        if bound is facts.bound:
             return None
         self.modified = True
-        return bound
+        return facts._replace(bound=bound)
 
     def _refused(self, record: Record) -> Flow[Missing | Again]:
         """Return what becomes of a session that the registry does not let go on."""

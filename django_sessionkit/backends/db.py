@@ -17,8 +17,8 @@ from django.db.models.lookups import GreaterThan
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base
-from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.sealing import NONCE
+from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.models import StoredSession
 from django_sessionkit.pace import Pace
 from django_sessionkit.ranges import Writing

@@ -27,7 +27,8 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.db import connections, transaction
 
 from django_sessionkit import clock
-from django_sessionkit.backends.facts import RECOGNISED, Activity, Facts
+from django_sessionkit.backends.facts import RECOGNISED, Facts
+from django_sessionkit.backends.plans import Activity
 from django_sessionkit.backends.records import Data, opened, sealed
 from django_sessionkit.backends.sealing import NONCE, SessionKey, unseal, version_of
 from django_sessionkit.clock import as_milliseconds

@@ -12,6 +12,7 @@ from django.core.signing import JSONSerializer
 from django.utils.encoding import iri_to_uri
 
 from django_sessionkit import clock, registry
+from django_sessionkit.backends import binding
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.loading import Loading
@@ -85,7 +86,7 @@ class HandingOver(Loading):
         if stored.epoch and (yield from self._is_of_the_past(facts, stored.epoch)):
             return None
         # The web view is another browser than the app, on the same device.
-        moved = "network" in facts.changed(self.client)
+        moved = "network" in binding.changed(facts.bound, self.client)
         if moved and Policy.of(facts.policy).on_change != "report":
             return None
         version = version_of(stored.payload)

@@ -8,9 +8,11 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from django_sessionkit import clock
+from django_sessionkit.backends import lifetimes
 from django_sessionkit.backends.checking import Again, Checking, Verdict
-from django_sessionkit.backends.facts import Activity, Facts
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
+from django_sessionkit.backends.plans import Activity
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.sealing import SessionKey, as_key, new_session_key
 from django_sessionkit.visit.client import Visit
@@ -142,9 +144,9 @@ class Loading(Checking):
         record, data = found.record, found.data
         facts, touched_at, now = record.facts, record.touched_at, clock.now()
         cookie_age = self.get_session_cookie_age()
-        is_over = facts.is_over(touched_at, now, record.expiry, cookie_age)
+        is_over = lifetimes.is_over(facts, touched_at, now, record.expiry, cookie_age)
         verdict: Verdict = Missing(record.digest) if is_over else None
-        verdict = verdict or (None if resuming else facts.lock_at(touched_at, now))
+        verdict = verdict or (None if resuming else lifetimes.lock_at(facts, touched_at, now))
         if verdict is None and self.client is not None:
             self._activity_is_due = self._is_due(record, now, cookie_age)
             if facts.handle and (self._activity_is_due or facts.bound):

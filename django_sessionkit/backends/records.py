@@ -3,9 +3,10 @@
 import logging
 from typing import Any, NamedTuple
 
-from django_sessionkit.backends.facts import END_OF_TIME, Facts
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.sealing import SessionKey, seal, unseal
 from django_sessionkit.backends.serializing import Serializer, dump, dump_facts, load, load_facts
+from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.storage import Stored
 from django_sessionkit.visit.interruptions import Missing, Unopened
 

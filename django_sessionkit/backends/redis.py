@@ -30,7 +30,6 @@ from redis.crc import key_slot
 
 from django_sessionkit import clock, ranges
 from django_sessionkit.backends import base, redis_buffer
-from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.flows import Flow, arun, run
 from django_sessionkit.backends.redis_clients import (
     NO_ANSWER,
@@ -56,6 +55,7 @@ from django_sessionkit.backends.redis_scripts import (
     stamp_of,
     touched_at_of,
 )
+from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.conf import conf
 from django_sessionkit.storage import (
     NodeStatus,

@@ -12,7 +12,6 @@ from itertools import chain
 from operator import methodcaller
 
 from django_sessionkit import clock
-from django_sessionkit.backends.facts import END_OF_TIME
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.redis_clients import ask, ask_script
 from django_sessionkit.backends.redis_scripts import (
@@ -25,6 +24,7 @@ from django_sessionkit.backends.redis_scripts import (
     stamp_of,
 )
 from django_sessionkit.backends.sealing import NONCE
+from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.conf import conf
 from django_sessionkit.storage import Seen, Waiting
 

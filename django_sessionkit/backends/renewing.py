@@ -8,6 +8,7 @@ from typing import cast
 
 from django_sessionkit import registry
 from django_sessionkit.accounts import stored_policy_of
+from django_sessionkit.backends import lifetimes
 from django_sessionkit.backends.facts import RECOGNISED, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.merging import Merging
@@ -140,7 +141,7 @@ class Renewing(Merging):
         # The row still has the old digest if the renewal broke off.
         yield registry.catch_up, facts.handle, facts.previous, key.digest
         expiry = self._session_cache.get("_session_expiry")
-        ends_at = facts.ends_at(now, expiry, self.get_session_cookie_age())
+        ends_at = lifetimes.ends_at(facts, now, expiry, self.get_session_cookie_age())
         yield self.touch, facts.previous, now, min(now + RECOGNISED, ends_at)
         self._keep(facts.arrived(now))
         self.modified = True

@@ -8,6 +8,7 @@ from django.contrib.sessions.backends.base import CreateError, UpdateError
 
 from django_sessionkit import clock, limits, registry
 from django_sessionkit.accounts import has_hash_of_former_secret, user_in
+from django_sessionkit.backends import lifetimes
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record
 from django_sessionkit.backends.renewing import Renewing
@@ -208,7 +209,7 @@ class Saving(Writing, Renewing):
             record = found.record
             if self._is_over(record, clock.now()):
                 raise self._ended(Missing(record.digest))
-            if lock := record.facts.lock_at(record.touched_at, clock.now()):
+            if lock := lifetimes.lock_at(record.facts, record.touched_at, clock.now()):
                 self._lock_up(lock, record, found.data)
                 self._refuse_while_locked({})
             self._session_key = record.key

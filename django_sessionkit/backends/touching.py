@@ -3,6 +3,7 @@
 from typing import cast
 
 from django_sessionkit import clock, registry
+from django_sessionkit.backends import lifetimes
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.records import Record
@@ -31,7 +32,7 @@ class Touching(Renewing):
         if is_due:
             self._activity_is_due = False
             touched_at = record.touched_at
-            if self._is_over(record, now) or record.facts.lock_at(touched_at, now):
+            if self._is_over(record, now) or lifetimes.lock_at(record.facts, touched_at, now):
                 return
             is_buffered = conf.SESSIONKIT_ACTIVITY == "buffered"
             if not (is_buffered and (yield from self._put_aside(record, now))):

@@ -9,9 +9,10 @@ from django.http import HttpRequest
 
 from django_sessionkit import clock, registry
 from django_sessionkit.accounts import actor_in, policy_of, user_in, user_of
-from django_sessionkit.backends.facts import Facts, Plan
+from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.merging import Merging
+from django_sessionkit.backends.plans import Plan
 from django_sessionkit.backends.records import NO_FACTS, Data, Found, Record, sealed
 from django_sessionkit.backends.sealing import SessionKey, version_of
 from django_sessionkit.conf import conf
