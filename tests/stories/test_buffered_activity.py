@@ -683,7 +683,8 @@ class Walk:
         self.clock.move(seconds=400)
 
     def change_the_key(self):
-        if is_in(self.browser):
+        # The registry refuses a new key to a session that has ended.
+        if not self.is_marked and is_in(self.browser):
             use(self.browser, "cycle_key")
 
     def go_to_another_network(self):
@@ -701,8 +702,8 @@ class Walk:
         self.is_marked = True
 
     def end(self):
-        UserSession.objects.all().revoke()
-        self.is_over = self.is_marked = True
+        if UserSession.objects.all().revoke():  # else it had ended, and nobody has removed it
+            self.is_over = self.is_marked = True
 
     def look(self):
         """Use the session, and return whether it goes on."""
