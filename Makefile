@@ -65,28 +65,38 @@ check: .venv/test
 # The tests with other packages have settings of their own: a site with all of these.
 PACKAGES := --ds=tests.packages.settings tests/packages
 
-# Tests that are measured take half as long again, and more. So they are measured where the package
-# has lines that no other leg runs.
+# Tests that are measured take half as long again, and more. So SQLite is measured as a whole, and
+# each of the other legs only in the files of OWN: they run the lines that are this leg's own.
 pytest-sqlite: .venv/test
 	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES)
 
-pytest-postgresql: .venv/test
-	SESSIONKIT_TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	SESSIONKIT_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES)
+define measured_in_part
+	$(LEG) $(BIN)/python -m pytest $(OWN:%=--ignore=%) $(PYTEST_ARGS)
+	$(LEG) $(BIN)/coverage run -m pytest $(OWN) $(PYTEST_ARGS)
+endef
 
-# What has lines of its own on MariaDB is measured there.
-ON_MARIADB := SESSIONKIT_TEST_DATABASE=mariadb $(BIN)/
-OWN := tests/parts/test_selection.py tests/faces/test_purge.py tests/adoption/test_old_tables.py \
-	tests/stories/test_buffered_activity.py
+pytest-postgresql: LEG := SESSIONKIT_TEST_DATABASE=postgresql
+pytest-postgresql: OWN := tests/faces/test_purge.py tests/faces/test_admin_list.py \
+	tests/adoption/test_old_tables.py tests/stories/test_buffered_activity.py
+pytest-postgresql: .venv/test
+	$(measured_in_part)
+	$(LEG) $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES)
+
+pytest-mariadb: LEG := SESSIONKIT_TEST_DATABASE=mariadb
+pytest-mariadb: OWN := tests/parts/test_selection.py tests/faces/test_purge.py \
+	tests/adoption/test_old_tables.py tests/stories/test_buffered_activity.py
 pytest-mariadb: .venv/test
-	$(if $(MARIADB),$(ON_MARIADB)python -m pytest $(OWN:%=--ignore=%) $(PYTEST_ARGS) && \
-		$(ON_MARIADB)coverage run -m pytest $(OWN) $(PYTEST_ARGS),\
+	$(if $(MARIADB),$(measured_in_part),\
 		@echo "No MariaDB, so its tests were left out. On Debian: apt-get install $(DEBIAN_MARIADB)")
 
+pytest-redis: LEG := SESSIONKIT_TEST_ENGINE=redis
+pytest-redis: OWN := $(wildcard tests/engines/test_redis*.py) tests/adoption/test_command.py \
+	tests/adoption/test_between.py tests/adoption/test_between_two_steps.py \
+	tests/home/test_atomic_requests.py tests/stories/test_buffered_activity.py
 pytest-redis: .venv/test
-	SESSIONKIT_TEST_ENGINE=redis $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	SESSIONKIT_TEST_ENGINE=redis $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES)
+	$(measured_in_part)
+	$(LEG) $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES)
 
 # The engine is that of Redis, which has all tests: here is what the server makes a difference to,
 # the verbs and their contract, and one story through all of it.

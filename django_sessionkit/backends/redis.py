@@ -354,10 +354,8 @@ def _last_seen(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[dict
 
     if not isinstance(sync_client(), RedisCluster):
         answers = dict(zip(digests, (yield stamps, ""), strict=True))
-    elif failure := (yield from _ask_each("GETRANGE", digests, answers, 0, STAMP - 1)):
-        if not answers:
-            raise failure
-        no_answer(failure)  # is logged; what is on that node may be there
+    else:
+        yield from _ask_each("GETRANGE", digests, answers, 0, STAMP - 1, some=True)
     there = {digest: answers.get(key) for key, digest in digests.items() if answers.get(key, True)}
     # What is no string was written by somebody else, and so was a moment that no date can be.
     seen = {
@@ -397,8 +395,8 @@ def _remove(keys: Collection[str], answers: dict[str, Any]) -> Flow[None]:
     if not isinstance(sync_client(), RedisCluster):
         if keys:
             yield methodcaller("delete", *keys), ""
-    elif failure := (yield from _ask_each("DEL", keys, answers)):
-        raise failure
+    else:
+        yield from _ask_each("DEL", keys, answers)
 
 
 def _peek(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[set[str]]:
@@ -412,8 +410,8 @@ def _peek(digests: Mapping[str, str], answers: dict[str, Any]) -> Flow[set[str]]
 
     if not isinstance(sync_client(), RedisCluster):
         answers = dict(zip(digests, (yield exist, ""), strict=True))
-    elif failure := (yield from _ask_each("EXISTS", digests, answers)):
-        no_answer(failure)  # is logged; what is on that node may be there
+    else:
+        yield from _ask_each("EXISTS", digests, answers, some=True)
     return {digest for key, digest in digests.items() if answers.get(key, True)}
 
 
@@ -426,16 +424,17 @@ def _note_epoch(keys: Sequence[str], number: int, answers: dict[str, Any]) -> Fl
 
     if not isinstance(sync_client(), RedisCluster):
         yield write, ""
-    elif failure := (yield from _ask_each("SET", keys, answers, number)):
-        raise failure
+    else:
+        yield from _ask_each("SET", keys, answers, number)
 
 
 def _ask_each(
-    command: str, keys: Iterable[str], answers: dict[str, Any], *args: int
-) -> Flow[Exception | None]:
+    command: str, keys: Iterable[str], answers: dict[str, Any], *args: int, some: bool = False
+) -> Flow[None]:
     """
-    Ask a command of each key that has no answer yet. Return the last error of a node that does not
-    answer: that must not keep the others from theirs. If no node has answered, raise that error.
+    Ask a command of each key that has no answer yet. A node that does not answer must not keep the
+    others from theirs: only then raise its error. Where ``some`` answers are enough, and there are
+    some, log the error: what is on that node may be there.
     """
     failure = None
     for key in keys:
@@ -444,9 +443,10 @@ def _ask_each(
                 answers[key] = yield methodcaller("execute_command", command, key, *args), key
             except NO_ANSWER as error:
                 failure = error
-    if failure and not answers:
+    if failure and not (some and answers):
         raise failure
-    return failure
+    if failure:
+        no_answer(failure)
 
 
 def _are_parted() -> bool:

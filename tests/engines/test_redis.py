@@ -361,6 +361,7 @@ def connections_ever(server):
 
 @pytest.mark.parametrize("run", [lambda act: asyncio.run(act()), lambda act: async_to_sync(act)()])
 def test_a_client_is_closed_with_its_event_loop(server, run):
+    gc.collect()  # what earlier tests have left open is closed now, and not meanwhile
     before = connections(server)
     for _ in range(20):
         assert run(story) == {"cart": ["teapot"]}
@@ -392,6 +393,7 @@ def test_two_hundred_tasks_wait_for_fifty_connections(server):
 # Nobody is left who could close it.
 @pytest.mark.filterwarnings("ignore:(unclosed|loop is closed):ResourceWarning")
 def test_the_client_of_a_loop_that_is_just_closed_goes_with_the_next_one(server):
+    gc.collect()  # what earlier tests have left open is closed now, and not meanwhile
     before = connections(server)
     for _ in range(3):
         loop = asyncio.new_event_loop()
