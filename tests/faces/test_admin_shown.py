@@ -40,6 +40,7 @@ from tests.people import CHROME, IPHONE, handle, is_in, is_out, sign_in
 pytestmark = [pytest.mark.django_db, pytest.mark.site("tests.admin_sites")]
 
 NETWORK = f"{END_SHOWN}?network=203.0.113.0/24"
+HANDLE = "01920000-0000-7000-8000-000000000000"  # of no session
 
 
 @pytest.fixture
@@ -251,17 +252,17 @@ def test_more_users_than_a_statement_can_have_are_refused(root):
 def test_selection_is_said_in_words(alice, root, staff):
     desk = sign_in(root)
     query = (
-        f"users={alice.pk}&state=ended&reason=limit&device_type=mobile&transport=header&staff=1"
-        "&started_after=2026-11-28T03:00%2B00:00"
+        f"users={alice.pk}&handle={HANDLE}&state=ended&reason=limit&device_type=mobile"
+        "&transport=header&staff=1&started_after=2026-11-28T03:00%2B00:00"
     )
     text = as_read(desk.get(f"{END_SHOWN}?{query}"))
     assert (
-        "User: alice State: Ended Reason: Too many devices Device type: Phone Transport: Header"
-        " Staff: Yes Signed in since: Nov. 27, 2026, 9 p.m."
+        f"User: alice Handle: {HANDLE} State: Ended Reason: Too many devices Device type: Phone"
+        " Transport: Header Staff: Yes Signed in since: Nov. 27, 2026, 9 p.m."
     ) in text
     # Who may not see users could try keys, and learn all names.
     text = as_read(sign_in(staff("end_usersession")).get(f"{END_SHOWN}?{query}"))
-    assert f"User: {alice.pk} State" in text
+    assert f"User: {alice.pk} Handle" in text
 
 
 def test_selection_without_time_zones(alice, root, settings):

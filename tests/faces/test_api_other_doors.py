@@ -1,13 +1,16 @@
 """By the API, a session gets a token for other services, and an app opens a web view."""
 
+import importlib.util
+import runpy
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
+from django.urls import include, path
 
-from django_sessionkit.api import token
+from django_sessionkit.api import token, urls
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.tokens import issue, verify
 from tests.apps import App
@@ -15,6 +18,12 @@ from tests.people import handle
 from tests.programs import call, problem
 
 pytestmark = pytest.mark.django_db
+
+# A site with the API, and without our pages.
+urlpatterns = [
+    path("api/", include("django_sessionkit.api.urls")),
+    path("api/", include("django_sessionkit.api.sign_in_urls")),
+]
 
 
 @pytest.fixture
@@ -63,6 +72,12 @@ def test_a_site_without_an_issuer_or_a_key_gives_no_tokens(
     problem(call(laptop, "POST", "token/"), 404, "no_tokens")
 
 
+def test_an_api_without_pyjwt_has_all_but_tokens(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    patterns = runpy.run_path(urls.__file__)["urlpatterns"]
+    assert {each.name for each in patterns} == {each.name for each in urls.urlpatterns} - {"token"}
+
+
 def test_an_app_opens_a_web_view(app: App):
     authorization = f"Bearer {app.key}"
     answer = call(app, "POST", "hand-over/", {"next": "/whoami/"}, authorization=authorization)
@@ -71,6 +86,12 @@ def test_an_app_opens_a_web_view(app: App):
     opened = web_view.get(answer.json()["url"], follow=True)
     assert (opened.redirect_chain, opened.content) == ([("/whoami/", 302)], b"alice")
     assert Client().get(answer.json()["url"]).status_code == 410
+
+
+@pytest.mark.site(__name__)
+def test_an_app_opens_no_web_view_where_there_are_no_pages(app: App):
+    answer = call(app, "POST", "hand-over/", {}, authorization=f"Bearer {app.key}")
+    problem(answer, 404, "not_found")
 
 
 def test_a_browser_opens_no_web_view(laptop: Client):

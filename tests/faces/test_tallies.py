@@ -160,6 +160,11 @@ def test_figures_of_a_year_ago_go(clock):
     assert Tally.objects.filter(day__lt=today() - timedelta(days=30)).count() == 1
 
 
+def test_a_figure_says_which_it_is():
+    figure = Tally(day=date(2040, 3, 1), name="sign_ins", value=7)
+    assert str(figure) == "2040-03-01 sign_ins: 7"
+
+
 # Runs of the purge.
 
 

@@ -1,6 +1,7 @@
 """The schedule for Celery's beat."""
 
 import platform
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,11 @@ def test_activity_that_waits_is_carried_every_few_seconds():
     assert [*sessionkit_schedule(activity="direct")] == [PURGE]
     with pytest.raises(ValueError, match="'bufered'"):
         sessionkit_schedule(activity="bufered")
+
+
+def test_without_celery_it_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "celery.schedules", None)
+    assert sessionkit_schedule()[PURGE]["schedule"] == 3600
 
 
 def test_settings_can_have_it_without_celery_and_before_there_are_settings(tmp_path: Path):
