@@ -31,9 +31,10 @@ VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
-# The slowest first, so that none is left to run alone. Three at once keep two cores busy: tests wait
-# for servers that hang.
-LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb pytest-valkey pytest-memory
+# The slowest first, so that none is left to run alone: other versions of Django come before the
+# short ones. Three at once keep two cores busy: tests wait for servers that hang.
+LONG_LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb
+LEGS := $(LONG_LEGS) pytest-valkey pytest-memory
 # There is no wheel with a MariaDB. Where there is no server either, only CI fails.
 MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v mariadb-install-db)
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
@@ -45,11 +46,11 @@ DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
 	@$(BIN)/python manage.py demo --port $(PORT)$(if $(filter redis,$(STORE)), --worker)
 
-test-all: OTHER_LEGS := $(VERSIONS:%=pytest-%)
+test-all: LEGS := $(LONG_LEGS) $(VERSIONS:%=pytest-%) $(LEGS)
 test test-all: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory -j3 $(LEGS) $(OTHER_LEGS)
+	@$(MAKE) --no-print-directory -j3 $(LEGS)
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.

@@ -9,7 +9,7 @@ from django_sessionkit.models import UserSession
 from django_sessionkit.purging import purge
 from tests import people
 from tests.browsers import PAGE, view
-from tests.interleaving import before_statement
+from tests.interleaving import before_write
 from tests.people import is_still_in, only_row, post_sign_in, row_of
 from tests.store import DAY
 
@@ -164,7 +164,7 @@ def test_row_that_becomes_active_meanwhile_keeps_its_address(browse, alice, cloc
     def come_back():
         UserSession.objects.filter(ip=HOME).update(last_seen_at=timezone.now())
 
-    with before_statement("UPDATE", come_back):
+    with before_write("UPDATE", come_back):
         purge()
     assert only_row().ip == HOME
     assert timezone.now() - only_row().last_seen_at < timedelta(days=1)
