@@ -39,7 +39,7 @@ class Size:
         if seconds <= self._target:
             self._was_slow = False
             if seconds < self._target * 0.75 and handled >= self.number:
-                more = self.number if seconds < self._target / 2 else -(-self.number // 4)
+                more = self.number if seconds < self._target / 2 else self.number // 4
                 self.number = min(self._most, self.number + more)
         elif self._was_slow or seconds > 4 * self._target:
             self.shrink(2)
