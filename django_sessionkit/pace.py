@@ -31,17 +31,18 @@ class Size:
     def __init__(self, first: int, least: int = 0, target: float = 1.0) -> None:
         self.number = first
         self._least, self._most = max(1, least or first // LEAST), first * MOST
-        self.target, self._target = target, TARGET * target
+        self.target = target  # in TARGETs
         self._was_slow = False
 
     def learn(self, seconds: float, handled: int) -> None:
         """Learn how long a statement took that has handled so many."""
-        if seconds <= self._target:
+        target = TARGET * self.target
+        if seconds <= target:
             self._was_slow = False
-            if seconds < self._target * 0.75 and handled >= self.number:
-                more = self.number if seconds < self._target / 2 else self.number // 4
+            if seconds < target * 0.75 and handled >= self.number:
+                more = self.number if seconds < target / 2 else self.number // 4
                 self.number = min(self._most, self.number + more)
-        elif self._was_slow or seconds > 4 * self._target:
+        elif self._was_slow or seconds > 4 * target:
             self.shrink(2)
         else:
             self._was_slow = True

@@ -119,11 +119,23 @@ def sweep(pace: Pace) -> StoreUnavailable | None:
             moments = Moments.of_now()
             question, acts = Question(part, moments, _what_to_do(moments)), _acts(moments, part.db)
         there = _look(question, part, pace)
-        for act in (acts[name] for name in acts if name in there):
-            try:
-                act(part, pace)
-            except StoreUnavailable as error:
-                unavailable = error
+        unavailable = _do(acts, there, part, pace) or unavailable
+    return unavailable
+
+
+def _do(
+    acts: dict[str, Act], there: set[str], part: UserSessionQuerySet, pace: Pace
+) -> StoreUnavailable | None:
+    """
+    Do what there is to do in a part of the table, in the order of ``acts``. Return the last error
+    of a store that has not answered: that keeps nobody from the rest.
+    """
+    unavailable = None
+    for act in (acts[name] for name in acts if name in there):
+        try:
+            act(part, pace)
+        except StoreUnavailable as error:
+            unavailable = error
     return unavailable
 
 
@@ -314,7 +326,11 @@ def mend(pace: Pace) -> StoreUnavailable | None:
     """
     units = pace.places.get(TABLE, {}).get("units", 0)
     unavailable = question = None
-    acts = {"disabled": _end_disabled, "lost": _close_lost, "orphans": _remove_orphans}
+    acts: dict[str, Act] = {
+        "disabled": _end_disabled,
+        "lost": _close_lost,
+        "orphans": _remove_orphans,
+    }
     for part in UserSession.objects.walk(pace, MENDED, most=max(FEWEST, units // SHARE)):
         if question is None or question.is_stale():
             moments, is_stored = Moments.of_now(), _is_stored(part.db)
@@ -323,11 +339,7 @@ def mend(pace: Pace) -> StoreUnavailable | None:
         there = {what for what, *_ in found}
         if any(is_disabled for _, is_disabled, _ in found):
             there.add("disabled")
-        for act in (acts[name] for name in acts if name in there):
-            try:
-                act(part, pace)
-            except StoreUnavailable as error:
-                unavailable = error
+        unavailable = _do(acts, there, part, pace) or unavailable
     return unavailable
 
 

@@ -21,7 +21,6 @@ from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.models import StoredSession
 from django_sessionkit.pace import Pace
-from django_sessionkit.ranges import Writing
 from django_sessionkit.storage import NodeStatus, Stored, StoredFully
 
 TABLE = "django_sessionkit_storedsession"
@@ -166,7 +165,7 @@ class SessionStore(base.SessionStore):
         if not (digests and connection.features.has_select_for_update_skip_locked):
             return super().remove_free(digests)
         sessions = StoredSession.objects.using(connection.alias).filter(digest__in=digests)
-        Writing("free", models.Q()).on(sessions, Pace())
+        ranges.Writing("free", models.Q()).on(sessions, Pace())
         return cls.peek(digests)
 
     @classmethod
@@ -176,7 +175,7 @@ class SessionStore(base.SessionStore):
         is touched meanwhile survives.
         """
         removed, now = 0, clock.now()
-        expired = Writing("expired", models.Q(expires_at__lte=now))
+        expired = ranges.Writing("expired", models.Q(expires_at__lte=now))
         for part in StoredSession.objects.walk(pace):
             if pace.dry_run:
                 removed += pace.read(expired.rows(part).count)
