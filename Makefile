@@ -2,7 +2,8 @@
 #              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run, and for a
 #              worker that purges)
 # make test    all checks and tests, on SQLite, PostgreSQL, MariaDB, Redis and Valkey, and in memory
-# make test-all      the same, and on other versions of Django and Python (VERSIONS, below)
+# make test-all      the same, on other versions of Django and Python (VERSIONS, below), and the
+#              coverage of the package
 # make format  let ruff put the code into shape
 # make messages    collect the sentences of the package for its translations, and compile these
 #              (takes GNU gettext)
@@ -14,8 +15,8 @@
 #              (OTHERS_ARGS="wagtail django-axes": of some)
 # make screenshots   the pictures of the docs, made anew from the example shop, by Chromium
 #
-# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -postgresql, -mariadb, -redis,
-# -valkey, -memory, -django-6.1-python-3.14).
+# Some tests: make pytest-sqlite PYTEST_ARGS="-x -k purge" (or -checkout, -postgresql, -mariadb,
+# -redis, -valkey, -memory, -django-6.1-python-3.14).
 #
 # Each makes the virtual environment that it needs, in .venv (PYTHON=python3.13 for another Python).
 
@@ -27,6 +28,8 @@ BENCH_ARGS ?=
 OTHERS_ARGS ?=
 # What make test-all adds. An alpha or beta of the next Django is tested once there is one.
 VERSIONS ?= django-6.0-python-3.13 django-6.1-python-3.14 django-6.2-python-3.14
+# Targets of this file that CI adds to that.
+ALSO ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -34,23 +37,29 @@ EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
 # The slowest first, so that none is left to run alone: other versions of Django come before the
 # short ones. Three at once keep two cores busy: tests wait for servers that hang.
 LONG_LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb
-LEGS := $(LONG_LEGS) pytest-valkey pytest-memory
+LEGS := $(LONG_LEGS) pytest-checkout pytest-valkey pytest-memory
+# Coverage is measured on Python 3.14, at no cost: on those before, tests take twice as long.
+MEASURED := 6.1 3.14
+MEASURED_LEGS := measured-redis measured-postgresql measured-mariadb measured-packages measured-memory
+COVERAGE := .cache/versions/django-6.1-python-3.14/bin/coverage
 # There is no wheel with a MariaDB. Where there is no server either, only CI fails.
 MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v mariadb-install-db)
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check $(LEGS) coverage format messages conformance bench screenshots test-others
+.PHONY: demo test test-all check $(LEGS) $(MEASURED_LEGS) coverage format messages conformance bench screenshots test-others
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
 	@$(BIN)/python manage.py demo --port $(PORT)$(if $(filter redis,$(STORE)), --worker)
 
-test-all: LEGS := $(LONG_LEGS) $(VERSIONS:%=pytest-%) $(LEGS)
-test test-all: .venv/test
+test: .venv/test
+	@$(MAKE) --no-print-directory -j3 check $(LEGS)
+
+test-all: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory -j3 $(LEGS)
+	@$(MAKE) --no-print-directory -j3 check pytest-django-6.1-python-3.14 $(LONG_LEGS) \
+		$(VERSIONS:%=pytest-%) $(LEGS) $(ALSO) $(MEASURED_LEGS)
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.
@@ -68,38 +77,26 @@ PACKAGES := --ds=tests.packages.settings tests/packages
 # PYTEST_ARGS may choose tests of another part of a leg: with 5, pytest says that there were none.
 OR_NONE = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 
-# Tests that are measured take half as long again, and more. So SQLite is measured as a whole, and
-# each of the other legs only in the files of OWN: they run the lines that are this leg's own.
 pytest-sqlite: .venv/test
-	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
+	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(CHECKOUT:%=--ignore=%) $(PYTEST_ARGS)
 
-define measured_in_part
-	$(LEG) $(BIN)/python -m pytest $(OWN:%=--ignore=%) $(PYTEST_ARGS) $(OR_NONE)
-	$(LEG) $(BIN)/coverage run -m pytest $(OWN) $(PYTEST_ARGS) $(OR_NONE)
-endef
+# Also on SQLite: this checkout, its pages in a browser, and other packages.
+CHECKOUT := tests/project tests/browser
+pytest-checkout: .venv/test
+	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(CHECKOUT) $(PYTEST_ARGS) $(OR_NONE)
+	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
 
-pytest-postgresql: LEG := SESSIONKIT_TEST_DATABASE=postgresql
-pytest-postgresql: OWN := tests/faces/test_purge.py tests/faces/test_admin_list.py \
-	tests/adoption/test_old_tables.py tests/stories/test_buffered_activity.py
 pytest-postgresql: .venv/test
-	$(measured_in_part)
-	$(LEG) $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
+	SESSIONKIT_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
 
-pytest-mariadb: LEG := SESSIONKIT_TEST_DATABASE=mariadb
-pytest-mariadb: OWN := tests/parts/test_selection.py tests/faces/test_purge.py \
-	tests/adoption/test_old_tables.py tests/stories/test_buffered_activity.py
 pytest-mariadb: .venv/test
-	$(if $(MARIADB),$(measured_in_part),\
+	$(if $(MARIADB),SESSIONKIT_TEST_DATABASE=mariadb $(BIN)/python -m pytest $(PYTEST_ARGS),\
 		@echo "No MariaDB, so its tests were left out. On Debian: apt-get install $(DEBIAN_MARIADB)")
 
-pytest-redis: LEG := SESSIONKIT_TEST_ENGINE=redis
-pytest-redis: OWN := $(wildcard tests/engines/test_redis*.py) tests/adoption/test_command.py \
-	tests/adoption/test_between.py tests/adoption/test_between_two_steps.py \
-	tests/home/test_atomic_requests.py tests/stories/test_buffered_activity.py
 pytest-redis: .venv/test
-	$(measured_in_part)
-	$(LEG) $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
+	SESSIONKIT_TEST_ENGINE=redis $(BIN)/python -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_ENGINE=redis $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
 
 # The engine is that of Redis, which has all tests: here is what the server makes a difference to,
 # the verbs and their contract, and one story through all of it.
@@ -109,7 +106,7 @@ pytest-valkey: .venv/test
 
 # This engine is not for sites: its contract, and the stories in which requests meet.
 pytest-memory: .venv/test
-	SESSIONKIT_TEST_ENGINE=memory $(BIN)/coverage run -m pytest \
+	SESSIONKIT_TEST_ENGINE=memory $(BIN)/python -m pytest \
 		tests/engines tests/stories/test_renewal_races.py tests/stories/test_limits.py $(PYTEST_ARGS)
 
 # Between the oldest Django, which the legs above have, and the newest one.
@@ -120,9 +117,40 @@ pytest-django-6.0-%: export TESTS = tests/engines tests/parts tests/stories/test
 pytest-django-%: .venv/test
 	@EXTRAS=$(EXTRAS) .ci/version $(subst -python-, ,$*) $(PYTEST_ARGS)
 
-coverage: .venv/test
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
+measured = @$(1) TESTS="$(2)" RUN="coverage run -m pytest" EXTRAS=$(EXTRAS) \
+	.ci/version $(MEASURED) $(PYTEST_ARGS) $(OR_NONE)
+
+pytest-django-6.1-python-3.14: .venv/test
+	$(call measured,,tests/adoption tests/attacks tests/engines tests/faces tests/home tests/parts \
+		tests/stories tests/project/test_migrations.py tests/browser/test_content_policy.py)
+
+# The lines that only one store runs, and those that only other packages do.
+$(MEASURED_LEGS): pytest-django-6.1-python-3.14
+
+measured-redis:
+	$(call measured,SESSIONKIT_TEST_ENGINE=redis,$(wildcard tests/engines/test_redis*.py) \
+		tests/adoption/test_command.py tests/adoption/test_between.py \
+		tests/adoption/test_between_two_steps.py tests/home/test_atomic_requests.py \
+		tests/stories/test_buffered_activity.py)
+
+measured-postgresql:
+	$(call measured,SESSIONKIT_TEST_DATABASE=postgresql,tests/faces/test_purge.py \
+		tests/faces/test_admin_list.py tests/adoption/test_old_tables.py \
+		tests/stories/test_buffered_activity.py)
+
+measured-mariadb:
+	$(if $(MARIADB),$(call measured,SESSIONKIT_TEST_DATABASE=mariadb,tests/faces/test_purge.py \
+		tests/parts/test_selection.py tests/adoption/test_old_tables.py \
+		tests/stories/test_buffered_activity.py))
+
+measured-packages:
+	$(call measured,,$(PACKAGES))
+
+measured-memory:
+	$(call measured,SESSIONKIT_TEST_ENGINE=memory,tests/engines)
+
+coverage:
+	@! [ -x $(COVERAGE) ] || { $(COVERAGE) combine --quiet && $(COVERAGE) report; }
 
 format: .venv/test
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .

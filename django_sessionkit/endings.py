@@ -25,11 +25,12 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from django_sessionkit import audit, epochs, workers
+from django_sessionkit import audit, epochs, ranges, workers
 from django_sessionkit.accounts import key_of, user_of
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
+from django_sessionkit.pace import Size
 from django_sessionkit.reach import (
     are_few,
     batches,
@@ -54,6 +55,9 @@ PATIENCE = timedelta(seconds=15)
 SLICE = 5.0
 # What rests between two batches rests for so many seconds at most: CLAIM goes on.
 LONGEST_REST = 5.0
+# Then a batch is to take about so many times pace.TARGET. What it writes goes to the disk at once,
+# and whoever else writes waits for that.
+BATCH = 5.0
 
 
 def begin(
@@ -239,8 +243,8 @@ def finish_all(seconds: float | None = None) -> None:
 def work(ending: Ending, seconds: float, gently: bool = False) -> bool:
     """
     End sessions for so many seconds, and tell whether all is done. False: there is more to do, or
-    somebody else does it. ``gently``: rest for as long as each batch took. Afterwards, ``ending``
-    says how far the work is.
+    somebody else does it. ``gently``: batches are as small as BATCH says, and the work rests for as
+    long as each of them took. Afterwards, ``ending`` says how far the work is.
 
     Call this outside of a transaction, so that others see how far it is, and a part that was done
     stays done. If the store does not answer, the rows are marked all the same, and the purge
@@ -249,7 +253,8 @@ def work(ending: Ending, seconds: float, gently: bool = False) -> bool:
     until = time.monotonic() + seconds
     goes_on = _claim(ending)
     by = user_of(str(ending.by_id)) if goes_on and ending.by_id is not None else None
-    for handles, to, looked_at in batches(ending) if goes_on else ():
+    size = Size(ranges.ROWS, target=BATCH)
+    for handles, to, looked_at in batches(ending, size) if goes_on else ():
         began = time.monotonic()
         ended = _end(ending, handles, by)
         goes_on = _write(
@@ -266,6 +271,7 @@ def work(ending: Ending, seconds: float, gently: bool = False) -> bool:
         if not goes_on:
             break
         if gently:
+            size.learn(now - began, len(handles))
             time.sleep(min(now - began, LONGEST_REST))
     if goes_on and _write(ending, claimed_until=None, finished_at=timezone.now()):
         ending.refresh_from_db(using=_all().db)

@@ -8,14 +8,15 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connections
 from django.db.models import Count, Exists, OuterRef, Q
 
-from django_sessionkit import ranges
 from django_sessionkit.models import Ending, EndReason, UserSession, UserSessionQuerySet
+from django_sessionkit.pace import Size
 from django_sessionkit.selection import Selection, staff, superusers, without_unfound_superusers
 
 # The handles of so many sessions are fetched at once, where an index leads to them, and a preview
@@ -30,31 +31,29 @@ NAMES, SAMPLE = 20, 10
 Batch = tuple[list[uuid.UUID], uuid.UUID, int]
 
 
-def batches(ending: Ending) -> Iterator[Batch]:
+def batches(ending: Ending, size: Size) -> Iterator[Batch]:
     """
-    Yield the work in batches, each with the handles of the sessions, that up to which all is done
-    after it, and how many rows it has looked at.
+    Yield the work in batches of ``size``, each with the handles of the sessions, that up to which
+    all is done after it, and how many rows it has looked at.
     """
+    done_to = beginning(ending)
     if are_few(ending):
         # Without ORDER BY and LIMIT, for which a database might go through the whole table.
-        rows = matching(ending).filter(pk__gt=beginning(ending)).order_by()
-        handles = sorted(rows.values_list("pk", flat=True))
-        for start in range(0, len(handles), ranges.ROWS):
-            batch = handles[start : start + ranges.ROWS]
+        rows = matching(ending).filter(pk__gt=done_to).order_by()
+        handles = iter(sorted(rows.values_list("pk", flat=True)))
+        while batch := list(islice(handles, size.number)):
             yield batch, batch[-1], len(batch)
         return
-    done_to = beginning(ending)
+    end = done_to  # of the part of the table
     while done_to < ending.last:
-        rest = _table(ending).filter(pk__gt=done_to).order_by("pk")
-        last = rest.values_list("pk", flat=True)[PART - 1 : PART].first()
-        to, looked_at = last or ending.last, PART
-        part = matching(ending).filter(pk__gt=done_to, pk__lte=to).order_by("pk")
-        handles = list(part.values_list("pk", flat=True)[: ranges.ROWS])
-        if len(handles) == ranges.ROWS:
-            to = handles[-1]
-        if to != last:
-            looked_at = rest.filter(pk__lte=to).count()
-        yield handles, to, looked_at
+        rest = _table(ending).filter(pk__gt=done_to).order_by("pk").values_list("pk", flat=True)
+        if end == done_to:
+            end = rest[PART - 1 : PART].first() or ending.last
+        number = size.number
+        part = matching(ending).filter(pk__gt=done_to, pk__lte=end).order_by("pk")
+        batch = list(part.values_list("pk", flat=True)[:number])
+        to = batch[-1] if len(batch) == number else end
+        yield batch, to, rest.filter(pk__lte=to).count()
         done_to = to
 
 

@@ -159,21 +159,23 @@ def test_make_runs_what_the_documents_say():
         "=redis",
         "=valkey",
         "=memory",
-        "report",
+        "pytest tests/project tests/browser",
+        "tests/packages",
     ):
-        assert words in test
-        assert words in everything
+        assert words in test, words
+        assert words in everything, words
     assert ".ci/version" not in test
-    assert ".ci/version 6.1 3.14 \n" in everything
+    assert ".ci/version 6.0 3.13 \n" in everything
+    assert everything.count('RUN="coverage run -m pytest"') == 6
+    assert "coverage report" in everything
     # Without a server, only CI fails.
     on_mariadb = "SESSIONKIT_TEST_DATABASE=mariadb"
     assert on_mariadb not in make("pytest-mariadb", "MARIADB=")
     assert on_mariadb in make("pytest-mariadb", "CI=true")
     assert "ruff format ." in make("format")
     assert make("screenshots").endswith("python -m tests.browser.pictures\n")
-    assert re.search(
-        "=sqlite .* pytest -x -k purge\n", make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
-    )
+    some = make("pytest-sqlite", "PYTEST_ARGS=-x -k purge")
+    assert re.search("=sqlite .* pytest .* -x -k purge\n", some)
     assert "/bin/python3.12 -m venv" in make("test", "PYTHON=/bin/python3.12")
 
 

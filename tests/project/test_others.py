@@ -161,7 +161,7 @@ def test_ci_runs_the_suites_of_other_packages():
     assert "--requirement tests/others/requirements.txt" in command
     assert "run: make test-others\n" in read_document(".github/workflows/ci.yml")
     run = read_document(".ci/run")
-    assert "test-all test-others " in run
+    assert "test-all ALSO=test-others " in run
     (some,) = re.findall(r'^others="(.+)"$', run, re.MULTILINE)
     assert 'OTHERS_ARGS="$others"' in run
     assert {*some.split()} < {suite.name for suite in SUITES}

@@ -301,15 +301,29 @@ def test_work_goes_on_where_it_has_stopped(
     assert len(ended) == len([batch for batch, *_ in ended if batch])
 
 
-def test_who_works_in_the_background_rests_for_as_long_as_a_batch_took(
-    alice: User, small: None, no_rest: Any
+@pytest.mark.parametrize(
+    ("target", "batches"), [(1e-9, [5, 2, 1, 1, 1, 1, 1]), (1e9, [5, 7])], ids=["slow", "fast"]
+)
+def test_who_works_in_the_background_ends_less_at_once_if_that_is_slow_and_rests(
+    alice: User,
+    small: None,
+    no_rest: Any,
+    ended: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    target: float,
+    batches: list[int],
 ):
+    monkeypatch.setattr(endings, "BATCH", target)
     many(12, alice)
     done(ending_of(asked(users=str(alice.pk))))
     assert not no_rest.called
+    ended.clear()
     many(12, alice)
     assert carry_on(ending_of(asked(users=str(alice.pk))).pk) is None
-    assert len(no_rest.call_args_list) == 3
+    # What is ended at once is marked by statements of five rows.
+    statements = [min(5, left) for batch in batches for left in range(batch, 0, -5)]
+    assert [len(told) for told, *_ in ended] == statements
+    assert len(no_rest.call_args_list) == len(batches)
     assert all(0 < call.args[0] <= endings.LONGEST_REST for call in no_rest.call_args_list)
 
 
