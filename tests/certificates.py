@@ -9,6 +9,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.servers import HOST
 
+USAGES = dict.fromkeys(
+    [
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    ],
+    False,
+)
+USAGES["digital_signature"] = True
+
 
 class Authority:
     """An authority that signs certificates for this machine."""
@@ -39,6 +53,7 @@ class Authority:
     def _sign(self, subject, key, is_authority):
         today = datetime.datetime.now(datetime.UTC)
         here = x509.IPAddress(ipaddress.ip_address(HOST))
+        signs = self.key.public_key()
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -49,6 +64,10 @@ class Authority:
             .not_valid_after(today + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
             .add_extension(x509.SubjectAlternativeName([here]), critical=False)
+            # Python asks for these from 3.13 on.
+            .add_extension(x509.KeyUsage(**USAGES, key_cert_sign=is_authority), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signs), False)
             .sign(self.key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
         )

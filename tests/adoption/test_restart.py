@@ -22,7 +22,8 @@ USER_SESSIONS = "user_sessions.backends.db"
 QSESSIONS = "qsessions.backends.db"
 CACHED_QSESSIONS = "qsessions.backends.cached_db"
 REDIS_SESSIONS = "redis_sessions.session"
-
+# django-user-sessions uses this, and setuptools of late warn of that.
+OLD = "-W", "ignore:pkg_resources is deprecated"
 
 # Where the device of a session is known before it has been used here.
 WITH_DEVICES = [USER_SESSIONS, QSESSIONS, CACHED_QSESSIONS]
@@ -71,7 +72,7 @@ def test_hundred_clients_stay_signed_in(engine, site, browsers):
         # Half of them come by themselves. The others are moved first.
         assert all(at_once(is_as_before, browsers[:50], VISITORS[:50], url))
         if engine in LISTED:
-            said = run_python(servers.PROJECT, "-m", "django", "adoptsessions", env=env)
+            said = run_python(servers.PROJECT, *OLD, "-m", "django", "adoptsessions", env=env)
             assert "Moved 50 sessions." in said
             page = browsers[-1].get(f"{url}/account/sessions/", headers=PAGE).text
             assert "This device" in page
