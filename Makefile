@@ -135,7 +135,8 @@ measured-redis:
 
 measured-postgresql:
 	$(call measured,SESSIONKIT_TEST_DATABASE=postgresql,tests/faces/test_purge.py \
-		tests/faces/test_admin_list.py tests/adoption/test_old_tables.py \
+		tests/faces/test_admin_list.py tests/faces/test_tallies.py tests/home/test_atomic_requests.py \
+		tests/adoption/test_old_tables.py tests/stories/test_switch.py \
 		tests/stories/test_buffered_activity.py)
 
 measured-mariadb:
@@ -147,7 +148,7 @@ measured-packages:
 	$(call measured,,$(PACKAGES))
 
 measured-memory:
-	$(call measured,SESSIONKIT_TEST_ENGINE=memory,tests/engines)
+	$(call measured,SESSIONKIT_TEST_ENGINE=memory,tests/engines tests/stories/test_renewal_races.py)
 
 coverage:
 	@! [ -x $(COVERAGE) ] || { $(COVERAGE) combine --quiet && $(COVERAGE) report; }

@@ -378,14 +378,18 @@ async def _keep(loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[
         yield
     finally:
         _async_clients.pop(loop, None)
-        await client.aclose()
-        if isinstance(client, AsyncRedisCluster):
-            # After an error, aclose() alone leaves connections open.
-            await client.nodes_manager.aclose()
-            await client.nodes_manager.aclose("startup_nodes")
-        elif manager := getattr(client.connection_pool, "sentinel_manager", None):
-            for sentinel in manager.sentinels:
-                await sentinel.aclose()
+        await _close(client)
+
+
+async def _close(client: Any) -> None:
+    await client.aclose()
+    if isinstance(client, AsyncRedisCluster):
+        # After an error, aclose() alone leaves connections open.
+        await client.nodes_manager.aclose()
+        await client.nodes_manager.aclose("startup_nodes")
+    elif manager := getattr(client.connection_pool, "sentinel_manager", None):
+        for sentinel in manager.sentinels:
+            await sentinel.aclose()
 
 
 def _twin_of(client: Any) -> Any:

@@ -6,7 +6,7 @@ is used. And nobody is signed out who meets processes of both kinds.
 import pytest
 from django.contrib.auth import SESSION_KEY
 
-from django_sessionkit.backends.exchanging import unmarked
+from django_sessionkit.backends.exchanging import new_mark, unmarked
 from django_sessionkit.backends.sealing import digest_of, version_of
 from django_sessionkit.models import EndReason, UserSession
 from tests import interleaving, moving, store
@@ -191,3 +191,30 @@ def test_process_that_comes_late_with_the_way_back_loses_nothing(browse, monkeyp
     expected = {"cart": "teapot", **({"theirs": "yes"} if writes else {})}
     assert SessionStore(key).load() == expected
     assert not is_there(moving.DATABASE, key)
+
+
+def test_process_that_comes_late_with_the_way_back_leaves_it_to_one_that_is_on_it(
+    browse, monkeypatch
+):
+    with after(moving.DATABASE):
+        browser = browse()
+        put(browser, cart="teapot")
+    key = key_of(browser)
+
+    def mark(mark_of, payload_of):
+        stored = SessionStore.read(digest_of(key))
+        payload = mark_of + payload_of(stored.payload)
+        assert SessionStore.replace(digest_of(key), payload, None, version_of(stored.payload))
+
+    def others_go_on():
+        mark(b"", unmarked)
+        theirs = session_in(moving.DATABASE, key)
+        theirs["theirs"] = "yes"
+        theirs.save()
+        # This process looks what there is now, and then another one moves the session.
+        interleaving.after(monkeypatch, SessionStore, "read", lambda: mark(new_mark(), bytes))
+
+    interleaving.before(monkeypatch, SessionStore, "take", others_go_on)
+    engine = type(session_in(moving.DATABASE, key))
+    assert SessionStore(key).return_to(engine) is None
+    assert session_in(moving.DATABASE, key).load() == {"cart": "teapot", "theirs": "yes"}

@@ -13,6 +13,7 @@ from django_sessionkit import activity
 from django_sessionkit.backends import memory
 from django_sessionkit.backends.memory import SessionStore
 from django_sessionkit.models import EndReason, UserSession
+from django_sessionkit.purging import purge
 from django_sessionkit.storage import Seen, Waiting
 from tests.projects import run_python
 from tests.servers import PROJECT
@@ -98,6 +99,8 @@ def test_async_code_waits_for_nothing_and_takes_no_thread():
 def test_the_purge_removes_what_has_expired():
     insert("a")
     SessionStore.insert("b", b"another", now(), now() - 1)
+    assert purge(dry_run=True).figures["expired"] == 1
+    assert list(memory._entries) == ["a", "b"]
     SessionStore.clear_expired()
     assert list(memory._entries) == ["a"]
 

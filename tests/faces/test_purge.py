@@ -485,14 +485,17 @@ def test_purge_waits_for_the_disk_only_where_the_transaction_is_somebody_elses(i
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.isolation
-def test_session_that_was_ended_and_that_somebody_holds_is_removed_by_the_next_purge(alice):
+@pytest.mark.parametrize("beside", ["another", "none"])
+def test_session_that_was_ended_and_that_somebody_holds_is_removed_by_the_next_purge(alice, beside):
     held, other = visit(alice), visit(alice)
-    row, _ = lose_the_removal(held), lose_the_removal(other)
+    row = lose_the_removal(held)
+    if beside == "another":
+        lose_the_removal(other)
     stored = StoredSession.objects.filter(digest=row.digest)
     be_impatient()
     with held_open(lambda: stored.update(touched_at=1)):
         purge_rows()
-        assert not is_stored(other)
+        assert is_stored(other) == (beside == "none")
         row.refresh_from_db()
         is_held = HOLDS_ROWS and not APART
         assert (row.expires_at > row.ended_at) == is_held
@@ -1153,6 +1156,11 @@ def test_dry_run_says_what_a_run_would_do_and_does_nothing(clock, alice, bob, se
     stored_rows(3)
     assert purge(dry_run=True, store=db.SessionStore).figures["expired"] == 3
     assert purge(store=db.SessionStore).figures == dict.fromkeys(did.figures, 0) | {"expired": 3}
+
+
+def test_one_statement_asks_for_sessions_only_if_they_are_on_the_same_database():
+    assert db.SessionStore.is_stored(connection.alias) is not None
+    assert db.SessionStore.is_stored("another") is None
 
 
 def test_a_run_says_in_the_log_what_it_has_done(alice, caplog):

@@ -145,6 +145,13 @@ def test_what_does_not_belong_to_the_normal_path_costs_one_more(alice):
     assert SessionStore.peek([each.digest for each in seen]) == {each.digest for each in seen[2:]}
 
 
+def test_what_needs_several_statements_is_carried_by_one_run(alice, monkeypatch):
+    monkeypatch.setattr(activity, "SIZE", 1)
+    waiting_sessions(alice, 20)
+    assert activity.carry() == Carried(written=20)
+    assert count_waiting() == 0
+
+
 @pytest.mark.redis
 def test_a_run_ends_when_its_time_is_over(alice, monkeypatch):
     monkeypatch.setattr(activity, "SIZE", 1)
