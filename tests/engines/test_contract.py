@@ -12,6 +12,7 @@ from django.db import OperationalError, connection
 from django.test import TestCase, TransactionTestCase
 
 from django_sessionkit.backends import redis_clients
+from django_sessionkit.testing.activity import ActivityContract
 from django_sessionkit.testing.outages import OutageContract
 from django_sessionkit.testing.races import RaceContract
 from django_sessionkit.testing.sessions import SessionContract
@@ -31,6 +32,15 @@ class StorageTests(StorageContract, TestCase):
 
 
 class AsyncStorageTests(StorageTests):
+    asynchronous = True
+
+
+@pytest.mark.redis
+class ActivityTests(ActivityContract, TestCase):
+    engine = ENGINE
+
+
+class AsyncActivityTests(ActivityTests):
     asynchronous = True
 
 
