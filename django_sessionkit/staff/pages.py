@@ -57,7 +57,8 @@ class SessionPages(EndingAdmin):
         """Return the URLs and texts of the links on the list, for what this request may do."""
         may_end, may_throw = may_end_sessions(request), may_throw_switch(request)
         links = [(self._url("glance"), gettext("At a glance"))]
-        if may_end and not shown.problem and is_a_part(shown.selection):
+        by_filter = self.may_end_by_filter(request)
+        if by_filter and not shown.problem and is_a_part(shown.selection):
             text = gettext("End all sessions that this list shows")
             links.append((f"{self._url('end_shown')}?{request.GET.urlencode()}", text))
         if may_throw:

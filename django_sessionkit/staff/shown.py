@@ -4,11 +4,10 @@ first how many these are, and whose.
 """
 
 from dataclasses import replace
-from typing import Any
 from urllib.parse import parse_qsl
 
 from django.contrib import messages
-from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -23,9 +22,9 @@ from django_sessionkit.reach import LIMIT, Preview, ended_rows, preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.staff import sentences
 from django_sessionkit.staff.changelist import selection_of
-from django_sessionkit.staff.ending import end_own
+from django_sessionkit.staff.ending import EndingAdmin, end_own
 from django_sessionkit.staff.log import log_ended, log_ending
-from django_sessionkit.staff.permissions import address_of, may_end_sessions, network_for
+from django_sessionkit.staff.permissions import address_of, network_for
 from django_sessionkit.staff.progress import (
     begun,
     in_words,
@@ -42,9 +41,9 @@ AT_ONCE = 10
 LIST = "admin:django_sessionkit_usersession_changelist"
 
 
-def end_shown_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
+def end_shown_view(admin: EndingAdmin, request: HttpRequest) -> HttpResponse:
     """Ask whether the sessions of the selection in the URL are to end, or in the form: end them."""
-    if not (may_end_sessions(request) and admin.has_view_permission(request)):
+    if not (admin.may_end_by_filter(request) and admin.has_view_permission(request)):
         raise PermissionDenied
     site = admin.admin_site
     try:

@@ -29,6 +29,7 @@ from tests.desk import (
     WHY,
     answer,
     as_read,
+    choose,
     log_entries,
     messages_of,
     post,
@@ -557,6 +558,26 @@ def test_who_may_see_no_sessions_here_is_asked_about_none(burglars, root, staff,
     for url in (NETWORK, f"{CHANGELIST}{handle(burglars[0])}/delete/"):
         assert some.get(url).status_code == 403
         assert desk.get(url).status_code == 200
+
+
+def test_who_is_shown_a_part_of_the_sessions_ends_no_others(burglars, alice, root, monkeypatch):
+    """An admin of a site whose get_queryset() leaves out what is not its customers', say."""
+    everything = UserSessionAdmin.get_queryset
+
+    def hers(self: Any, request: Any) -> Any:
+        return everything(self, request).filter(user=alice)
+
+    monkeypatch.setattr(UserSessionAdmin, "get_queryset", hers)
+    desk, selection = sign_in(root), "network=203.0.113.0/24"
+    assert END_SHOWN not in desk.get(f"{CHANGELIST}?{selection}").text
+    assert desk.get(NETWORK).status_code == 403
+    assert post(desk, NETWORK, selection=selection).status_code == 403
+    # A form that names others, too.
+    asked = choose(desk, "delete_selected", *map(handle, burglars))
+    assert asked.context["title"] == "End 1 session of 1 person?"
+    answer(desk, asked)
+    assert not is_in(burglars[0])
+    assert all(is_in(browser, "bob") for browser in burglars[1:])
 
 
 def test_form_takes_a_request_of_ones_own(burglars, root):
