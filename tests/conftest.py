@@ -145,18 +145,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def client_kinds(story: pytest.Item) -> dict[str, Any]:
     """
     Return the clients that a story is told of: browsers, unless its mark says otherwise. Of apps it
-    is told on SQLite and on Redis, with the rows on SQLite: other legs show nothing more of them.
+    is told on SQLite and, by one of the handlers, on Redis, with the rows on SQLite: more legs show
+    nothing more of them.
     """
     marker = story.get_closest_marker("transports")
     told_of = set(marker.args) if marker else {"cookie"}
     if connection.vendor != "sqlite" or store.IN_MEMORY:
         told_of.discard("header")
-    return {
+    kinds = {
         name: kind
         for transport, kinds in CLIENTS.items()
         if transport in told_of
         for name, kind in kinds.items()
     }
+    if store.ON_REDIS:
+        kinds.pop("app-asgi", None)
+    return kinds
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -100,7 +100,7 @@ def lateness(browser):
     return store.expiries()[digest] - round(row.expires_at.timestamp() * 1000)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "rules",
     [
