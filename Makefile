@@ -129,7 +129,7 @@ $(MEASURED_LEGS): pytest-django-6.1-python-3.14
 
 measured-redis:
 	$(call measured,SESSIONKIT_TEST_ENGINE=redis,$(wildcard tests/engines/test_redis*.py) \
-		tests/adoption/test_command.py tests/adoption/test_between.py \
+		tests/engines/test_contract.py tests/adoption/test_command.py tests/adoption/test_between.py \
 		tests/adoption/test_between_two_steps.py tests/home/test_atomic_requests.py \
 		tests/stories/test_buffered_activity.py)
 
