@@ -135,7 +135,7 @@ measured-redis:
 
 measured-postgresql:
 	$(call measured,SESSIONKIT_TEST_DATABASE=postgresql,tests/faces/test_purge.py \
-		tests/faces/test_admin_list.py tests/faces/test_tallies.py tests/home/test_atomic_requests.py \
+		tests/faces/test_admin_list.py tests/faces/test_glance.py tests/home/test_atomic_requests.py \
 		tests/adoption/test_old_tables.py tests/stories/test_switch.py \
 		tests/stories/test_buffered_activity.py)
 

@@ -46,7 +46,7 @@ PICTURE = "![What an operation takes, in microseconds](performance.svg)\n"
 DOCUMENT, HEADING = servers.PROJECT / "docs" / "performance.md", "## Figures\n\n"
 
 QUICK = Size(5, 0.03, [100_000], (100, 61, 1_000), [10], purge.QUICK)
-FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (2_000, 61, 200_000), [1, 10, 50], purge.FULL)
+FULL = Size(21, 0.1, [10_000, 100_000, 1_000_000], (1_000, 61, 50_000), [1, 10, 50], purge.FULL)
 
 
 class Bench:
