@@ -39,9 +39,9 @@ EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
 LONG_LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb
 LEGS := $(LONG_LEGS) pytest-checkout pytest-valkey pytest-memory
 # Coverage is measured on Python 3.14, at no cost: on those before, tests take twice as long.
-MEASURED := 6.1 3.14
+MEASURED := django-6.1-python-3.14
 MEASURED_LEGS := measured-redis measured-postgresql measured-mariadb measured-packages measured-memory
-COVERAGE := .cache/versions/django-6.1-python-3.14/bin/coverage
+COVERAGE := .cache/versions/$(MEASURED)/bin/coverage
 # There is no wheel with a MariaDB. Where there is no server either, only CI fails.
 MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v mariadb-install-db)
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
@@ -58,7 +58,7 @@ test: .venv/test
 
 test-all: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(MAKE) --no-print-directory -j3 check pytest-django-6.1-python-3.14 $(LONG_LEGS) \
+	@$(MAKE) --no-print-directory -j3 check pytest-$(MEASURED) $(LONG_LEGS) \
 		$(VERSIONS:%=pytest-%) $(filter-out pytest-memory,$(LEGS)) $(ALSO) $(MEASURED_LEGS)
 	@$(MAKE) --no-print-directory coverage
 
@@ -118,14 +118,13 @@ pytest-django-%: .venv/test
 	@EXTRAS=$(EXTRAS) .ci/version $(subst -python-, ,$*) $(PYTEST_ARGS)
 
 measured = @$(1) TESTS="$(2)" RUN="coverage run -m pytest" EXTRAS=$(EXTRAS) \
-	.ci/version $(MEASURED) $(PYTEST_ARGS) $(OR_NONE)
+	.ci/version $(subst -python-, ,$(MEASURED:django-%=%)) $(PYTEST_ARGS) $(OR_NONE)
 
-pytest-django-6.1-python-3.14: .venv/test
-	$(call measured,,tests/adoption tests/attacks tests/engines tests/faces tests/home tests/parts \
-		tests/stories tests/project/test_migrations.py tests/browser/test_content_policy.py)
+pytest-$(MEASURED): .venv/test
+	$(call measured)
 
 # The lines that only one store runs, and those that only other packages do.
-$(MEASURED_LEGS): pytest-django-6.1-python-3.14
+$(MEASURED_LEGS): pytest-$(MEASURED)
 
 measured-redis:
 	$(call measured,SESSIONKIT_TEST_ENGINE=redis,$(wildcard tests/engines/test_redis*.py) \
