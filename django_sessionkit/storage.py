@@ -33,12 +33,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from django.db import InterfaceError, InternalError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError, connections
 
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.pace import Pace
 
 logger = logging.getLogger("django_sessionkit")
+
+# What MySQL says to one of those who wait for each other. InnoDB sees circles easily, for it also
+# locks what is between two rows: https://dev.mysql.com/doc/refman/8.4/en/innodb-deadlocks.html
+DEADLOCK = 1213
+# How often a transaction is begun that a deadlock ends.
+TRIES = 3
 
 T = TypeVar("T")
 
@@ -359,6 +365,22 @@ class Storage(ABC):
             return function(*args)
         except cls.unavailable as error:
             raise no_answer(error) from error
+
+
+def despite_deadlocks(database: str, function: Callable[..., T], *args: Any) -> T:
+    """
+    Return ``function(*args)``, which MySQL may end as one of two that wait for each other. Then do
+    it again, twice at most. Not in a transaction: a deadlock has undone what came before in that.
+
+    Raises OperationalError.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return function(*args)
+        except OperationalError as error:
+            if error.args[:1] != (DEADLOCK,) or connections[database].in_atomic_block:
+                raise
+    return function(*args)
 
 
 def no_answer(error: Exception) -> StoreUnavailable:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from django_sessionkit.storage import Storage
 
@@ -50,6 +50,11 @@ def _replace(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, by: Callabl
     # The steps of a store are static or class methods, which getattr() has bound already.
     is_store = isinstance(owner, type) and issubclass(owner, Storage)
     monkeypatch.setattr(owner, step, staticmethod(by) if is_store else by)
+
+
+def deadlock() -> None:
+    """Fail as a statement does that MySQL ends, for two transactions wait for each other."""
+    raise OperationalError(1213, "Deadlock found when trying to get lock")
 
 
 NO_QUOTES = str.maketrans("", "", '"`')  # of PostgreSQL and SQLite, and of MariaDB

@@ -80,8 +80,10 @@ def mariadb() -> str:
     if url := os.environ.get("TEST_MARIADB_URL"):
         return url
     folder = _temporary_folder()
-    # Nobody's settings, and no waiting for the disk.
-    given = ["--no-defaults", f"--datadir={folder}/data", "--innodb-doublewrite=0"]
+    # Nobody's settings, and no waiting for the disk. A server that starts removes the temporary
+    # tables of all others in the same folder.
+    given = ["--no-defaults", f"--datadir={folder}/data", f"--tmpdir={folder}"]
+    given += ["--innodb-doublewrite=0"]
     given += ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
     install = [mariadb_program("mariadb-install-db"), *given, "--skip-test-db"]
     install += ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
@@ -196,6 +198,9 @@ def serve(arguments: list[str], log: Path, env: Mapping[str, str]) -> Iterator[s
                 if _came_up(server, partial(_answers, port)):
                     yield f"http://{HOST}:{port}"
                     return
+            except Exception:
+                print(_end_of(log))  # which pytest shows with the failure
+                raise
             finally:
                 _stop(server)
                 with contextlib.suppress(ProcessLookupError):

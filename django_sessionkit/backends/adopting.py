@@ -19,7 +19,7 @@ from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.sealing import SessionKey, successor_of, version_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.pace import Progress
-from django_sessionkit.storage import Storage, Stored, StoredFully
+from django_sessionkit.storage import Storage, Stored, StoredFully, despite_deadlocks
 from django_sessionkit.visit.interruptions import Interruption, NoAnswer
 
 # The salt by which a key follows from a signed cookie.
@@ -118,7 +118,7 @@ class Adopting(Admitting):
         if old is None:
             return key, Outcome.ABSENT
         new = key if engine.keeps_key else successor_of(key, FROM_COOKIE)
-        return new, self._admit(engine, new, old, force)
+        return new, despite_deadlocks(rows().db, self._admit, engine, new, old, force)
 
     def _forget_elsewhere(self, key: SessionKey) -> None:
         """Remove a session that is signed out from the other engines: it may have moved back."""
@@ -184,7 +184,7 @@ class Adopting(Admitting):
             if dry_run:
                 moved = len(self._may_move(moves, clock.now()))
             else:
-                moved = self._admit_all(engine, moves)
+                moved = despite_deadlocks(rows().db, self._admit_all, engine, moves)
             counts["visitors"] += len(readable) - len(chosen)
             counts["refused"] += len(chosen) - moved
         else:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
-from django.db import OperationalError, connections, models, router, transaction
+from django.db import connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 from django.db.models.functions import Coalesce
@@ -21,7 +21,7 @@ from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.models import StoredSession
 from django_sessionkit.pace import Pace
-from django_sessionkit.storage import NodeStatus, Stored, StoredFully
+from django_sessionkit.storage import NodeStatus, Stored, StoredFully, despite_deadlocks
 
 TABLE = "django_sessionkit_storedsession"
 ALIVE = "digest = %s AND expires_at > %s"
@@ -55,9 +55,6 @@ EXTENT = {
     # SQLite knows the size of the whole file only.
     "sqlite": "SELECT NULL, page_count * page_size FROM pragma_page_count(), pragma_page_size()",
 }
-# What MySQL says to one of those who wait for each other. InnoDB sees circles easily, for it also
-# locks what is between two rows: https://dev.mysql.com/doc/refman/8.4/en/innodb-deadlocks.html
-DEADLOCK = 1213
 
 
 class SessionStore(base.SessionStore):
@@ -211,17 +208,15 @@ def _insert(sessions: Collection[StoredFully]) -> bool:
     return _execute(f"{verb} {INSERT} {values} {suffix}", [*chain.from_iterable(sessions)])
 
 
-def _execute(statement: str, params: list[Any], tries: int = 3) -> bool:
+def _execute(statement: str, params: list[Any]) -> bool:
     connection = _connection()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, params)
-            return bool(cursor.rowcount > 0)
-    except OperationalError as error:
-        # A deadlock takes a whole transaction with it. A statement that is alone can be repeated.
-        if error.args[:1] != (DEADLOCK,) or connection.in_atomic_block or tries == 1:
-            raise
-    return _execute(statement, params, tries - 1)
+    return despite_deadlocks(connection.alias, _execute_once, connection, statement, params)
+
+
+def _execute_once(connection: BaseDatabaseWrapper, statement: str, params: list[Any]) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return bool(cursor.rowcount > 0)
 
 
 def _extent(connection: BaseDatabaseWrapper) -> tuple[int | None, int | None]:

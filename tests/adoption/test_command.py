@@ -15,7 +15,7 @@ from django_sessionkit.checks import check_settings
 from django_sessionkit.models import EndReason, StoredSession, UserSession
 from tests import store
 from tests.browsers import cart
-from tests.interleaving import before, together
+from tests.interleaving import before, deadlock, together
 from tests.moving import (
     BETWEEN,
     CACHE,
@@ -175,6 +175,17 @@ def test_several_at_once_do_no_harm(alice, from_database):
     assert len(store.payloads()) == 26
     assert UserSession.objects.count() == 6
     assert UserSession.objects.filter(ended_at=None).count() == 6
+
+
+def test_deadlock_stops_nobody(alice, from_database, monkeypatch):
+    old_session(DATABASE, alice)
+    visitors(2)
+    left = before(monkeypatch, SessionStore, "insert_all", deadlock)
+    assert "Moved 3 sessions.\n" in adopt()
+    assert not left
+    assert not Session.objects.exists()
+    assert len(store.payloads()) == 3
+    assert UserSession.objects.count() == 1
 
 
 def test_session_that_is_saved_while_it_moves(from_database, monkeypatch):

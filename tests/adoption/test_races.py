@@ -14,7 +14,7 @@ from django_sessionkit.backends.sealing import digest_of, version_of
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import cart, put
-from tests.interleaving import after, before, elsewhere
+from tests.interleaving import after, before, deadlock, elsewhere
 from tests.moving import (
     COOKIES,
     DATABASE,
@@ -78,6 +78,14 @@ def test_session_that_moves_while_it_is_looked_for_is_found(session, old, monkey
     assert SessionStore(session.session_key).get("cart") == "teapot"
     assert not left
     assert UserSession.objects.count() == 1
+
+
+def test_session_moves_despite_a_deadlock(session, drive, monkeypatch):
+    left = before(monkeypatch, SessionStore, "insert", deadlock)
+    assert drive(SessionStore(session.session_key), "get", "cart") == "teapot"
+    assert not left
+    assert UserSession.objects.count() == 1
+    assert len(store.payloads()) == 1
 
 
 # The old engine is written to meanwhile.

@@ -16,7 +16,7 @@ from django.db import OperationalError, connection, transaction
 from django_sessionkit.backends import db
 from django_sessionkit.models import StoredSession, UserSession
 from tests import store
-from tests.interleaving import together
+from tests.interleaving import deadlock, together
 from tests.store import SessionStore, again
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.isolation]
@@ -217,7 +217,7 @@ def deadlocks():
         def look(execute, *args):
             if left[0]:
                 left[0] -= 1
-                raise OperationalError(1213, "Deadlock found when trying to get lock")
+                deadlock()
             return execute(*args)
 
         with connection.execute_wrapper(look):
