@@ -2,8 +2,8 @@
 #              STORE=redis for sessions on Redis: that of REDIS_URL, or one for this run, and for a
 #              worker that purges)
 # make test    all checks and tests, on SQLite, PostgreSQL, MariaDB, Redis and Valkey, and in memory
-# make test-all      the same, on other versions of Django and Python (VERSIONS, below), and the
-#              coverage of the package
+# make test-all      the same, on other versions of Django and Python, too (VERSIONS, below), and the
+#              coverage of the package; with fewer tests of Django 5.2 on SQLite
 # make format  let ruff put the code into shape
 # make messages    collect the sentences of the package for its translations, and compile these
 #              (takes GNU gettext)
@@ -36,18 +36,19 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
 # The slowest first, so that none is left to run alone: other versions of Django come before the
 # short ones. Three at once keep two cores busy: tests wait for servers that hang.
-LONG_LEGS := pytest-redis pytest-sqlite pytest-postgresql pytest-mariadb
-LEGS := $(LONG_LEGS) pytest-checkout pytest-valkey pytest-memory
+SERVER_LEGS := pytest-redis pytest-postgresql pytest-mariadb
+SHORT_LEGS := pytest-checkout pytest-valkey
+LEGS := $(SERVER_LEGS) pytest-sqlite $(SHORT_LEGS) pytest-memory
 # Coverage is measured on Python 3.14, at no cost: on those before, tests take twice as long.
 MEASURED := django-6.1-python-3.14
-MEASURED_LEGS := measured-redis measured-postgresql measured-mariadb measured-packages measured-memory
+MEASURED_LEGS := measured-servers measured-redis measured-postgresql measured-mariadb measured-packages measured-memory
 COVERAGE := .cache/versions/$(MEASURED)/bin/coverage
 # There is no wheel with a MariaDB. Where there is no server either, only CI fails.
 MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v mariadb-install-db)
 DEBIAN_MARIADB := mariadb-server-core mariadb-client-core
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check $(LEGS) $(MEASURED_LEGS) coverage format messages conformance bench screenshots test-others
+.PHONY: demo test test-all check $(LEGS) pytest-once $(MEASURED_LEGS) coverage format messages conformance bench screenshots test-others
 
 # STORE, and what else make was given, REDIS_URL say, is in the environment of the command.
 demo: .venv/demo $(if $(filter redis,$(STORE)),.venv/demo-redis)
@@ -58,8 +59,9 @@ test: .venv/test
 
 test-all: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(MAKE) --no-print-directory -j3 check pytest-$(MEASURED) $(LONG_LEGS) \
-		$(VERSIONS:%=pytest-%) $(filter-out pytest-memory,$(LEGS)) $(ALSO) $(MEASURED_LEGS)
+	@$(MAKE) --no-print-directory -j3 check pytest-$(MEASURED) $(SERVER_LEGS) measured-servers \
+		$(SHORT_LEGS) pytest-once $(VERSIONS:%=pytest-%) $(ALSO) $(MEASURED_LEGS) \
+		ELSEWHERE="$(REDIS_SERVERS)"
 	@$(MAKE) --no-print-directory coverage
 
 # Says something only when something is wrong.
@@ -80,6 +82,13 @@ OR_NONE = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 pytest-sqlite: .venv/test
 	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(CHECKOUT:%=--ignore=%) $(PYTEST_ARGS)
 
+# On SQLite, what Django 6.1 there and Django 5.2 on servers leave: what runs on SQLite only, and what
+# the database makes a difference to.
+pytest-once: export SESSIONKIT_TEST_DATABASE := sqlite
+pytest-once: .venv/test
+	$(BIN)/python -m pytest -m once $(CHECKOUT:%=--ignore=%) $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest -m "not once" $(CORE) $(PYTEST_ARGS) $(OR_NONE)
+
 # Also on SQLite: this checkout, its pages in a browser, and other packages.
 CHECKOUT := tests/project tests/browser
 pytest-checkout: .venv/test
@@ -95,7 +104,7 @@ pytest-mariadb: .venv/test
 		@echo "No MariaDB, so its tests were left out. On Debian: apt-get install $(DEBIAN_MARIADB)")
 
 pytest-redis: .venv/test
-	SESSIONKIT_TEST_ENGINE=redis $(BIN)/python -m pytest $(PYTEST_ARGS)
+	SESSIONKIT_TEST_ENGINE=redis $(BIN)/python -m pytest $(ELSEWHERE:%=--ignore=%) $(PYTEST_ARGS)
 	SESSIONKIT_TEST_ENGINE=redis $(BIN)/python -m pytest $(PYTEST_ARGS) $(PACKAGES) $(OR_NONE)
 
 # The engine is that of Redis, which has all tests: here is what the server makes a difference to,
@@ -109,9 +118,11 @@ ON_MEMORY := tests/engines tests/stories/test_renewal_races.py tests/stories/tes
 pytest-memory: .venv/test
 	SESSIONKIT_TEST_ENGINE=memory $(BIN)/python -m pytest $(ON_MEMORY) $(PYTEST_ARGS)
 
-# Between the oldest Django, which the legs above have, and the newest one.
-pytest-django-6.0-%: export TESTS = tests/engines tests/parts tests/stories/test_story.py \
+CORE := tests/engines tests/parts tests/stories/test_story.py \
 	tests/faces/test_admin.py tests/faces/test_middleware.py tests/faces/test_views.py
+
+# Between the oldest Django, which the legs above have, and the newest one.
+pytest-django-6.0-%: export TESTS = $(CORE)
 
 # On SQLite, and without tests/project, which is about this checkout. See .ci/version.
 pytest-django-%: .venv/test
@@ -123,12 +134,18 @@ measured = @$(1) TESTS="$(2)" RUN="coverage run -m pytest" EXTRAS=$(EXTRAS) \
 pytest-$(MEASURED): .venv/test
 	$(call measured)
 
+# Most of the time these wait for servers. So make test-all runs them once, and measures them there.
+REDIS_SERVERS := $(wildcard tests/engines/test_redis*.py)
+measured-servers: .venv/test
+	SESSIONKIT_TEST_ENGINE=redis COVERAGE_CORE=ctrace $(BIN)/coverage run -m pytest \
+		$(REDIS_SERVERS) $(PYTEST_ARGS) $(OR_NONE)
+
 # The lines that only one store runs, and those that only other packages do.
-$(MEASURED_LEGS): pytest-$(MEASURED)
+$(filter-out measured-servers,$(MEASURED_LEGS)): pytest-$(MEASURED)
 
 measured-redis:
-	$(call measured,SESSIONKIT_TEST_ENGINE=redis,$(wildcard tests/engines/test_redis*.py) \
-		tests/engines/test_contract.py tests/adoption/test_command.py tests/adoption/test_between.py \
+	$(call measured,SESSIONKIT_TEST_ENGINE=redis,tests/engines/test_contract.py \
+		tests/adoption/test_command.py tests/adoption/test_between.py \
 		tests/adoption/test_between_two_steps.py tests/home/test_atomic_requests.py \
 		tests/stories/test_buffered_activity.py)
 
