@@ -8,10 +8,10 @@ have sent it to a page.
 """
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import parse_qs, urljoin, urlsplit
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin, urlsplit
 
 from django.conf import settings
 from django.contrib import messages
@@ -20,23 +20,28 @@ from django.contrib.messages.storage import default_storage
 from django.http import (
     HttpRequest,
     HttpResponse,
-    HttpResponseRedirect,
-    JsonResponse,
 )
-from django.shortcuts import redirect, resolve_url
-from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.shortcuts import redirect
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.cache import add_never_cache_headers, patch_vary_headers
+from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_sessionkit import problems, registry, tallies
-from django_sessionkit.conf import conf
+from django_sessionkit import registry, tallies
 from django_sessionkit.exceptions import StoreUnavailable
+from django_sessionkit.farewells import FAREWELLS, farewell_of, level_of
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.problems import NAMESPACE, tells_problems
+from django_sessionkit.refusals import (
+    is_known,
+    is_open_while_locked,
+    is_redirect,
+    redirects_somewhere,
+    refuses,
+)
+from django_sessionkit.telling import Notice, in_place_of, leave_messages, tell
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.client import SAFE_METHODS, is_of_app, is_of_browser, is_page
 from django_sessionkit.visit.interruptions import (
@@ -48,15 +53,11 @@ from django_sessionkit.visit.interruptions import (
     Unopened,
 )
 from django_sessionkit.visit.redirects import (
-    leads_somewhere,
     local_url,
-    login_url,
-    path_of,
     sign_in_url,
     way_back,
     with_way_back,
 )
-from django_sessionkit.visit.times import ago
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -71,80 +72,6 @@ BY_A_SIGN_IN = (EndReason.REPLACED, EndReason.LOGOUT)
 
 # The headers that tell a script why it is a stranger: an EndReason, or a Lock.
 ENDED, LOCKED = "Session-Ended", "Session-Locked"
-# The headers of an answer that are about its content, or about where it leads.
-OF_THE_CONTENT = {
-    "accept-ranges",
-    "content-digest",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "content-length",
-    "content-location",
-    "content-range",
-    "etag",
-    "last-modified",
-    "location",
-    "repr-digest",
-    "vary",
-}
-
-# What a visitor reads whose session has ended, by the reason.
-FAREWELLS: dict[str, "_StrPromise"] = {
-    EndReason.LOGOUT: gettext_lazy("You have signed out."),
-    EndReason.REVOKED: gettext_lazy(
-        "You were signed out from another device. If that was not you, sign in and change your"
-        " password."
-    ),
-    EndReason.REVOKED_BY_STAFF: gettext_lazy("You were signed out by the staff of this site."),
-    EndReason.IDLE: gettext_lazy("You were signed out because you were inactive for a while."),
-    EndReason.EXPIRED: gettext_lazy("Your sign-in has expired."),
-    EndReason.LIMIT: gettext_lazy(
-        "You were signed out here to make room for another device. If you did not sign in"
-        " elsewhere, change your password."
-    ),
-    EndReason.PASSWORD_CHANGE: gettext_lazy(
-        "You were signed out because your password was changed. If that was not you, reset your"
-        " password."
-    ),
-    EndReason.ACCOUNT_DISABLED: gettext_lazy(
-        "You were signed out because your account was disabled."
-    ),
-    EndReason.REPLACED: gettext_lazy("You were signed out because another account signed in here."),
-    EndReason.LOST: gettext_lazy("You were signed out."),
-    EndReason.REUSED: gettext_lazy(
-        "You were signed out because an old copy of your sign-in was used. If that was not you,"
-        " sign in and change your password."
-    ),
-    EndReason.MOVED: gettext_lazy(
-        "You were signed out because your browser or network has changed. If that was not you,"
-        " sign in and change your password."
-    ),
-    EndReason.PRIVILEGE_CHANGE: gettext_lazy(
-        "You were signed out because what you may do here was changed."
-    ),
-    EndReason.PARENT: gettext_lazy(
-        "You were signed out because the app that opened this page was signed out."
-    ),
-}
-# The same, where it is known on which device of theirs somebody has done that, and when.
-FAREWELLS_FROM: dict[str, "_StrPromise"] = {
-    EndReason.REVOKED: gettext_lazy(
-        "You were signed out from another device (%(device)s, %(time)s). If that was not you, sign"
-        " in and change your password."
-    ),
-    EndReason.LIMIT: gettext_lazy(
-        "You were signed out here to make room for another device (%(device)s, %(time)s). If you"
-        " did not sign in there, change your password."
-    ),
-    EndReason.PASSWORD_CHANGE: gettext_lazy(
-        "You were signed out because your password was changed (%(device)s, %(time)s). If that was"
-        " not you, reset your password."
-    ),
-}
-# The reasons that need nobody's attention: what the visitor has done, or left undone. All others
-# are warnings.
-EXPECTED = {EndReason.LOGOUT, EndReason.REPLACED, EndReason.IDLE, EndReason.EXPIRED}
-
 # What a session is locked for: the page that unlocks it, and what a script is told.
 LOCKS: dict[Lock, tuple[str, "_StrPromise"]] = {
     Lock.IDLE: (
@@ -160,24 +87,6 @@ LOCKS: dict[Lock, tuple[str, "_StrPromise"]] = {
         gettext_lazy("You are signed in on too many devices. Please choose which to sign out."),
     ),
 }
-# Names of views that answer while a session is locked.
-OPEN_VIEWS = {"reauthenticate", "session_limit", "logout", "jsi18n", "javascript-catalog"}
-
-
-class Notice(NamedTuple):
-    """What a visitor is told."""
-
-    status: int
-    title: str
-    text: str
-    # Where a page is redirected to, in place of this status. None: a page says the text itself.
-    to: str | None = None
-    says_next: bool = False  # the page that follows says the text, as a message
-    extra: dict[str, str] = {}  # what a script is told besides
-    level: int = messages.WARNING  # of that message
-    may_try_again: bool = False  # the page has a link to where its visitor came from
-    code: str = ""  # what a problem is called, where a view tells problems
-
 
 # What to tell.
 
@@ -266,10 +175,10 @@ def ask_for_room(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     session: Any = request.session
     if not is_page(request):
         response.headers[LOCKED] = Lock.LIMIT.value
-    elif _is_redirect(response):
+    elif is_redirect(response):
         to = urljoin(request.get_full_path(), response.headers["Location"])
         notice = _notice_of_lock(Lock.LIMIT, session.waits_for_room, local_url(request, to))
-        response = _in_place_of(request, response, tell(request, notice))
+        response = in_place_of(request, response, tell(request, notice))
     return response
 
 
@@ -283,7 +192,7 @@ def _accompany_missing(
     try:
         row = session.call(registry.row_of_missing, missing.digest)
     except StoreUnavailable:
-        if _refuses(request, response):
+        if refuses(request, response):
             raise
         row = None  # the next request is told
     if row is None:
@@ -301,14 +210,14 @@ def _tell_of_end(
     reason = row.end_reason or str(EndReason.LOST)
     # A script that learns the reason from the header needs no more.
     farewell = cache(partial(farewell_of, request, row))
-    refused = response is None or _refuses(request, response)
+    refused = response is None or refuses(request, response)
     if stays := _may_have_new_cookie(row):
         cookies.spare(request)
     if is_page(request):
         # While the cookie stays, the same request would be refused, and redirected, again.
-        if response is None or (refused and not (stays or _leads_somewhere(response))):
+        if response is None or (refused and not (stays or redirects_somewhere(response))):
             answer = tell(request, _notice_of_end(request, reason, farewell()))
-            return answer if response is None else _in_place_of(request, response, answer)
+            return answer if response is None else in_place_of(request, response, answer)
     else:
         # A client that does not say what it accepts is a test's: that gets the redirect it expects.
         accepts = bool(request.META.get("HTTP_ACCEPT") or is_of_app(request))
@@ -316,11 +225,11 @@ def _tell_of_end(
             more = {"reason": reason}
             notice = Notice(401, _("Signed out"), farewell(), extra=more, code="ended")
             answer = tell(request, notice)
-            response = answer if response is None else _in_place_of(request, response, answer)
+            response = answer if response is None else in_place_of(request, response, answer)
         response.headers[ENDED] = reason
     # A script of a page takes the dead cookie away from that page, which would hear of nothing.
     if is_of_browser(request) and (refused or not stays):
-        _leave_messages(request, response, (_level_of(reason), farewell(), ""))
+        leave_messages(request, response, (level_of(reason), farewell(), ""))
     cookies.keep_from_caches(request, response)
     return response
 
@@ -332,26 +241,6 @@ def _may_have_new_cookie(row: UserSession) -> bool:
     return timezone.now() - row.ended_at < JUST_NOW
 
 
-def farewell_of(request: HttpRequest, row: UserSession) -> str:
-    """
-    Return what the visitor reads whose session had this row: with the device on which its user has
-    ended it, if that is known. Other people's devices, such as those of staff, are not named.
-    """
-    session: Any = request.session
-    text, other = FAREWELLS_FROM.get(row.end_reason), None
-    if text:
-        with suppress(StoreUnavailable):
-            other = session.call(registry.row_of, row.ended_from)
-    if text is None or other is None or other.user_id != row.user_id or other.support:
-        return str(FAREWELLS.get(row.end_reason, FAREWELLS[EndReason.LOST]))
-    at = cast("datetime", row.ended_at)
-    return text % {"device": other.name, "time": ago(at)}
-
-
-def _level_of(reason: str) -> int:
-    return messages.INFO if reason in EXPECTED else messages.WARNING
-
-
 def _notice_of_end(request: HttpRequest, reason: str, text: str) -> Notice:
     to = sign_in_url()
     if to is not None and request.method in ("GET", "HEAD"):
@@ -359,18 +248,18 @@ def _notice_of_end(request: HttpRequest, reason: str, text: str) -> Notice:
         is_ours = urlsplit(to).netloc in ("", request.get_host())
         back = request.get_full_path() if is_ours else request.path
         to = with_way_back(request, to, back).url
-    return Notice(401, _("Signed out"), text, to, True, level=_level_of(reason))
+    return Notice(401, _("Signed out"), text, to, True, level=level_of(reason))
 
 
 # Sessions that are locked, and sign-ins that are over the limit.
 
 
 def _accompany_locked(request: HttpRequest, response: HttpResponse, lock: Locked) -> HttpResponse:
-    if not _is_open_while_locked(request):
+    if not is_open_while_locked(request):
         if _is_lost(request, response):
             return lead_to_unlock(request, lock)
-        if _refuses(request, response) and (is_page(request) or _says_nothing(request, response)):
-            return _in_place_of(request, response, lead_to_unlock(request, lock))
+        if refuses(request, response) and (is_page(request) or _says_nothing(request, response)):
+            return in_place_of(request, response, lead_to_unlock(request, lock))
     if is_page(request):
         patch_vary_headers(response, ("Cookie",))
     else:
@@ -384,7 +273,7 @@ def _is_lost(request: HttpRequest, response: HttpResponse) -> bool:
     Tell whether the visitor has sent something that was to be kept in the session. Nobody misses
     what a request that only asks for something leaves there, such as the page last looked at.
     """
-    if request.method in SAFE_METHODS or _is_known(request):
+    if request.method in SAFE_METHODS or is_known(request):
         return False
     return request.session.modified and response.status_code < 500
 
@@ -462,21 +351,6 @@ def _over_limit(limit: int) -> str:
     ) % {"limit": limit}
 
 
-# What the view has answered.
-
-
-def _refuses(request: HttpRequest, response: HttpResponse) -> bool:
-    """
-    Tell whether a view has refused a stranger: by 401, by 403, or by a redirect to a sign-in page.
-    Somebody who is signed in by other means is no stranger, and the sign-in page is for strangers.
-    """
-    if response.status_code not in (401, 403) and not (
-        _is_redirect(response) and _is_sign_in(request, response.headers["Location"])
-    ):
-        return False
-    return not (_is_known(request) or _is_sign_in_page(request))
-
-
 def _says_nothing(request: HttpRequest, response: HttpResponse, accepts: bool = True) -> bool:
     """
     Tell whether a script that was refused gets an answer of ours in place of the view's: of a
@@ -484,136 +358,10 @@ def _says_nothing(request: HttpRequest, response: HttpResponse, accepts: bool = 
     """
     if tells_problems(request):
         return response.status_code == 401
-    return accepts and _is_redirect(response)
+    return accepts and is_redirect(response)
 
 
-def _leads_somewhere(response: HttpResponse) -> bool:
-    return _is_redirect(response) and leads_somewhere(response.headers["Location"])
-
-
-def _is_redirect(response: HttpResponse) -> bool:
-    if response.status_code not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
-        return False
-    try:
-        urlsplit(response.headers["Location"])
-    except ValueError:  # nobody can say where to
-        return False
-    return True
-
-
-def _is_known(request: HttpRequest) -> bool:
-    return bool(getattr(getattr(request, "user", None), "is_authenticated", False))
-
-
-def _is_sign_in(request: HttpRequest, url: str) -> bool:
-    """
-    Tell whether a redirect leads to a sign-in page: that of LOGIN_URL, one that is named "login",
-    as the admin's is, or any page that is to lead back to where the visitor is.
-    """
-    host, parts, own = request.get_host(), urlsplit(url), login_url()
-    there = (parts.netloc or host, path_of(url))
-    if own is not None and there == (urlsplit(own).netloc or host, path_of(own)):
-        return True
-    back = parse_qs(parts.query).get(REDIRECT_FIELD_NAME, [""])[-1]  # QueryDict() has a limit
-    here = request.get_full_path()
-    if back in (here, request.build_absolute_uri(here)):
-        return True
-    try:
-        return (parts.netloc or host) == host and resolve(path_of(url)).url_name == "login"
-    except Resolver404:
-        return False
-
-
-def _is_sign_in_page(request: HttpRequest) -> bool:
-    # By its name, too: the admin has a page of its own.
-    name = request.resolver_match and request.resolver_match.url_name
-    return name == "login" or request.path == path_of(sign_in_url() or "")
-
-
-def _is_open_while_locked(request: HttpRequest) -> bool:
-    """Tell the pages that unlock a session, or lead to another one, from all others."""
-    name = request.resolver_match and request.resolver_match.url_name
-    if name in OPEN_VIEWS or _is_sign_in_page(request):
-        return True
-    own = conf.SESSIONKIT_REAUTHENTICATION_URL
-    path = path_of(resolve_url(own)).rstrip("/") if own else ""
-    # With what is below it: the site's own way to prove an identity may take more than one page.
-    return path != "" and f"{request.path}/".startswith(f"{path}/")
-
-
-# How to tell it.
-
-
-def tell(request: HttpRequest, notice: Notice) -> HttpResponse:
-    """Return the answer: a redirect or a page for a person, JSON for a script."""
-    response: HttpResponse
-    if tells_problems(request):
-        response = problems.answer(notice.status, notice.code, notice.text, **notice.extra)
-    elif not is_page(request):
-        answer = {"detail": notice.text, **notice.extra}
-        response = JsonResponse(answer, status=notice.status)
-    elif notice.to is not None:
-        response = HttpResponseRedirect(notice.to)
-        if notice.says_next:
-            _leave_messages(request, response, (notice.level, notice.text, ""))
-    else:
-        # Without the request, whose session a context processor would read.
-        link = _link_back(request) if notice.may_try_again else None
-        context = {"title": notice.title, "text": notice.text, "link": link}
-        page = render_to_string("django_sessionkit/answer.html", context)
-        response = HttpResponse(page, status=notice.status)
-    add_never_cache_headers(response)
-    cookies.keep_from_caches(request, response)
-    return response
-
-
-def _link_back(request: HttpRequest) -> dict[str, str] | None:
-    """Return the link of a page that takes the place of another: to that, or to its form."""
-    if request.method in ("GET", "HEAD"):
-        return {"href": request.get_full_path(), "label": _("Try again")}
-    back = local_url(request, request.headers.get("Referer", ""))
-    return {"href": back, "label": _("Back to the page")} if back else None
-
-
-def _in_place_of(
-    request: HttpRequest, replaced: HttpResponse, response: HttpResponse
-) -> HttpResponse:
-    """
-    Return the response with the cookies, headers and messages of the one that it replaces. They are
-    not ours to drop: the state of a sign-in at another site, say.
-    """
-    for name, cookie in replaced.cookies.items():
-        response.cookies.setdefault(name, cookie)
-    for name, value in replaced.headers.items():
-        if name.lower() not in OF_THE_CONTENT:
-            response.headers.setdefault(name, value)
-    cookies.keep_from_caches(request, response)
-    storage: Any = getattr(request, "_messages", None)
-    if storage is not None and storage.used:  # on a page that nobody sees
-        shown = [(each.level, each.message, each.extra_tags) for each in storage]
-        _leave_messages(request, response, *shown)
-    return response
-
-
-def _leave_messages(
-    request: HttpRequest, response: HttpResponse, *more: tuple[int, str, str]
-) -> None:
-    """
-    Leave messages (level, text, tags) for the next page that shows messages, beside those that wait
-    for it already. A site without messages says nothing.
-    """
-    storage: Any = getattr(request, "_messages", None)
-    if storage is None:
-        return
-    for message in more:
-        storage.add(*message)
-    # MessageMiddleware has had its turn with the answer. A cookie that it has deleted would keep
-    # the age of 0 when it is set again.
-    empty = [name for name, cookie in response.cookies.items() if not cookie.value]
-    deleted = {name: response.cookies.pop(name) for name in empty}
-    storage.update(response)
-    for name, cookie in deleted.items():
-        response.cookies.setdefault(name, cookie)
+# What somebody gets who signs out.
 
 
 def say_signed_out(request: HttpRequest) -> None:

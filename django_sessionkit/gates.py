@@ -24,6 +24,7 @@ from django.views.generic import FormView, TemplateView
 from django_sessionkit import answers
 from django_sessionkit.decorators import GUARDS
 from django_sessionkit.exceptions import TooManySessions
+from django_sessionkit.farewells import FAREWELLS
 from django_sessionkit.forms import Hidden, PasswordForm
 from django_sessionkit.models import EndReason
 from django_sessionkit.paging import Page
@@ -97,7 +98,7 @@ class ReauthenticateView(BackMixin, FormView):  # type: ignore[type-arg]
         if account is None:
             return self.to_sign_in()
         if isinstance(account, EndReason):
-            messages.info(request, str(answers.FAREWELLS[account]), fail_silently=True)
+            messages.info(request, str(FAREWELLS[account]), fail_silently=True)
             return self.to_sign_in()
         url = proof_url(account)
         if path_of(url) != request.path:

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods
 
 from django_sessionkit import answers
 from django_sessionkit.conf import conf
+from django_sessionkit.farewells import FAREWELLS, farewell_of
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.visit import cookies
 from django_sessionkit.visit.interruptions import Lock, Locked, Missing, Unopened
@@ -76,7 +77,7 @@ def _status(request: HttpRequest) -> dict[str, Any]:
     if isinstance(interruption, Locked):
         return _locked(interruption)
     if row := _row_of_ended(_missing(session)):
-        return _gone("ended", row.end_reason, answers.farewell_of(request, row))
+        return _gone("ended", row.end_reason, farewell_of(request, row))
     return _gone("anonymous")
 
 
@@ -86,9 +87,9 @@ def status_of(session: Any) -> dict[str, Any]:
     clocks of browsers are wrong. ``reason`` and ``detail`` are those of its end if it goes idle.
     """
     handle, left = getattr(session, "handle", None), getattr(session, "time_left", None)
-    reason, detail = EndReason.EXPIRED.value, answers.FAREWELLS[EndReason.EXPIRED]
+    reason, detail = EndReason.EXPIRED.value, FAREWELLS[EndReason.EXPIRED]
     if left and left.is_idle:
-        reason, detail = EndReason.IDLE.value, answers.FAREWELLS[EndReason.IDLE]
+        reason, detail = EndReason.IDLE.value, FAREWELLS[EndReason.IDLE]
     if left and left.locks:
         reason, detail = "locked", answers.LOCKS[Lock.IDLE][1]
     return {

@@ -198,8 +198,8 @@ def serve(arguments: list[str], log: Path, env: Mapping[str, str]) -> Iterator[s
                 if _came_up(server, partial(_answers, port)):
                     yield f"http://{HOST}:{port}"
                     return
-            except Exception:
-                print(_end_of(log))  # which pytest shows with the failure
+            except Exception as error:
+                error.add_note(_end_of(log))  # pytest shows it
                 raise
             finally:
                 _stop(server)

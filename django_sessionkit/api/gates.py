@@ -27,6 +27,7 @@ from django_sessionkit.api.handling import (
 from django_sessionkit.api.schema import BODY, CURSOR, operation
 from django_sessionkit.api.throttling import PerAccount, PerAddress
 from django_sessionkit.exceptions import TooManySessions
+from django_sessionkit.farewells import FAREWELLS
 from django_sessionkit.forms import PasswordForm
 from django_sessionkit.models import EndReason
 from django_sessionkit.own_sessions import for_its_user
@@ -74,7 +75,7 @@ class ReauthenticateView(SessionKitView):
     def account(self, request: Request) -> AbstractBaseUser:
         account = account_to_prove(request._request)
         if isinstance(account, EndReason):
-            raise Ended(str(answers.FAREWELLS[account]), reason=account.value)
+            raise Ended(str(FAREWELLS[account]), reason=account.value)
         if account is None:
             raise NotAuthenticated
         if not is_asked_by_us(account):

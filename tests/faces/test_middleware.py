@@ -19,7 +19,7 @@ from django.urls import path as route
 from django.utils import timezone
 
 from django_sessionkit import answers as kit_answers
-from django_sessionkit import middleware, registry
+from django_sessionkit import middleware, registry, telling
 from django_sessionkit.backends import base
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable, TooManySessions
@@ -939,7 +939,7 @@ def test_the_page_that_says_that_a_store_is_down_may_wait(visitor, down, monkeyp
             asyncio.get_running_loop()
         return "down"
 
-    monkeypatch.setattr(kit_answers, "render_to_string", render)
+    monkeypatch.setattr(telling, "render_to_string", render)
     headers = {**PAGE, "cookie": f"sessionid={key_of(visitor)}"}
 
     async def view(request):

@@ -166,7 +166,7 @@ def test_make_runs_what_the_documents_say():
         assert words in everything, words
     assert ".ci/version" not in test
     assert ".ci/version 6.0 3.13 \n" in everything
-    assert everything.count('coverage run -m pytest') == 7
+    assert everything.count("coverage run -m pytest") == 7
     assert "coverage report" in everything
     # Without a server, only CI fails.
     on_mariadb = "SESSIONKIT_TEST_DATABASE=mariadb"
