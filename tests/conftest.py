@@ -146,7 +146,8 @@ def client_kinds(story: pytest.Item) -> dict[str, Any]:
     """
     Return the clients that a story is told of: browsers, unless its mark says otherwise. Of apps it
     is told on SQLite and, by one of the handlers, on Redis, with the rows on SQLite: more legs show
-    nothing more of them.
+    nothing more of them. The databases that are servers have one handler each: above the engine,
+    which is the same there, nothing knows the database.
     """
     marker = story.get_closest_marker("transports")
     told_of = set(marker.args) if marker else {"cookie"}
@@ -158,9 +159,10 @@ def client_kinds(story: pytest.Item) -> dict[str, Any]:
         if transport in told_of
         for name, kind in kinds.items()
     }
+    elsewhere = {"postgresql": "wsgi", "mysql": "asgi"}.get(connection.vendor)
     if store.ON_REDIS:
-        kinds.pop("app-asgi", None)
-    return kinds
+        elsewhere = "app-asgi"
+    return {name: kind for name, kind in kinds.items() if name != elsewhere}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -272,7 +272,10 @@ def free_port() -> int:
     """Return a free port."""
     while True:
         port = secrets.choice(PORTS)  # not random.choice(): pytest-randomly repeats its choices
-        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+        # Not create_server(), which also takes a port whose last connections the system still
+        # remembers: Django's LiveServerThread does not take such a port.
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
             return port
 
 
