@@ -34,14 +34,16 @@ ALSO ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EXTRAS := redis,celery,devices,geoip,postgres,speed,api,jwt,metrics
-# The slowest first, so that none is left to run alone: other versions of Django come before the
-# short ones. Three at once keep two cores busy: tests wait for servers that hang.
+# The slowest first, so that none is left to run alone. Three at once keep two cores busy: tests wait
+# for servers that hang.
 SERVER_LEGS := pytest-redis pytest-postgresql pytest-mariadb
 SHORT_LEGS := pytest-checkout pytest-valkey
 LEGS := $(SERVER_LEGS) pytest-sqlite $(SHORT_LEGS) pytest-memory
-# Coverage is measured on Python 3.14, at no cost: on those before, tests take twice as long.
+# Coverage is measured on Python 3.14, at no cost. On those before, tests take twice as long, unless
+# they wait for servers.
 MEASURED := django-6.1-python-3.14
-MEASURED_LEGS := measured-servers measured-redis measured-postgresql measured-mariadb measured-packages measured-memory
+MEASURED_LEGS := measured-redis-servers measured-redis measured-postgresql measured-mariadb \
+	measured-packages measured-memory
 COVERAGE := .cache/versions/$(MEASURED)/bin/coverage
 # There is no wheel with a MariaDB. Where there is no server either, only CI fails.
 MARIADB := $(CI)$(TEST_MARIADB_URL)$(shell PATH="$$PATH:/usr/sbin" command -v mariadb-install-db)
@@ -59,7 +61,7 @@ test: .venv/test
 
 test-all: .venv/test
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(MAKE) --no-print-directory -j3 check pytest-$(MEASURED) $(SERVER_LEGS) measured-servers \
+	@$(MAKE) --no-print-directory -j3 check pytest-$(MEASURED) $(SERVER_LEGS) measured-redis-servers \
 		$(SHORT_LEGS) pytest-once $(VERSIONS:%=pytest-%) $(ALSO) $(MEASURED_LEGS) \
 		ELSEWHERE="$(REDIS_SERVERS)"
 	@$(MAKE) --no-print-directory coverage
@@ -82,8 +84,8 @@ OR_NONE = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 pytest-sqlite: .venv/test
 	SESSIONKIT_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(CHECKOUT:%=--ignore=%) $(PYTEST_ARGS)
 
-# On SQLite, what Django 6.1 there and Django 5.2 on servers leave: what runs on SQLite only, and what
-# the database makes a difference to.
+# The part of pytest-sqlite that make test-all runs, which has Django 6.1 on SQLite and Django 5.2 on
+# servers: the tests that run on SQLite alone, and those that are nearest to the database.
 pytest-once: export SESSIONKIT_TEST_DATABASE := sqlite
 pytest-once: .venv/test
 	$(BIN)/python -m pytest -m once $(CHECKOUT:%=--ignore=%) $(PYTEST_ARGS) $(OR_NONE)
@@ -118,6 +120,7 @@ ON_MEMORY := tests/engines tests/stories/test_renewal_races.py tests/stories/tes
 pytest-memory: .venv/test
 	SESSIONKIT_TEST_ENGINE=memory $(BIN)/python -m pytest $(ON_MEMORY) $(PYTEST_ARGS)
 
+# The tests that tell first whether a Django or a database makes a difference.
 CORE := tests/engines tests/parts tests/stories/test_story.py \
 	tests/faces/test_admin.py tests/faces/test_middleware.py tests/faces/test_views.py
 
@@ -134,14 +137,15 @@ measured = @$(1) TESTS="$(2)" RUN="coverage run -m pytest" EXTRAS=$(EXTRAS) \
 pytest-$(MEASURED): .venv/test
 	$(call measured)
 
-# Most of the time these wait for servers. So make test-all runs them once, and measures them there.
+# These tests wait for servers most of the time. make test-all runs them here, measured, and leaves
+# them out of pytest-redis by ELSEWHERE.
 REDIS_SERVERS := $(wildcard tests/engines/test_redis*.py)
-measured-servers: .venv/test
+measured-redis-servers: .venv/test
 	SESSIONKIT_TEST_ENGINE=redis COVERAGE_CORE=ctrace $(BIN)/coverage run -m pytest \
 		$(REDIS_SERVERS) $(PYTEST_ARGS) $(OR_NONE)
 
 # The lines that only one store runs, and those that only other packages do.
-$(filter-out measured-servers,$(MEASURED_LEGS)): pytest-$(MEASURED)
+$(filter-out measured-redis-servers,$(MEASURED_LEGS)): pytest-$(MEASURED)
 
 measured-redis:
 	$(call measured,SESSIONKIT_TEST_ENGINE=redis,tests/engines/test_contract.py \

@@ -17,10 +17,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME, SESSION_KEY
 from django.contrib.messages.storage import default_storage
-from django.http import (
-    HttpRequest,
-    HttpResponse,
-)
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -52,12 +49,7 @@ from django_sessionkit.visit.interruptions import (
     OverLimit,
     Unopened,
 )
-from django_sessionkit.visit.redirects import (
-    local_url,
-    sign_in_url,
-    way_back,
-    with_way_back,
-)
+from django_sessionkit.visit.redirects import local_url, sign_in_url, way_back, with_way_back
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise

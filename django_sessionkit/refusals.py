@@ -23,7 +23,7 @@ def refuses(request: HttpRequest, response: HttpResponse) -> bool:
         is_redirect(response) and _is_sign_in(request, response.headers["Location"])
     ):
         return False
-    return not (is_known(request) or is_sign_in_page(request))
+    return not (is_known(request) or _is_sign_in_page(request))
 
 
 def redirects_somewhere(response: HttpResponse) -> bool:
@@ -63,7 +63,7 @@ def _is_sign_in(request: HttpRequest, url: str) -> bool:
         return False
 
 
-def is_sign_in_page(request: HttpRequest) -> bool:
+def _is_sign_in_page(request: HttpRequest) -> bool:
     # By its name, too: the admin has a page of its own.
     name = request.resolver_match and request.resolver_match.url_name
     return name == "login" or request.path == path_of(sign_in_url() or "")
@@ -72,7 +72,7 @@ def is_sign_in_page(request: HttpRequest) -> bool:
 def is_open_while_locked(request: HttpRequest) -> bool:
     """Tell the pages that unlock a session, or lead to another one, from all others."""
     name = request.resolver_match and request.resolver_match.url_name
-    if name in OPEN_VIEWS or is_sign_in_page(request):
+    if name in OPEN_VIEWS or _is_sign_in_page(request):
         return True
     own = conf.SESSIONKIT_REAUTHENTICATION_URL
     path = path_of(resolve_url(own)).rstrip("/") if own else ""

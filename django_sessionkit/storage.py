@@ -378,9 +378,14 @@ def despite_deadlocks(database: str, function: Callable[..., T], *args: Any) -> 
         try:
             return function(*args)
         except OperationalError as error:
-            if error.args[:1] != (DEADLOCK,) or connections[database].in_atomic_block:
+            if not may_be_repeated(database, error):
                 raise
     return function(*args)
+
+
+def may_be_repeated(database: str, error: OperationalError) -> bool:
+    """Tell whether a deadlock has ended what was done, and no transaction is around that."""
+    return error.args[:1] == (DEADLOCK,) and not connections[database].in_atomic_block
 
 
 def no_answer(error: Exception) -> StoreUnavailable:

@@ -146,8 +146,8 @@ def client_kinds(story: pytest.Item) -> dict[str, Any]:
     """
     Return the clients that a story is told of: browsers, unless its mark says otherwise. Of apps it
     is told on SQLite and, by one of the handlers, on Redis, with the rows on SQLite: more legs show
-    nothing more of them. The databases that are servers have one handler each: above the engine,
-    which is the same there, nothing knows the database.
+    nothing more of them. Stories are told by ASGI alone on PostgreSQL, by WSGI alone on MariaDB,
+    and by both on SQLite and Redis.
     """
     marker = story.get_closest_marker("transports")
     told_of = set(marker.args) if marker else {"cookie"}

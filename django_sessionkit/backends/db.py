@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
-from django.db import connections, models, router, transaction
+from django.db import OperationalError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 from django.db.models.functions import Coalesce
@@ -21,7 +21,7 @@ from django_sessionkit.backends.sealing import NONCE
 from django_sessionkit.clock import END_OF_TIME
 from django_sessionkit.models import StoredSession
 from django_sessionkit.pace import Pace
-from django_sessionkit.storage import NodeStatus, Stored, StoredFully, despite_deadlocks
+from django_sessionkit.storage import TRIES, NodeStatus, Stored, StoredFully, may_be_repeated
 
 TABLE = "django_sessionkit_storedsession"
 ALIVE = "digest = %s AND expires_at > %s"
@@ -208,15 +208,17 @@ def _insert(sessions: Collection[StoredFully]) -> bool:
     return _execute(f"{verb} {INSERT} {values} {suffix}", [*chain.from_iterable(sessions)])
 
 
-def _execute(statement: str, params: list[Any]) -> bool:
+def _execute(statement: str, params: list[Any], tries: int = TRIES) -> bool:
+    # What despite_deadlocks() does, without its two calls around every statement.
     connection = _connection()
-    return despite_deadlocks(connection.alias, _execute_once, connection, statement, params)
-
-
-def _execute_once(connection: BaseDatabaseWrapper, statement: str, params: list[Any]) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, params)
-        return bool(cursor.rowcount > 0)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            return bool(cursor.rowcount > 0)
+    except OperationalError as error:
+        if tries == 1 or not may_be_repeated(connection.alias, error):
+            raise
+    return _execute(statement, params, tries - 1)
 
 
 def _extent(connection: BaseDatabaseWrapper) -> tuple[int | None, int | None]:
