@@ -17,7 +17,13 @@ from django.db.models import Count, Exists, OuterRef, Q
 
 from django_sessionkit.models import Ending, EndReason, UserSession, UserSessionQuerySet
 from django_sessionkit.pace import Size
-from django_sessionkit.selection import Selection, staff, superusers, without_unfound_superusers
+from django_sessionkit.selection import (
+    Selection,
+    staff,
+    superusers,
+    without_superusers,
+    without_unfound_superusers,
+)
 
 # The handles of so many sessions are fetched at once, where an index leads to them, and a preview
 # counts so many.
@@ -72,7 +78,7 @@ def matching(ending: Ending) -> UserSessionQuerySet:
             rows = rows.filter(user__pk__in=json.loads(ending.users or "[]"))
     if ending.spares_own and ending.ended_from:
         rows = rows.exclude(pk=ending.ended_from)
-    return rows.exclude(user__in=superusers()) if ending.spares_superusers else rows
+    return without_superusers(rows) if ending.spares_superusers else rows
 
 
 def _table(ending: Ending) -> UserSessionQuerySet:
@@ -202,7 +208,7 @@ def preview(selection: Selection, *, by: AbstractBaseUser | None, own: uuid.UUID
         # Their keys lead MariaDB to the index of users, and a subquery does not.
         keys = list(superusers().using(rows.db).values_list("pk", flat=True))
         left_out = rows.filter(user__in=keys)[:LIMIT].count()
-        rows = rows.exclude(user__in=superusers())
+        rows = rows.exclude(user__in=keys)
     counted = rows.values("pk", "user")[: LIMIT + 1].aggregate(
         count=Count("pk"), users=Count("user", distinct=True)
     )

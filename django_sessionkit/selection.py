@@ -17,7 +17,8 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
+from django.db.models.lookups import IsNull
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
@@ -200,6 +201,15 @@ def superusers() -> Any:
     """Return the users who are superusers, as far as the user model knows such."""
     users = get_user_model()._base_manager.all()
     return users.filter(is_superuser=True) if _has("is_superuser") else users.none()
+
+
+def without_superusers(rows: UserSessionQuerySet) -> UserSessionQuerySet:
+    """Return those of these rows that are not of superusers whom superusers() finds."""
+    if not _has("is_superuser"):
+        return rows
+    theirs = superusers().filter(pk=OuterRef("user_id")).values("pk")[:1]
+    # Not user__in, nor Exists(): for a few rows, PostgreSQL would read all users.
+    return rows.filter(IsNull(Subquery(theirs), True))
 
 
 def without_unfound_superusers(rows: UserSessionQuerySet) -> UserSessionQuerySet:

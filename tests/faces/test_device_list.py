@@ -37,6 +37,7 @@ from tests.people import (
     row_of,
     sign_in,
 )
+from tests.plans import plan_of
 from tests.store import SessionStore
 
 pytestmark = pytest.mark.django_db
@@ -966,17 +967,6 @@ def test_no_page_has_to_sort_what_it_does_not_show(laptop: Client, alice: User, 
 
 def quoted(model: type[UserSession]) -> str:
     return connection.ops.quote_name(model._meta.db_table)
-
-
-def plan_of(sql: str) -> str:
-    """Return how the database answers a statement, as it does where a table is large."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            for way in ("sort", "seqscan", "bitmapscan"):
-                cursor.execute(f"SET LOCAL enable_{way} = off")
-        explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
-        cursor.execute(f"{explain} {sql}")
-        return "\n".join(str(row) for row in cursor.fetchall())
 
 
 def count_of(device: Client, url: str) -> int:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pwd
+import re
 import sys
 from datetime import timedelta
 from typing import Any
@@ -30,6 +31,7 @@ from django_sessionkit.staff.log import log_ended, log_ending
 from tests.interleaving import before, elsewhere, together
 from tests.many import handles, many, stored
 from tests.people import CHROME, IPHONE, handle, is_in, sign_in
+from tests.plans import plan_of
 from tests.store import Clock, take_down
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -117,6 +119,22 @@ def test_superusers_end_those_of_superusers_and_other_staff_do_not(
     other = sign_in(root)
     done(ending_of(asked(**words), spares_superusers=False))  # by a command
     assert not is_in(other, "root")
+
+
+@pytest.mark.parametrize("words", [{"network": "192.0.2.1"}, {"state": "active"}])
+def test_no_statement_looks_at_all_users_to_leave_superusers_out(
+    alice: User, support: User, small: None, words: dict[str, str]
+):
+    """A batch is found among millions of users, and many are found one after the other."""
+    many(12, alice)
+    ending = ending_of(asked(**words), support)
+    with CaptureQueriesContext(connection) as queries:
+        done(ending)
+    asking = [query["sql"] for query in queries if "is_superuser" in query["sql"]]
+    looked = [plan_of(sql) for sql in asking if " LIMIT 21" not in sql]
+    assert looked
+    for plan in looked:
+        assert not re.search(r"Seq Scan on auth_user|SCAN U0|'U0', 'ALL'", plan), plan
 
 
 @pytest.mark.parametrize("words", [{"network": "192.0.2.1"}, {"state": "active"}])
