@@ -62,7 +62,8 @@ def actor_in(data: Any) -> str | None:
     or django-loginas. Return UNKNOWN if the note of that names nobody, or None if there is no note.
     """
     if history := data.get("hijack_history"):
-        return _key_in(history[0])  # whoever acts as somebody can act as a third person from there
+        # Whoever acts as somebody can act as a third person from there.
+        return _key_in(history[0]) if isinstance(history, (list, tuple)) else UNKNOWN
     flag = getattr(settings, "LOGINAS_FROM_USER_SESSION_FLAG", "loginas_from_user")
     if note := data.get(flag):
         try:

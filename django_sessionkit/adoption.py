@@ -8,8 +8,10 @@ and Django's signed cookies.
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +24,7 @@ from django.db import models, router
 from django.utils import timezone
 
 from django_sessionkit import ranges
-from django_sessionkit.clock import as_milliseconds
+from django_sessionkit.clock import as_datetime, as_milliseconds
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.storage import Storage
@@ -32,6 +34,10 @@ logger = logging.getLogger("django_sessionkit")
 
 # A signed cookie: what it holds, a time stamp and a signature, all of them safe in a URL.
 SIGNED_COOKIE = re.compile(r"\.?[\w-]{1,4000}:[\w-]{1,20}:[\w-]{1,100}", re.ASCII)
+# A part of several sessions has so many bytes at most: what is written together has to fit into a
+# packet of MariaDB, of 16 MiB or what the site has set.
+LARGEST = 1024 * 1024
+EXPIRY = "_session_expiry"
 # What django-qsessions keeps in the dictionary as well as in columns begins with this.
 OF_QSESSIONS = "_qsessions_"
 
@@ -100,7 +106,7 @@ class Engine:
         if not self._exists(key):
             return None
         store = self.store(key)
-        if data := dict(store.load()):
+        if data := _sound(dict(store.load())):
             text = self._serialized(data)
             return None if text is None else OldSession(key, data, text)
         # load() of most engines takes an error for a session with nothing in it; this raises it.
@@ -120,7 +126,8 @@ class Engine:
 
     def _remove(self, old: OldSession) -> bool:
         newer = self._read(old.key)
-        if newer is not None and newer.version != old.version:
+        # A serializer that encrypts writes the same contents in another way each time.
+        if newer is not None and newer.version != old.version and newer.data != old.data:
             return False
         self._forget(old.key)
         return True
@@ -141,7 +148,7 @@ class SignedCookies(Engine):
         return self._read(key) is not None
 
     def _read(self, key: str) -> OldSession | None:
-        data = self.store(key).load() if SIGNED_COOKIE.fullmatch(key) else {}
+        data = _sound(self.store(key).load()) if SIGNED_COOKIE.fullmatch(key) else {}
         return OldSession(key, data) if data else None
 
     def _forget(self, key: str) -> None:
@@ -160,12 +167,21 @@ class Table(Engine):
     def parts(self) -> Iterator[list[OldSession | None]]:
         """
         Yield all sessions that have not expired, in small parts; in place of each that cannot be
-        read, None. Raises StoreUnavailable.
+        read, or whose key no cookie can have here, None. Raises StoreUnavailable.
         """
         last = ""
         while rows := self._call(self._part, last):
-            last = rows[-1].pk
-            yield [self._opened(row) for row in rows]
+            last = rows[-1].session_key
+            part: list[OldSession | None] = []
+            size = 0
+            for row in rows:
+                size += len(row.session_data)
+                if part and size > LARGEST:
+                    yield part
+                    part, size = [], len(row.session_data)
+                is_key = SESSION_KEY_PATTERN.fullmatch(row.session_key)
+                part.append(self._opened(row) if is_key else None)
+            yield part
 
     def count(self) -> int:
         return self._call(self._alive().count)
@@ -188,20 +204,19 @@ class Table(Engine):
         return self._opened(row) if row else None
 
     def _opened(self, row: Any) -> OldSession | None:
-        data = self.store().decode(row.session_data)
+        data = _sound(self.store().decode(row.session_data))
         if not data:  # it cannot be read, or is empty
             return None
         data = {name: data[name] for name in data if not str(name).startswith(OF_QSESSIONS)}
-        expires_at = as_milliseconds(row.expire_date)
         # django-user-sessions and django-qsessions say when; otherwise it was last saved then.
         seen = getattr(row, "last_activity", None) or getattr(row, "updated_at", None)
-        seen_at = as_milliseconds(seen) if seen else _saved_at(expires_at, data)
+        seen_at = as_milliseconds(seen) if seen else _saved_at(row.expire_date, data)
         began = getattr(row, "created_at", None) or seen
         return OldSession(
             row.session_key,
             data,
             row.session_data,
-            expires_at,
+            as_milliseconds(row.expire_date),
             seen_at,
             as_milliseconds(began) if began else seen_at,
             getattr(row, "ip", None),
@@ -232,10 +247,41 @@ class Table(Engine):
             self.store(key).delete(key)
 
 
-def _saved_at(expires_at: int, data: dict[str, Any]) -> int | None:
-    """Return when a session was saved that expires then, or None for an expiry that is a date."""
-    age = data.get("_session_expiry") or settings.SESSION_COOKIE_AGE
-    return expires_at - 1000 * age if isinstance(age, int) else None
+def _saved_at(expires: datetime, data: dict[str, Any]) -> int | None:
+    """
+    Return when a session was saved that expires then. Return None for an expiry that is a date, and
+    where the age makes no sense: the site may have changed SESSION_COOKIE_AGE since.
+    """
+    age = data.get(EXPIRY) or settings.SESSION_COOKIE_AGE
+    if not isinstance(age, int):
+        return None
+    try:
+        # By the date, not by milliseconds: Django has added the age to a date.
+        saved_at = as_milliseconds(expires - timedelta(seconds=age))
+    except (ValueError, OverflowError):
+        return None
+    return saved_at if saved_at > 0 else None
+
+
+def _sound(data: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the contents of a session, with a date of expiry as USE_TZ wants it now, and without an
+    expiry that nobody can read. Django does not look at it before the session is written.
+    """
+    expiry = given = data.get(EXPIRY)
+    try:
+        if isinstance(expiry, (int, float)) and math.isfinite(expiry):
+            return data
+        if isinstance(expiry, str):
+            expiry = datetime.fromisoformat(expiry)
+        if isinstance(expiry, datetime):
+            if timezone.is_aware(expiry) == settings.USE_TZ:
+                return data
+            moment = as_datetime(as_milliseconds(expiry))
+            return {**data, EXPIRY: moment.isoformat() if isinstance(given, str) else moment}
+    except (ValueError, OverflowError):
+        pass
+    return {name: value for name, value in data.items() if name != EXPIRY}
 
 
 # The engines that the settings name.

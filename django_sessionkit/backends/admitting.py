@@ -53,6 +53,8 @@ from django_sessionkit.storage import StoredFully
 from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client, address_in
 from django_sessionkit.visit.current import current_request
 
+# So often a session is written elsewhere, while it moves here, until it is left there as well.
+WRITES = 100
 # What is to move: a session, and the key that it has here.
 Move = tuple[SessionKey, OldSession]
 
@@ -121,7 +123,9 @@ class Admitting(Exchanging):
         """Remove a session from where it was, and let it be used here, as it was there at last."""
         mark = version_of(marked)
         try:
-            while not engine.remove(old) and (newer := engine.read(old.key)) is not None:
+            for _ in range(WRITES):
+                if engine.remove(old) or (newer := engine.read(old.key)) is None:
+                    break
                 marked = mark + sealed(facts, newer.data, key, self.serializer)
                 if not self.replace(key.digest, marked, None, mark):
                     # This took so long that somebody else has gone on.
@@ -271,7 +275,9 @@ class Admitting(Exchanging):
 
     def _leave_written(self, engine: Engine, key: SessionKey, old: OldSession) -> None:
         """Do so with a session that was written since."""
-        while (newer := engine.read(old.key)) is not None:
+        for _ in range(WRITES):
+            if (newer := engine.read(old.key)) is None:
+                return
             if not self._catch_up(key, (NO_FACTS, old.data), (NO_FACTS, newer.data)):
                 return
             if engine.remove(newer):
@@ -282,9 +288,15 @@ class Admitting(Exchanging):
 def _user_in(data: Data) -> str | None:
     """Return the primary key of the user, None for a visitor, or "" for what can be no key."""
     try:
-        return user_in(data)
+        user = user_in(data)
+        key: Any = get_user_model()._meta.pk
+        while key.remote_field:  # of a table that inherits from another
+            key = key.target_field
+        if user is not None:
+            key.run_validators(key.to_python(user))
     except ValidationError:
         return ""
+    return user
 
 
 def _people(keys: Collection[str]) -> dict[str, Any]:

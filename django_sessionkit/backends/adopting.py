@@ -131,6 +131,20 @@ class Adopting(Admitting):
             except StoreUnavailable:
                 pass  # which is in the log; its row refuses the session
 
+    def _forget_copies(self, key: SessionKey) -> None:
+        """
+        Remove what an engine that did not answer has kept of a session that moved here. The session
+        has another key by now, so its row refuses this one no more.
+        """
+        for engine in engines():
+            try:
+                if isinstance(engine, Engine):
+                    engine.forget(key)
+                elif (left := engine.call(engine.read, key.digest)) and is_moving(left.payload):
+                    engine.call(engine.remove, [key.digest])
+            except StoreUnavailable:
+                pass  # which is in the log
+
     def _exists_elsewhere(self, key: SessionKey) -> bool:
         for engine in engines():
             if isinstance(engine, Engine):
@@ -159,6 +173,8 @@ class Adopting(Admitting):
         Return None if the engine cannot list its sessions. Raises StoreUnavailable.
         """
         engine, counts = engine_of(path), Counter[str]()
+        if engine is cls:
+            return counts
         if (listed := _listed(engine)) is None:
             return None
         total, parts = listed

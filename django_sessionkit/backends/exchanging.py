@@ -93,10 +93,9 @@ class Exchanging(Storage, SessionBase):
         if not engine.call(engine.replace, digest, marked, None, version_of(before)):
             return Outcome.MOVED
         if connections[rows().db].in_atomic_block:
-            self._put(session._replace(payload=payload))
-            after_commit(self._leave, engine, digest, mark, payload, key)
-        else:
-            self._put(session._replace(payload=marked))
+            if self._put(session._replace(payload=payload), mark):
+                after_commit(self._leave, engine, digest, mark, payload, key)
+        elif self._put(session._replace(payload=marked), mark):
             here = self.read(digest)
             if here is None:
                 engine.call(engine.replace, digest, payload, None, mark)  # as it was
@@ -108,14 +107,21 @@ class Exchanging(Storage, SessionBase):
             engine.call(engine.remove, [digest])
         return Outcome.MOVED
 
-    def _put(self, session: StoredFully) -> None:
-        """Store a session here, also in the place of one with a mark."""
+    def _put(self, session: StoredFully, mark: bytes) -> bool:
+        """
+        Store a session here, also in the place of one with a mark. Return False if that is the mark
+        which it has just got there: the two engines have one store, and it stays as it was.
+        """
         digest, payload, _, expires_at = session
         if self._insert_anew(session):
-            return
+            return True
         stored = self.read(digest)
+        if stored is not None and version_of(stored.payload) == mark:
+            self.replace(digest, unmarked(payload), None, mark)
+            return False
         if stored is not None and is_moving(stored.payload):
             self.replace(digest, payload, expires_at, version_of(stored.payload))
+        return True
 
     def _insert_anew(self, session: StoredFully) -> bool:
         """Store a session here if there is none, also in the place of one that has expired."""

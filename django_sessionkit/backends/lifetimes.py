@@ -7,8 +7,11 @@ milliseconds since the epoch, and ``expiry`` is the ``_session_expiry`` of a ses
 from datetime import datetime
 from typing import NamedTuple, cast
 
+from django.conf import settings
+from django.utils import timezone
+
 from django_sessionkit.backends.facts import Facts
-from django_sessionkit.clock import END_OF_TIME, as_datetime
+from django_sessionkit.clock import END_OF_TIME, as_datetime, as_milliseconds
 from django_sessionkit.conf import conf
 from django_sessionkit.visit.interruptions import Lock
 
@@ -44,11 +47,14 @@ def default_age(facts: Facts, cookie_age: int) -> int:
 def age_of(expiry: object, now: int) -> float:
     """
     Return in how many seconds a session ends, by its ``_session_expiry``: a number of seconds, a
-    date, or the text of a date. Django's get_expiry_age() returns the same.
+    date, or the text of a date. Django's get_expiry_age() returns the same, but for a date of a
+    site that has changed USE_TZ since: Django fails.
     """
     if isinstance(expiry, str):
         expiry = datetime.fromisoformat(expiry)
     if isinstance(expiry, datetime):
+        if timezone.is_aware(expiry) != settings.USE_TZ:  # the site has changed USE_TZ since
+            expiry = as_datetime(as_milliseconds(expiry))
         left = expiry - as_datetime(now)
         return left.days * 24 * 60 * 60 + left.seconds
     return expiry  # type: ignore[return-value]

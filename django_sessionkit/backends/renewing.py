@@ -9,12 +9,14 @@ from typing import cast
 from django_sessionkit import registry
 from django_sessionkit.accounts import stored_policy_of
 from django_sessionkit.backends import lifetimes
+from django_sessionkit.backends.exchanging import after_commit
 from django_sessionkit.backends.facts import RECOGNISED, Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.merging import Merging
 from django_sessionkit.backends.records import Data, Record, sealed
 from django_sessionkit.backends.sealing import SessionKey, new_salt, successor_of, version_of
 from django_sessionkit.clock import Lifetime
+from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import TooManySessions
 from django_sessionkit.models import EndReason, UserSession
 from django_sessionkit.policy import Policy
@@ -80,6 +82,8 @@ class Renewing(Merging):
                     yield self.remove, [old.digest, new_key.digest]
                 return
         self._is_now_stored(new_key, payload, facts, data)
+        if conf.SESSIONKIT_ADOPT_FROM:
+            yield after_commit, self._forget_copies, old
         self.has_new_key = True
         if session_renewed.has_listeners(UserSession):  # else an async request would take a thread
             yield registry.announce_renewal, handle

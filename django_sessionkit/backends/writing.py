@@ -8,6 +8,7 @@ from django.contrib.sessions.backends.base import CreateError
 
 from django_sessionkit import registry
 from django_sessionkit.accounts import user_in
+from django_sessionkit.backends.exchanging import after_commit
 from django_sessionkit.backends.facts import Facts
 from django_sessionkit.backends.flows import Flow
 from django_sessionkit.backends.plans import Plan
@@ -93,7 +94,8 @@ class Writing(SigningIn):
                 yield registry.rekey, before.handle, *back, before.authenticated_at
             raise
         self._is_now_stored(new_key, payload, facts, data)
-        yield from self._note_transaction(moving or facts.handle != before.handle)
+        is_new = moving or facts.handle != before.handle
+        yield from self._note_transaction(is_new, key if moving else None)
         yield from self._announce()
 
     def _transaction(
@@ -160,10 +162,15 @@ class Writing(SigningIn):
             yield self.remove, [digest]
             raise self._ended(Missing(digest))
 
-    def _note_transaction(self, matters: bool) -> Flow[None]:
-        """Note whether a new key or a new row has been written that can be rolled back."""
+    def _note_transaction(self, matters: bool, former: SessionKey | None = None) -> Flow[None]:
+        """
+        Note whether a new key or a new row has been written that can be rolled back. Once it
+        cannot, nobody is to find what another engine may have kept under the ``former`` key.
+        """
         if matters:
             self._may_be_rolled_back = yield (registry.is_in_transaction,)
+        if former and conf.SESSIONKIT_ADOPT_FROM:
+            yield after_commit, self._forget_copies, former
 
     def _look_after_row(self) -> Flow[None]:
         """
