@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename, get_user_model
+from django.db import router
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
@@ -79,7 +80,9 @@ class UserSessionAdmin(SessionPages, SessionColumns):
     # What staff see.
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[UserSession]:
-        return super().get_queryset(request).select_related("user", "ended_by")
+        # A replica may be behind, and say of a session that was just ended that it was lost.
+        rows = super().get_queryset(request).using(router.db_for_write(UserSession))
+        return rows.select_related("user", "ended_by")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[SessionList]:
         return SessionList

@@ -32,6 +32,7 @@ from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
 from django_sessionkit.pace import Size
 from django_sessionkit.reach import (
+    Preview,
     are_few,
     batches,
     beginning,
@@ -40,7 +41,7 @@ from django_sessionkit.reach import (
     rows_again,
     total,
 )
-from django_sessionkit.selection import Selection, since, staff
+from django_sessionkit.selection import Selection, finds_all_staff, since, staff
 from django_sessionkit.signals import ending_finished, ending_started
 
 logger = logging.getLogger("django_sessionkit")
@@ -58,6 +59,17 @@ LONGEST_REST = 5.0
 # Then a batch is to take about so many times pace.TARGET. What it writes goes to the disk at once,
 # and whoever else writes waits for that.
 BATCH = 5.0
+
+# The admin does not offer this.
+NO_COLUMN = (
+    "A property of the user model says who is staff, and not a column, so nobody can find all of"
+    " them. End the sessions of everybody, or of one user after the other."
+)
+
+
+def are_many(found: Preview) -> bool:
+    """Tell whether these end in the background, and the confirmation of that is typed."""
+    return found.is_more or found.count > BACKGROUND
 
 
 def begin(
@@ -120,6 +132,8 @@ def throw(
         raise ValidationError(_("This time has not come yet."))
     users: list[str | None] = []
     if scope == Ending.Scope.STAFF:
+        if not finds_all_staff():
+            raise ValidationError(NO_COLUMN)
         database = router.db_for_write(UserSession)
         users = [
             str(pk) for pk in staff().using(database).order_by("pk").values_list("pk", flat=True)
@@ -155,7 +169,7 @@ def _newest() -> uuid.UUID:
 def _begun(ending: Ending) -> Ending:
     Ending._meta.get_field("note").run_validators(ending.note)
     ending.total = total(ending)  # which understands the filter, or raises ValidationError
-    database = _all().db
+    database = all_endings().db
     ending.save(using=database, force_insert=True)
     tell: list[Callable[[], Any]] = [
         partial(audit.started, ending),
@@ -179,7 +193,7 @@ def send(ending: Ending) -> bool:
     enqueue = workers.enqueue_of("end")
     if enqueue is None:
         return False
-    database = _all().db
+    database = all_endings().db
     if connections[database].in_atomic_block:
         transaction.on_commit(partial(_hand_on, enqueue, ending.pk), using=database, robust=True)
         return True
@@ -199,7 +213,7 @@ def _hand_on(enqueue: Any, number: int) -> bool:
 def _expect_worker(number: int, wait: timedelta = timedelta()) -> None:
     """Note that a worker is here, or is to come after so much time."""
     at = timezone.now() + wait
-    _all().filter(pk=number, finished_at=None).update(worker_at=at)
+    all_endings().filter(pk=number, finished_at=None).update(worker_at=at)
 
 
 def is_left_to_worker(ending: Ending) -> bool:
@@ -213,7 +227,7 @@ def carry_on(number: int, seconds: float | None = None) -> float | None:
     to come again, or None if there is nothing left to do. A number that somebody has made up does
     no harm.
     """
-    ending = _all().filter(pk=number).first()
+    ending = all_endings().filter(pk=number).first()
     if ending is None:
         return None
     _expect_worker(number)
@@ -232,7 +246,7 @@ def finish_all(seconds: float | None = None) -> None:
     were finished long ago. This takes so many seconds, or None: all that it needs.
     """
     until = math.inf if seconds is None else time.monotonic() + seconds
-    for ending in _all().filter(finished_at=None).order_by("pk"):
+    for ending in all_endings().filter(finished_at=None).order_by("pk"):
         try:
             work(ending, until - time.monotonic(), gently=True)
         except (ValidationError, ValueError) as error:  # another version had another filter, say
@@ -274,11 +288,11 @@ def work(ending: Ending, seconds: float, gently: bool = False) -> bool:
             size.learn(now - began, len(handles))
             time.sleep(min(now - began, LONGEST_REST))
     if goes_on and _write(ending, claimed_until=None, finished_at=timezone.now()):
-        ending.refresh_from_db(using=_all().db)
+        ending.refresh_from_db(using=all_endings().db)
         audit.finished(ending)
         ending_finished.send_robust(Ending, ending=ending)
     else:
-        ending.refresh_from_db(using=_all().db)
+        ending.refresh_from_db(using=all_endings().db)
     return ending.finished_at is not None
 
 
@@ -291,7 +305,7 @@ def _claim(ending: Ending) -> bool:
     by the clock of that worker. This count can be off in one case: who had it was not killed but
     stood still for longer than CLAIM, and goes on with that one batch.
     """
-    ending.refresh_from_db(using=_all().db)
+    ending.refresh_from_db(using=all_endings().db)
     before, now = ending.claimed_until, timezone.now()
     if ending.finished_at or (before and before > now):
         return False
@@ -313,7 +327,7 @@ def _write(ending: Ending, **columns: Any) -> bool:
     Write into the row of an ending, unless somebody else has claimed it meanwhile, or has done a
     part of it and given it back.
     """
-    row = _all().filter(pk=ending.pk, claimed_until=ending.claimed_until, finished_at=None)
+    row = all_endings().filter(pk=ending.pk, claimed_until=ending.claimed_until, finished_at=None)
     if not row.filter(done_to=ending.done_to).update(**columns):
         return False
     ending.claimed_until = columns["claimed_until"]
@@ -331,7 +345,8 @@ def _end(ending: Ending, handles: list[uuid.UUID], by: AbstractBaseUser | None) 
         return ended_rows(ending, began).filter(pk__in=handles).count()
 
 
-def _all() -> QuerySet[Ending]:
+def all_endings() -> QuerySet[Ending]:
+    """Return the rows of all endings, on the database that is written to."""
     return Ending._base_manager.using(router.db_for_write(Ending))
 
 
@@ -346,8 +361,8 @@ def _forget_old() -> None:
     """
     kept_from = timezone.now() - timedelta(seconds=conf.SESSIONKIT_RETENTION)
     same = Q(scope=Ending.Scope.EVERYBODY) | Q(scope=OuterRef("scope"), users=OuterRef("users"))
-    later = _all().filter(same, pk__gt=OuterRef("pk"), before__gte=OuterRef("before"))
-    old = _all().filter(finished_at__lt=kept_from)
+    later = all_endings().filter(same, pk__gt=OuterRef("pk"), before__gte=OuterRef("before"))
+    old = all_endings().filter(finished_at__lt=kept_from)
     obsolete = old.filter(Q(scope=Ending.Scope.FILTER) | Exists(later))
     if numbers := list(obsolete.values_list("pk", flat=True)):  # MySQL deletes by no subquery
-        _all().filter(pk__in=numbers).delete()
+        all_endings().filter(pk__in=numbers).delete()

@@ -188,19 +188,25 @@ class Preview:
     superusers: int  # the sessions of superusers that are left out
     sample: list[UserSession]  # SAMPLE at most, with their users
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there may be sessions to end."""
+        return self.is_more or self.count > 0
+
 
 def preview(selection: Selection, *, by: AbstractBaseUser | None, own: uuid.UUID | None) -> Preview:
     """
     Return what begin() would reach for ``by``, who ends sessions in the session with the handle
     ``own``. Raises ValidationError, with a message for people, for what makes no sense.
 
-    Of a selection that no index leads to, this looks at the NEWEST sessions of all alone.
+    Of a selection that no index leads to, this looks at the NEWEST sessions alone that began when
+    it says.
     """
     rows = selection.of(UserSession.objects.primary()).active().order_by()
     is_part = False
     if not selection.is_narrow:
-        newest = UserSession.objects.primary().order_by("-pk").values_list("pk", flat=True)
-        oldest = newest[NEWEST - 1 : NEWEST].first()
+        began = selection.in_time(UserSession.objects.primary()).order_by("-pk")
+        oldest = began.values_list("pk", flat=True)[NEWEST - 1 : NEWEST].first()
         if is_part := oldest is not None:
             rows = rows.filter(pk__gte=oldest)
     left_out = 0

@@ -42,6 +42,7 @@ MOST = 10_000
 # Between a sign-in and the making of its handle lies far less than this.
 A_MINUTE = timedelta(minutes=1)
 STATES = "active", "ended"
+RANKS = "is_staff", "is_superuser"
 # What has an index: with one of these, a database reads no more than it returns.
 NARROW = "users", "network", "handle", "browser", "reason", "staff"
 
@@ -119,15 +120,20 @@ class Selection:
             "end_reason": self.reason,
             "device_type": self.device_type,
             "transport": self.transport,
-            "pk__gte": self.started_after and since(self.started_after),
-            "pk__lt": self.started_before and since(self.started_before),
             "last_seen_at__gte": self.seen_after,
             "last_seen_at__lt": self.seen_before,
             "ended_at__gte": self.ended_after,
             "ended_at__lt": self.ended_before,
         }
-        rows = rows.filter(**{name: value for name, value in same.items() if value})
-        if self.seen_before:  # nobody was active before the sign-in, and the handle has an index
+        return self.in_time(rows.filter(**{name: value for name, value in same.items() if value}))
+
+    def in_time(self, rows: UserSessionQuerySet) -> UserSessionQuerySet:
+        """Return those of the rows that began when these sessions did: the handle has an index."""
+        if self.started_after:
+            rows = rows.filter(pk__gte=since(self.started_after))
+        if self.started_before:
+            rows = rows.filter(pk__lt=since(self.started_before))
+        if self.seen_before:  # nobody was active before the sign-in
             rows = rows.filter(pk__lt=since(self.seen_before + A_MINUTE))
         return rows
 
@@ -166,8 +172,10 @@ def _kind_of(word: str) -> str:
         except ValidationError:
             return "name"
         return "network"
-    is_handle = UserSession.objects.primary().filter(pk=handle).exists()
-    return "handle" if is_handle else "browser"
+    rows = UserSession.objects.primary()
+    if rows.filter(pk=handle).exists():
+        return "handle"
+    return "browser" if rows.filter(browser=handle).exists() else "name"
 
 
 def _people(name: str, by_email: bool) -> list[str]:
@@ -176,7 +184,7 @@ def _people(name: str, by_email: bool) -> list[str]:
     model = get_user_model()
     keys = model._base_manager.values_list("pk", flat=True)
     found: list[Any] = []
-    with suppress(ValueError):  # where user names are numbers
+    with suppress(ValueError, ValidationError):  # where user names are numbers, or UUIDs
         found = list(keys.filter(**{model.USERNAME_FIELD: name})[:1])
     names = {model.USERNAME_FIELD, by_email and model.get_email_field_name()}
     columns = [f.name for f in model._meta.fields if f.name in names and not f.is_relation]
@@ -191,10 +199,14 @@ def _people(name: str, by_email: bool) -> list[str]:
 def staff() -> Any:
     """Return the users who are staff or superusers, as far as the user model knows such."""
     users = get_user_model()._base_manager.all()
-    ranks = Q.create(
-        [Q(**{name: True}) for name in ("is_staff", "is_superuser") if _has(name)], Q.OR
-    )
+    ranks = Q.create([Q(**{name: True}) for name in RANKS if _has(name)], Q.OR)
     return users.filter(ranks) if ranks else users.none()
+
+
+def finds_all_staff() -> bool:
+    """Tell whether staff() finds everybody who is staff. It finds none of those of whom a property
+    of the user model says so."""
+    return all(_has(name) or not hasattr(get_user_model(), name) for name in RANKS)
 
 
 def superusers() -> Any:
@@ -217,7 +229,8 @@ def without_unfound_superusers(rows: UserSessionQuerySet) -> UserSessionQuerySet
     not find: no column tells, but a property of the user model."""
     if _has("is_superuser"):
         return rows
-    people = get_user_model()._base_manager.filter(pk__in=rows.order_by().values("user"))
+    people = get_user_model()._base_manager.using(rows.db)
+    people = people.filter(pk__in=rows.order_by().values("user"))
     spared = [person.pk for person in people if getattr(person, "is_superuser", False)]
     return rows.exclude(user__in=spared)
 
@@ -347,16 +360,19 @@ def _uuid(text: str) -> uuid.UUID:
 def _moment(text: str) -> datetime:
     try:
         found = parse_datetime(text)  # which knows dates, too
+        if found and settings.USE_TZ:
+            # UTC, for as_text() says nothing of the rest of a time zone.
+            found = (found if timezone.is_aware(found) else timezone.make_aware(found)).astimezone(
+                UTC
+            )
         # No database has trouble with these years, in any time zone.
         if found is None or not 1970 <= found.year <= 9998:
             raise ValueError
-    except ValueError:
+    except (ValueError, OverflowError):
         message = _("“%s” is no time, such as 2026-11-28 or 2026-11-28T03:00.")
         raise ValidationError(message % text) from None
-    if not settings.USE_TZ:
-        return timezone.make_naive(found) if timezone.is_aware(found) else found
-    # UTC, for as_text() says nothing of the rest of a time zone.
-    return (found if timezone.is_aware(found) else timezone.make_aware(found)).astimezone(UTC)
+    is_aware_in_vain = timezone.is_aware(found) and not settings.USE_TZ
+    return timezone.make_naive(found) if is_aware_in_vain else found
 
 
 def _one_of(choices: Any) -> Callable[[str], str]:

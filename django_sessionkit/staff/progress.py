@@ -66,7 +66,7 @@ CHOICES: dict[str, Any] = {
 def ending_view(admin: "ModelAdmin[Any]", request: HttpRequest, number: int) -> HttpResponse:
     """Show how far an ending is, and work on it for SLICE seconds if no worker does."""
     _check_permission(request)
-    ending = Ending.objects.filter(pk=number).select_related("by").first()
+    ending = endings.all_endings().filter(pk=number).select_related("by").first()
     if ending is None:
         raise Http404
     is_open = ending.finished_at is None and not endings.is_left_to_worker(ending)
@@ -93,7 +93,7 @@ def ending_view(admin: "ModelAdmin[Any]", request: HttpRequest, number: int) -> 
 def endings_view(admin: "ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
     """List the endings of late."""
     _check_permission(request)
-    recent = list(Ending.objects.select_related("by")[:RECENT])
+    recent = list(endings.all_endings().select_related("by")[:RECENT])
     lines = [
         {"ending": each, "ended": sentences.counted(each.ended), "percent": _percent(each)}
         for each in recent
@@ -124,7 +124,7 @@ def begun(
     """
     with suppress(ValidationError):
         asked = PARSERS["started_after"](moment_of_question(request))
-        same = Ending.objects.filter(
+        same = endings.all_endings().filter(
             scope=scope,
             note=note,
             by=person_of(request).pk,

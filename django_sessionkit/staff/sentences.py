@@ -37,13 +37,13 @@ def sessions(number: int, is_more: bool = False) -> str:
 
 def question(number: int, people: int, is_more: bool = False) -> str:
     """Return the question whether so many sessions of so many people are to end."""
-    if not number:
+    if not (number or is_more):
         return gettext("There is no session to end")
     text = ngettext("%(count)s person", "%(count)s people", people)
     return gettext("End %(sessions)s of %(people)s?") % {
         "sessions": sessions(number, is_more),
         # Those that were not counted have more users, but for one who has all of them.
-        "people": text % {"count": counted(people, is_more and people > 1)},
+        "people": text % {"count": counted(people, is_more and people != 1)},
     }
 
 

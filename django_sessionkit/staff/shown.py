@@ -82,7 +82,7 @@ def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> Ht
     selection = replace(selection, state=selection.state or "active")
     found = preview(selection, by=lower_of(request), own=handle_of(request))
     answers = request.POST if "post" in request.POST else None
-    number = _number(request, found.count)
+    number = _number(request, found)
     form = EndSeveralForm(answers, has_own=found.has_own, sentence=number)
     if form.is_valid():
         return _begin(site, request, selection, form, found)
@@ -98,21 +98,22 @@ def end_shown(site: AdminSite, request: HttpRequest, selection: Selection) -> Ht
         selection=urlencode(selection.as_text()),
         asked=moment_of_question(request),
         number=number,
-        in_background=found.count > endings.BACKGROUND,
+        in_background=endings.are_many(found),
         **context_of(form),
     )
 
 
-def _number(request: HttpRequest, count: int) -> str:
+def _number(request: HttpRequest, found: Preview) -> str:
     """
     Return the number that has to be typed, or "". The number on the page may be a little different
     from that of now: sessions begin and end meanwhile.
     """
-    if count <= endings.BACKGROUND:
+    if not endings.are_many(found):
         return ""
     shown = request.POST.get("number", "")
     is_number = shown.isdecimal() and len(shown) <= len(str(LIMIT))
-    return shown if is_number and int(shown) > endings.BACKGROUND else str(count)
+    is_large = is_number and (found.is_more or int(shown) > endings.BACKGROUND)
+    return shown if is_large else str(found.count)
 
 
 def _facts(found: Preview) -> list[str]:
@@ -154,7 +155,7 @@ def _begin(
         spares_superusers=not has_highest_rank(request),
     )
     log_ending(ending)
-    if found.count > endings.BACKGROUND:
+    if endings.are_many(found):
         endings.send(ending)  # else the page of the ending does the work
     else:
         endings.work(ending, AT_ONCE)

@@ -22,7 +22,7 @@ from django_sessionkit.forms import as_username
 from django_sessionkit.models import Ending
 from django_sessionkit.own_sessions import handle_of
 from django_sessionkit.proofs import ask_for_proof
-from django_sessionkit.selection import staff
+from django_sessionkit.selection import finds_all_staff, staff
 from django_sessionkit.staff.ending import end_own
 from django_sessionkit.staff.log import log_ending
 from django_sessionkit.staff.progress import begun, moment_of_question, to_ending
@@ -64,6 +64,9 @@ class SwitchForm(EndSeveralForm):
     def __init__(self, data: Any = None, *, by_superuser: bool) -> None:
         super().__init__(data, has_own=True, sentence=gettext("END ALL SESSIONS"))
         self.by_superuser = by_superuser
+        if not finds_all_staff():
+            scope: Any = self.fields["scope"]
+            scope.choices = [each for each in SCOPES if each[0] != Ending.Scope.STAFF]
         self.fields["before"].help_text = gettext(
             "Sessions whose users have proved who they are since then go on. Leave this empty to"
             " end all sessions. The time zone is %(zone)s."
@@ -91,7 +94,7 @@ class SwitchForm(EndSeveralForm):
 
     def _person(self, name: str) -> Any:
         model = get_user_model()
-        with suppress(ValueError):  # where user names are numbers
+        with suppress(ValueError, ValidationError):  # where user names are numbers, or UUIDs
             users = model._base_manager.filter(**{model.USERNAME_FIELD: as_username(name)})
             return users.first()
         return None

@@ -45,7 +45,18 @@ class SessionsOfUser:
 
     @property
     def _rows(self) -> UserSessionQuerySet:
-        return UserSession.objects.primary().filter(user=self.user.pk)
+        """Return those of the user's sessions that the staff find in the list of sessions."""
+        shown: Any = self._admin.get_queryset(self.request)
+        rows: UserSessionQuerySet = shown.primary().select_related(None).filter(user=self._key)
+        return rows
+
+    @property
+    def _admin(self) -> Any:
+        return self.site.get_model_admin(UserSession)
+
+    @property
+    def _key(self) -> Any:
+        return key_in_sessions(self.user)
 
     @cached_property
     def active(self) -> int:
@@ -89,16 +100,24 @@ class SessionsOfUser:
 
     @property
     def list_url(self) -> str:
-        asked = {**Selection.of_user(self.user.pk).as_text(), "state": "all"}
+        asked = {**Selection.of_user(self._key).as_text(), "state": "all"}
         return f"{self._url('changelist')}?{urlencode(asked)}"
 
     @property
     def end_all_url(self) -> str:
-        asked = Selection.of_user(self.user.pk).as_text()
+        """Where all of them end, or "" for staff who do not see all of them."""
+        if not self._admin.may_end_by_filter(self.request):
+            return ""
+        asked = Selection.of_user(self._key).as_text()
         return f"{self._url('end_shown')}?{urlencode(asked)}"
 
     def _url(self, name: str, *args: Any) -> str:
         return reverse(PAGES + name, args=args, current_app=self.site.name)
+
+
+def key_in_sessions(user: Any) -> Any:
+    """Return the key by which sessions name a user. A child of the user model may have another."""
+    return getattr(user, get_user_model()._meta.pk.attname)
 
 
 class NoForms(BaseInlineFormSet):  # type: ignore[type-arg]
@@ -186,7 +205,10 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return issubclass(self.model, get_user_model())
 
     def has_end_sessions_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_sessions_permission(request) and may_end_sessions(request)
+        if not self.has_view_sessions_permission(request):
+            return False
+        of_sessions: Any = self.admin_site.get_model_admin(UserSession)
+        return bool(of_sessions.may_end_by_filter(request))
 
     @admin.action(
         permissions=["end_sessions"],
@@ -195,7 +217,8 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
     def end_all_sessions(
         self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> HttpResponse | None:
-        users = list(queryset.order_by().values_list("pk", flat=True)[: USERS + 1])
+        key = get_user_model()._meta.pk.name
+        users = list(queryset.order_by().values_list(key, flat=True)[: USERS + 1])
         if len(users) > USERS:
             text = gettext("Choose at most %(count)s at a time.")
             self.message_user(request, text % {"count": sentences.counted(USERS)}, "error")
@@ -209,7 +232,7 @@ class UserSessionsAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html(
             '<a href="{}?{}" aria-label="{}">{}</a>',
             url,
-            urlencode(Selection.of_user(user.pk).as_text()),
+            urlencode(Selection.of_user(key_in_sessions(user)).as_text()),
             gettext("Sessions of %(user)s") % {"user": user},
             gettext("Sessions"),
         )

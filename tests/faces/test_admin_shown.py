@@ -6,6 +6,7 @@ and the list of what was ended together.
 import re
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.models import User
@@ -35,6 +36,7 @@ from tests.desk import (
     post,
     rows_on,
 )
+from tests.many import many, stored
 from tests.pages import fields_of
 from tests.people import CHROME, IPHONE, handle, is_in, is_out, sign_in
 
@@ -578,6 +580,61 @@ def test_who_is_shown_a_part_of_the_sessions_ends_no_others(burglars, alice, roo
     answer(desk, asked)
     assert not is_in(burglars[0])
     assert all(is_in(browser, "bob") for browser in burglars[1:])
+
+
+class Replicated:
+    """Reads what this package has from a replica, which does not answer."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        return "replica" if model in (Ending, UserSession) else None
+
+
+def test_replica_that_is_behind_makes_no_difference(burglars, root, settings):
+    """Staff look at what they have just done, and a worker has just done."""
+    desk = sign_in(root)
+    settings.DATABASE_ROUTERS = [f"{__name__}.Replicated"]
+    asked = desk.get(NETWORK)
+    url = answer(desk, asked)["Location"]
+    assert desk.get(url).context["title"] == "Finished: 3 sessions ended"
+    assert answer(desk, asked)["Location"] == url
+    assert WHY in as_read(desk.get(ENDINGS))
+    page = desk.get(CHANGELIST, {"state": "all"})
+    (row, *_) = rows_on(page)
+    assert len(rows_on(page)) == 4
+    assert desk.get(f"{CHANGELIST}{row}/change/").status_code == 200
+
+
+def test_sessions_from_long_ago_are_found_however_many_have_begun_since(
+    alice, bob, root, monkeypatch
+):
+    monkeypatch.setattr(reach, "NEWEST", 5)
+    desk, old = sign_in(root), many(4, alice)
+    since, _ = timezone.now(), many(10, bob)
+    url = f"{END_SHOWN}?{urlencode({'started_before': since.isoformat()})}"
+    asked = desk.get(url)
+    assert asked.context["title"] == "End more than 5 sessions of more than 2 people?"
+    monkeypatch.setattr(reach, "NEWEST", 6)
+    asked = desk.get(url)
+    assert asked.context["title"] == "End 5 sessions of 2 people?"
+    answer(desk, asked)
+    assert not stored(old)
+
+
+def test_what_was_not_counted_is_many(alice, bob, root, monkeypatch):
+    """No index leads to these, and those of apps are the newest."""
+    monkeypatch.setattr(reach, "NEWEST", 5)
+    desk, old = sign_in(root), many(4, alice)
+    new, url = many(10, bob, transport="header"), f"{END_SHOWN}?transport=cookie"
+    asked = desk.get(url)
+    assert asked.context["title"] == "End more than 0 sessions of more than 0 people?"
+    assert "There are many" in asked.text
+    assert "type" in as_read(asked).lower()
+    answer(desk, asked)
+    assert len(stored(old)) == 4
+    page = desk.get(answer(desk, asked, typed="0")["Location"])
+    assert page.context["title"] == "Finished: 4 sessions ended"
+    assert not stored(old)
+    assert len(stored(new)) == 10
 
 
 def test_form_takes_a_request_of_ones_own(burglars, root):

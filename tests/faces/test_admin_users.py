@@ -266,6 +266,28 @@ def test_users_without_the_way_to_their_sessions(alice, staff):
         assert "Congratulate" in users
 
 
+def test_who_is_shown_a_part_of_the_sessions_sees_and_ends_no_others_here(
+    alice, bob, root, monkeypatch
+):
+    """An admin of a site whose get_queryset() leaves out what is not its customers', say."""
+    everything = UserSessionAdmin.get_queryset
+
+    def hers(self: Any, request: Any) -> Any:
+        return everything(self, request).filter(user=alice)
+
+    desk, phone, pc = sign_in(root), sign_in(alice, IPHONE), sign_in(bob, CHROME)
+    monkeypatch.setattr(UserSessionAdmin, "get_queryset", hers)
+    assert len(lines_of(desk.get(user_url(alice)))) == 1
+    page = desk.get(user_url(bob))
+    assert lines_of(page) == []
+    assert "0 active sessions" in page.text
+    for user in (alice, bob):  # whom nothing keeps from having sessions that are not shown
+        assert "End all sessions" not in desk.get(user_url(user)).text
+        choose(desk, "end_all_sessions", user, url=USERS)
+    assert is_in(phone, "alice")
+    assert is_in(pc, "bob")
+
+
 def test_site_that_has_no_page_of_sessions_has_no_ways_to_it(alice, root):
     desk, phone = sign_in(root), sign_in(alice)
     for url in ("/bare/auth/user/", user_url(alice, "bare")):
@@ -279,7 +301,7 @@ def test_site_that_has_no_page_of_sessions_has_no_ways_to_it(alice, root):
 
 def test_keys_of_users_may_be_any_text(root, rf):
     request = rf.get("/")
-    request.user, anybody = root, SimpleNamespace(pk="50%, b", user_id="50%, b")
+    request.user, anybody = root, SimpleNamespace(id="50%, b", user_id="50%, b")
     shown = staff_users.SessionsOfUser(staff_site, request, anybody)
     row: Any = SimpleNamespace(user_id="50%, b", user="ann")
     users = MyUserAdmin(User, staff_site)
@@ -316,6 +338,11 @@ class Person(AbstractBaseUser, PermissionsMixin):
     is_staff = True
     USERNAME_FIELD = "telephone"
     objects = BaseUserManager()
+
+
+class Employee(Person):
+    number = models.AutoField(primary_key=True)
+    person = models.OneToOneField(Person, models.CASCADE, parent_link=True)
 """
 
 SITE = """
@@ -374,10 +401,10 @@ from django.urls import path
 
 from django_sessionkit.admin import UserSessionsAdminMixin
 from django_sessionkit.models import UserSession
-from people.models import Person
+from people.models import Employee, Person
 
 
-@admin.register(Person)
+@admin.register(Person, Employee)
 class PersonAdmin(UserSessionsAdminMixin):
     pass
 
@@ -421,6 +448,35 @@ assert UserSession.objects.get(user=ben).end_reason == "revoked_by_staff"
 assert phone.get(sessions).status_code == 302
 page = desk.get(f"/admin/people/person/{ben.pk}/delete/")
 assert "Are you sure" in page.text, page.content
+
+# A child of the user model has a key of its own, by which nobody knows the sessions.
+employee = Employee(id=uuid.uuid4(), telephone="0555", number=7)
+employee.save()
+Client().force_login(Person.objects.get(pk=employee.id))
+page = desk.get("/admin/people/employee/7/change/")
+assert page.text.count(">1 active session<") == 2, page.content
+assert f'{sessions}end/?users={employee.id}"' in page.text, page.content
+assert f'<a href="{sessions}?users={employee.id}"' in desk.get("/admin/people/employee/").text
+fields = {"action": "end_all_sessions", "_selected_action": ["7"]}
+page = desk.post("/admin/people/employee/", fields)
+assert page.context["title"] == "End 1 session of 1 person?", page.content
+assert "0555" in page.text, page.content
+
+# No column says who is staff, so the switch does not claim to find all of them.
+from django.core.exceptions import ValidationError
+from django_sessionkit import endings
+from django_sessionkit.models import Ending
+from django_sessionkit.staff.switch import SwitchForm
+
+try:
+    endings.throw(Ending.Scope.STAFF, by=ann, note="", ended_from=None)
+except ValidationError as error:
+    assert "not a column" in str(error), error
+else:
+    raise AssertionError("Nobody can find all staff.")
+offered = [value for value, _ in SwitchForm(by_superuser=True).fields["scope"].choices]
+assert offered == ["everybody", "user"], offered
+assert not SwitchForm({"scope": "staff", "note": "x"}, by_superuser=True).is_valid()
 """
 
 

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_sessionkit import endings, ranges
+from django_sessionkit import endings, ranges, reach
 from django_sessionkit.management import facts as facts_module
 from django_sessionkit.management.commands import clearsessions, sessions
 from django_sessionkit.models import Ending, EndReason, UserSession, uuid7
@@ -21,6 +21,7 @@ from django_sessionkit.selection import Selection
 from django_sessionkit.signals import sessions_ended
 from tests import store
 from tests.documents import blocks_of, section
+from tests.many import many, stored
 from tests.people import CHROME, FIREFOX, IPHONE, is_in, key_of, row_of, sign_in
 
 pytestmark = pytest.mark.django_db
@@ -379,6 +380,20 @@ def test_number_is_typed_before_something_large(alice, answers, monkeypatch):
     answers("3")
     run("end", "--user", "alice", *WHY)
     assert not any(is_in(browser) for browser in browsers)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_was_not_counted_is_asked_about(alice, answers, monkeypatch, number):
+    """No index leads to these, and there may be any number of them."""
+    old = many(4, alice)
+    many(3, alice, transport="header")
+    old += many(number, alice)
+    monkeypatch.setattr(reach, "NEWEST", 3)
+    asked = answers("y", str(number))
+    assert refused("end", "--transport", "cookie", *WHY) == (1, "Nothing was ended.")
+    run("end", "--transport", "cookie", *WHY)
+    assert asked == [f"To end them, type {number}: "] * 2
+    assert not stored(old)
 
 
 def test_dry_run_ends_nothing(alice, root):

@@ -176,12 +176,12 @@ class Command(BaseCommand):
         scope = _scope_of(options) if options["now"] else None
         selection = _selection(options)
         found = preview(selection, by=None, own=None)
-        if not (found.count or scope):
+        if not (found.has_any or scope):
             raise CommandError("No active session matches.", returncode=REFUSED)
         if options["dry_run"]:
             self._preview(found, options)
             return
-        if asks and (found.count > 1 or scope):
+        if asks and (found.count > 1 or found.is_more or scope):
             self._ask(found)
         self._work(_begun(selection, scope, options), options)
 
@@ -195,7 +195,7 @@ class Command(BaseCommand):
     def _ask(self, found: Preview) -> None:
         self.stdout.write(f"This ends {in_words(found)}")
         question, yes = "End them? [y/N] ", ["y", "yes"]
-        if found.count > endings.BACKGROUND:
+        if endings.are_many(found):
             question, yes = f"To end them, type {found.count}: ", [str(found.count)]
         try:
             answer = input(question)
