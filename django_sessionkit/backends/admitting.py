@@ -170,7 +170,7 @@ class Admitting(Exchanging):
         checked = []
         for (key, old), user in zip(moves, users, strict=True):
             row, person = known.get(key.digest), people.get(user or "")
-            goes_on = row is None or _goes_on(row, user, now)
+            goes_on = row is None or _goes_on(row, user, old, now)
             if goes_on and (user is None or _is_let_in(person, old.data)):
                 checked.append(Checked(key, old, user, person, row))
         return checked
@@ -206,7 +206,10 @@ class Admitting(Exchanging):
             row = known[digest]
             if row is None:
                 let_in[digest] = plan.facts, plan.lifetime
-            elif _goes_on(row, plan.facts.user, now):
+            elif _is_open(row, plan.facts.user):
+                until = as_milliseconds(row.expires_at)
+                if not plan.is_new and not now < until <= plan.lifetime.expires_at:
+                    _write_lifetime(row, plan.lifetime)
                 let_in[digest] = _with_row(plan.facts, plan.lifetime, row)
         return let_in
 
@@ -314,11 +317,21 @@ def _is_let_in(person: Any, data: Data) -> bool:
     return has_password_of(person, data.get(HASH_SESSION_KEY, ""))
 
 
-def _goes_on(row: UserSession, user: str | None, now: int) -> bool:
+def _goes_on(row: UserSession, user: str | None, old: OldSession, now: int) -> bool:
     """Tell whether the session of a row may come back, with this user."""
-    return (
-        row.ended_at is None and str(row.user_id) == user and as_milliseconds(row.expires_at) > now
-    )
+    # If it has expired by its row, but was saved elsewhere since: there it was in use.
+    was_used = (old.seen_at or 0) > as_milliseconds(row.last_seen_at)
+    return _is_open(row, user) and (as_milliseconds(row.expires_at) > now or was_used)
+
+
+def _is_open(row: UserSession, user: str | None) -> bool:
+    return row.ended_at is None and str(row.user_id) == user
+
+
+def _write_lifetime(row: UserSession, lifetime: Lifetime) -> None:
+    """Have the row of a session that was elsewhere say again when the session expires here."""
+    rows().filter(pk=row.pk, ended_at=None).update(**lifetime.as_columns())
+    row.expires_at = as_datetime(lifetime.expires_at)
 
 
 def _with_row(facts: Facts, lifetime: Lifetime, row: UserSession) -> tuple[Facts, Lifetime]:

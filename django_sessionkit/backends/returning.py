@@ -14,6 +14,7 @@ from django_sessionkit import registry
 from django_sessionkit.backends.exchanging import after_commit, is_moving, new_mark, rows
 from django_sessionkit.backends.loading import Loading
 from django_sessionkit.backends.sealing import version_of
+from django_sessionkit.clock import as_milliseconds
 from django_sessionkit.exceptions import StoreUnavailable
 
 
@@ -21,8 +22,8 @@ class Returning(Loading):
     def return_to(self, engine: Callable[[str], SessionBase]) -> SessionBase | None:
         """
         Move this session to another engine, and return it as that engine has it. Return None if it
-        is not here, has ended, is locked, or was written meanwhile. Its row stays as it is, for the
-        session may come back.
+        is not here, has ended, is locked, or was written meanwhile. Its row stays, for the session
+        may come back. It says no more when the session goes idle, but when it expires there.
 
         Raises StoreUnavailable.
         """
@@ -57,7 +58,12 @@ class Returning(Loading):
             if newer in ({}, data) or self.call(self._catch_up, key, was, became):
                 there.delete()
             return None
+        self._keep_row(handle, there)
         return there
+
+    def _keep_row(self, handle: str | None, there: SessionBase) -> None:
+        if handle:
+            self.call(registry.keep_open, handle, as_milliseconds(there.get_expiry_date()))
 
     def _leave_for(self, digest: str, mark: bytes) -> None:
         with suppress(StoreUnavailable):  # which is in the log; whoever finds the mark goes on

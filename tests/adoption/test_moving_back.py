@@ -3,8 +3,11 @@ The way back: with one of Django's engines again, a session that only ours has m
 is used. And nobody is signed out who meets processes of both kinds.
 """
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth import SESSION_KEY
+from django.utils import timezone
 
 from django_sessionkit.backends.exchanging import new_mark, unmarked
 from django_sessionkit.backends.sealing import digest_of, version_of
@@ -14,6 +17,8 @@ from tests.browsers import cart, put
 from tests.moving import HERE, RETURNING, generation, is_there, restarted, session_in
 from tests.people import is_still_in, key_of, only_row
 from tests.store import SessionStore
+
+DAY = 24 * 60 * 60
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,6 +58,57 @@ def test_nobody_is_signed_out_when_a_site_goes_back(shopper_here, there):
         browser = restarted(browser)
         assert is_still_in(browser)
         assert cart(browser) == "kettle"
+
+
+def test_session_that_is_idle_by_our_policy_alone_goes_on_after_both_moves(shopper, policy, there):
+    """The other engine knows no policy, and does not tell of what it does."""
+    if there == moving.COOKIES:
+        return
+    policy(idle=3600)
+    browser = shopper()
+    with before(there):
+        browser = restarted(browser)
+        assert is_still_in(browser)
+    assert only_row().expires_at > timezone.now() + timedelta(days=1)
+    assert only_row().idle_at is None
+    with store.later(2 * 3600):
+        with before(there):
+            assert is_still_in(restarted(browser))
+        with after(there):
+            assert is_still_in(restarted(browser))
+            assert only_row().expires_at < timezone.now() + timedelta(hours=2)
+    with store.later(4 * 3600), after(there):
+        assert not is_still_in(restarted(browser))
+
+
+def test_session_that_was_saved_there_goes_on_after_its_row_has_expired(shopper_here):
+    with before(moving.DATABASE):
+        browser = restarted(shopper_here)
+        assert is_still_in(browser)
+        with store.later(10 * DAY):
+            put(browser, cart="kettle")
+    with store.later(15 * DAY), after(moving.DATABASE):
+        assert only_row().expires_at < timezone.now()
+        assert cart(restarted(browser)) == "kettle"
+        assert is_still_in(restarted(browser))
+        assert only_row().expires_at > timezone.now()
+
+
+def test_copy_of_a_session_that_has_expired_here_stays_out(shopper_here, monkeypatch):
+    """Its engine could not remove it, and it was not used there since."""
+    with before(moving.DATABASE):
+        browser = restarted(shopper_here)
+        assert is_still_in(browser)
+    copy = session_in(moving.DATABASE, key_of(browser)).load()
+    with after(moving.DATABASE):
+        assert is_still_in(restarted(browser))
+        UserSession.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        store.wipe()
+        left = session_in(moving.DATABASE, key_of(browser))
+        left._session_cache = copy
+        with store.later(-DAY):
+            left.save(must_create=True)
+        assert not is_still_in(restarted(browser))
 
 
 def test_cart_of_a_visitor_goes_back(browse, there):
