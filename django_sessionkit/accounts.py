@@ -44,6 +44,19 @@ def user_in(data: Any, known: str | None = None) -> str | None:
     return str(get_user_model()._meta.pk.to_python(key))
 
 
+def storable_key(key: object) -> str:
+    """
+    Return the primary key of a user as text, as the database has it. Raises ValidationError for
+    what its column cannot hold.
+    """
+    column: Any = get_user_model()._meta.pk
+    while column.remote_field:  # of a table that inherits from another
+        column = column.target_field
+    value = column.to_python(key)
+    column.run_validators(value)
+    return str(value)
+
+
 def key_of(user: AbstractBaseUser) -> str | None:
     """Return the primary key of a user as user_in() has it."""
     return user_in({SESSION_KEY: user._meta.pk.value_to_string(user)})

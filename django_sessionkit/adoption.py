@@ -106,7 +106,7 @@ class Engine:
         if not self._exists(key):
             return None
         store = self.store(key)
-        if data := _sound(dict(store.load())):
+        if data := _sound(store.load()):
             text = self._serialized(data)
             return None if text is None else OldSession(key, data, text)
         # load() of most engines takes an error for a session with nothing in it; this raises it.
@@ -263,11 +263,13 @@ def _saved_at(expires: datetime, data: dict[str, Any]) -> int | None:
     return saved_at if saved_at > 0 else None
 
 
-def _sound(data: dict[str, Any]) -> dict[str, Any]:
+def _sound(data: Any) -> dict[str, Any]:
     """
     Return the contents of a session, with a date of expiry as USE_TZ wants it now, and without an
     expiry that nobody can read. Django does not look at it before the session is written.
     """
+    if not isinstance(data, dict):
+        return {}
     expiry = given = data.get(EXPIRY)
     try:
         if isinstance(expiry, (int, float)) and math.isfinite(expiry):

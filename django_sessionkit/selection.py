@@ -23,6 +23,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
+from django_sessionkit.accounts import storable_key
 from django_sessionkit.models import (
     DeviceType,
     EndReason,
@@ -323,16 +324,10 @@ def _users(text: str) -> tuple[str, ...]:
 
 
 def _user(text: str) -> str:
-    """Return the primary key of a user, as the database has it."""
-    key: Any = get_user_model()._meta.pk
-    while key.remote_field:  # of a table that inherits from another
-        key = key.target_field
     try:
-        value = key.to_python(text)
-        key.run_validators(value)
+        return storable_key(text)
     except ValidationError as error:
         raise ValidationError(_("“%s” is no user.") % text) from error
-    return str(value)
 
 
 def _network(text: str) -> Network:

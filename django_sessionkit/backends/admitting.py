@@ -29,6 +29,7 @@ from django_sessionkit.accounts import (
     has_password_of,
     is_disabled,
     policy_of,
+    storable_key,
     user_in,
 )
 from django_sessionkit.adoption import Engine, OldSession
@@ -292,14 +293,9 @@ def _user_in(data: Data) -> str | None:
     """Return the primary key of the user, None for a visitor, or "" for what can be no key."""
     try:
         user = user_in(data)
-        key: Any = get_user_model()._meta.pk
-        while key.remote_field:  # of a table that inherits from another
-            key = key.target_field
-        if user is not None:
-            key.run_validators(key.to_python(user))
+        return None if user is None else storable_key(user)
     except ValidationError:
         return ""
-    return user
 
 
 def _people(keys: Collection[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Old sessions that are not as Django writes them: none stops the others, and none is lost."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.models import Session
 from django.contrib.sessions.serializers import JSONSerializer
+from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
@@ -205,6 +207,33 @@ def test_session_that_is_written_there_all_the_time_moves_at_last(browser, monke
         assert SessionStore(session.session_key)["number"] == len(written) == 5
 
 
+def test_what_is_no_dictionary_is_left_and_counted(alice):
+    session = old_session(DATABASE, alice)
+    Session.objects.update(session_data=session.encode(["a", "b"]))
+    with generation(HERE, (DATABASE,)):
+        assert "Left 1 sessions that are empty or cannot be read." in adopt()
+
+
+def test_session_that_is_written_there_all_the_time_moves_in_bulk_at_last(monkeypatch):
+    session = old_session(DATABASE, cart="teapot")
+    written = []
+
+    def remove(engine, old):
+        written.append(old.key)
+        again = session_in(DATABASE, old.key)
+        again["number"] = len(written)
+        again.save()
+        return False
+
+    monkeypatch.setattr("django_sessionkit.backends.admitting.WRITES", 5)
+    monkeypatch.setattr(Table, "remove", remove)
+    monkeypatch.setattr(Table, "remove_all", lambda engine, olds: olds)
+    with generation(HERE, (DATABASE,)):
+        adopt()
+        assert len(written) == 5
+        assert SessionStore(session.session_key)["number"] == 4
+
+
 @pytest.mark.parametrize("named", [(HERE,), (DATABASE, HERE), ("tests.adoption.own_engine",)])
 def test_engine_that_moves_to_itself_loses_nothing(alice, signed_in, named):
     browser = signed_in()
@@ -215,6 +244,9 @@ def test_engine_that_moves_to_itself_loses_nothing(alice, signed_in, named):
         assert store.payloads() == payloads
         assert cart(restarted(browser)) == "teapot"
         adopt("--dry-run")
+        with transaction.atomic():
+            adopt()
+        assert cart(restarted(browser)) == "teapot"
     assert not only_row().ended_at
 
 
@@ -242,3 +274,28 @@ def test_copy_that_was_left_does_not_come_back_after_the_key_has_changed(
         assert not is_there(old, session.session_key)
         UserSession.objects.revoke()
         assert not is_still_in(browse_as(browser, session.session_key))
+
+
+def test_engine_that_is_silent_stops_no_new_key(alice, browser, monkeypatch):
+    session = old_session(FILES, alice)
+    with generation(HERE, (FILES,)):
+        assert is_still_in(with_cookie(browser, session))
+        monkeypatch.setattr(adoption.Engine, "forget", cannot_remove)
+        post_sign_in(browser)
+        assert is_still_in(browser)
+        assert key_of(browser) != session.session_key
+
+
+def test_new_key_that_is_rolled_back_leaves_the_session_where_it_was(alice, browser):
+    """It moves here and gets a key in one transaction, in which the view fails then."""
+    session = old_session(FILES, alice)
+    with generation(HERE, (FILES,)):
+        with suppress(ZeroDivisionError), transaction.atomic():
+            mine = SessionStore(session.session_key)
+            mine.load()
+            mine.cycle_key()
+            raise ZeroDivisionError
+        if store.ON_REDIS:  # which knows of no transaction
+            return
+        assert is_there(FILES, session.session_key)
+        assert is_still_in(with_cookie(browser, session))

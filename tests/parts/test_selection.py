@@ -15,7 +15,7 @@ from django.utils import timezone
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_sessionkit import selection
+from django_sessionkit import accounts, selection
 from django_sessionkit.models import (
     DeviceType,
     EndReason,
@@ -386,7 +386,7 @@ class Contact(models.Model):  # noqa: DJ008
 @once
 @pytest.mark.parametrize("model", [Person, Contact])
 def test_primary_keys_that_are_texts(monkeypatch, model):
-    monkeypatch.setattr(selection, "get_user_model", lambda: model)
+    monkeypatch.setattr(accounts, "get_user_model", lambda: model)
     keys = ("a,b", "100%", "%2C", "Ä/b?c=%27&<i>'_;d 1", "@")
     whose = Selection(users=keys)
     assert Selection.parse(whose.as_text()) == whose

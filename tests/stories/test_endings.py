@@ -28,6 +28,7 @@ from django_sessionkit.reach import preview
 from django_sessionkit.selection import Selection
 from django_sessionkit.signals import ending_finished, ending_started
 from django_sessionkit.staff.log import log_ended, log_ending
+from django_sessionkit.staff.switch import SwitchForm
 from tests.interleaving import before, elsewhere, together
 from tests.many import handles, many, stored
 from tests.people import CHROME, IPHONE, handle, is_in, sign_in
@@ -242,6 +243,17 @@ def test_switch_ends_the_sessions_of(
     assert len(stored(rows)) == (0 if "bob" in ends else 30)
     assert is_in(late, "bob")
     assert ending.ended == len(ends) + (30 if "bob" in ends else 0)
+
+
+def test_switch_for_staff_claims_nothing_where_no_column_says_who_is(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("django_sessionkit.selection._has", lambda name: name == "is_superuser")
+    with pytest.raises(ValidationError, match="not a column"):
+        throw(Ending.Scope.STAFF, by=None, note=NOTE, ended_from=None)
+    offered: Any = SwitchForm(by_superuser=True).fields["scope"]
+    assert [scope for scope, _ in offered.choices] == ["everybody", "user"]
+    assert not Ending.objects.exists()
 
 
 def test_of_a_site_without_staff_the_switch_for_staff_ends_nothing(alice: User):
