@@ -203,18 +203,18 @@ def preview(selection: Selection, *, by: AbstractBaseUser | None, own: uuid.UUID
     it says.
     """
     rows = selection.of(UserSession.objects.primary()).active().order_by()
-    is_part = False
-    if not selection.is_narrow:
-        began = selection.in_time(UserSession.objects.primary()).order_by("-pk")
-        oldest = began.values_list("pk", flat=True)[NEWEST - 1 : NEWEST].first()
-        if is_part := oldest is not None:
-            rows = rows.filter(pk__gte=oldest)
-    left_out = 0
+    left_out, is_part = 0, False
     if not may_end_superusers(by):
         # Their keys lead MariaDB to the index of users, and a subquery does not.
         keys = list(superusers().using(rows.db).values_list("pk", flat=True))
         left_out = rows.filter(user__in=keys)[:LIMIT].count()
         rows = rows.exclude(user__in=keys)
+    has_own = own is not None and rows.filter(pk=own).exists()
+    if not selection.is_narrow:
+        began = selection.in_time(UserSession.objects.primary()).order_by("-pk")
+        oldest = began.values_list("pk", flat=True)[NEWEST - 1 : NEWEST].first()
+        if is_part := oldest is not None:
+            rows = rows.filter(pk__gte=oldest)
     counted = rows.values("pk", "user")[: LIMIT + 1].aggregate(
         count=Count("pk"), users=Count("user", distinct=True)
     )
@@ -228,7 +228,7 @@ def preview(selection: Selection, *, by: AbstractBaseUser | None, own: uuid.UUID
         users=counted["users"],
         staff=[str(name) for name in names[:NAMES]],
         staff_count=there.count() if len(names) > NAMES else len(names),
-        has_own=own is not None and rows.filter(pk=own).exists(),
+        has_own=has_own,
         superusers=left_out,
         sample=list(rows.select_related("user")[:SAMPLE]),
     )

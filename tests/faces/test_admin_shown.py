@@ -627,6 +627,7 @@ def test_what_was_not_counted_is_many(alice, bob, root, monkeypatch):
     new, url = many(10, bob, transport="header"), f"{END_SHOWN}?transport=cookie"
     asked = desk.get(url)
     assert asked.context["title"] == "End more than 0 sessions of more than 0 people?"
+    assert "One is the session that you are using now." in as_read(asked)
     assert "There are many" in asked.text
     assert "type" in as_read(asked).lower()
     answer(desk, asked)
