@@ -9,7 +9,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model, load_backend
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.signing import BadSignature, TimestampSigner
-from django.db import router
+from django.db import models, router
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
@@ -53,7 +53,11 @@ def storable_key(key: object) -> str:
     while column.remote_field:  # of a table that inherits from another
         column = column.target_field
     value = column.to_python(key)
-    column.run_validators(value)
+    # Not by its other validators: Django asks forms alone to keep to those.
+    if isinstance(column, models.IntegerField):
+        column.run_validators(value)
+    elif isinstance(column, models.CharField) and len(value) > (column.max_length or len(value)):
+        raise ValidationError("This is too long for a key of a user.")
     return str(value)
 
 

@@ -272,9 +272,9 @@ def keep_open(handle: str, until: int) -> None:
     Have the row of a session that another engine has from now on expire at this moment, if it would
     expire sooner: that engine does not tell of any use.
     """
-    row = UserSession.objects.primary().filter(pk=handle, ended_at=None)
     expiry = as_datetime(until)
-    row.filter(expires_at__lt=expiry).update(expires_at=expiry, idle_at=None)
+    row = free(handle).filter(ended_at=None, expires_at__lt=expiry)
+    row.update(expires_at=expiry, idle_at=None)
 
 
 def touch(

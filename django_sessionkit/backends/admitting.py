@@ -78,6 +78,11 @@ class Plan(NamedTuple):
     row: UserSession | None
     is_new: bool  # the row is to be written, too
 
+    @property
+    def is_back(self) -> bool:
+        """Whether this is the session of a row that there was before."""
+        return self.row is not None and not self.is_new
+
 
 class Admitting(Exchanging):
     # The middleware sets this. None where there is no request (tests, a shell, Channels): a session
@@ -104,6 +109,8 @@ class Admitting(Exchanging):
                 else:
                     before = version_of(stored.payload)
                     is_mine = self.replace(digest, session.payload, session.expires_at, before)
+                if is_mine and plans[digest].is_back:
+                    _write_lifetimes([plans[digest]])
         if self._take_back_what_has_ended([digest]):
             # Nobody is to find it elsewhere.
             after_commit(self._leave_open, engine, [(key, old)])
@@ -141,10 +148,13 @@ class Admitting(Exchanging):
         """Move sessions here that nobody uses, and return how many of them were let in."""
         now = clock.now()
         plans = self._plans(self._may_move(moves, now), now)
+        back = {digest: plan for digest, plan in plans.items() if plan.is_back}
+        here = self.peek(list(back)) if back else set()
         with self.atomic():
             # First, for SQLite refuses to write in a transaction that began to read too long ago.
             let_in = self._with_rows(plans, now)
             moved = [move for move in moves if move[0].digest in let_in]
+            _write_lifetimes([plan for digest, plan in back.items() if digest not in here])
             self.insert_all(
                 [self._stored_of(*move, *let_in[move[0].digest], now=now) for move in moved]
             )
@@ -208,10 +218,11 @@ class Admitting(Exchanging):
             if row is None:
                 let_in[digest] = plan.facts, plan.lifetime
             elif _is_open(row, plan.facts.user):
-                until = as_milliseconds(row.expires_at)
-                if not plan.is_new and not now < until <= plan.lifetime.expires_at:
-                    _write_lifetime(row, plan.lifetime)
-                let_in[digest] = _with_row(plan.facts, plan.lifetime, row)
+                until = plan.lifetime.expires_at
+                if plan.is_new:  # or somebody else has just written it
+                    until = min(until, as_milliseconds(row.expires_at))
+                facts = plan.facts._replace(handle=row.pk.hex, row_expires_at=until)
+                let_in[digest] = facts, plan.lifetime._replace(expires_at=until)
         return let_in
 
     def _facts_since(self, facts: Facts, person: Any, row: UserSession | None, now: int) -> Facts:
@@ -324,14 +335,12 @@ def _is_open(row: UserSession, user: str | None) -> bool:
     return row.ended_at is None and str(row.user_id) == user
 
 
-def _write_lifetime(row: UserSession, lifetime: Lifetime) -> None:
-    """Have the row of a session that was elsewhere say again when the session expires here."""
-    rows().filter(pk=row.pk, ended_at=None).update(**lifetime.as_columns())
-    row.expires_at = as_datetime(lifetime.expires_at)
-
-
-def _with_row(facts: Facts, lifetime: Lifetime, row: UserSession) -> tuple[Facts, Lifetime]:
-    """Return the facts and the lifetime of a session that has this row: never longer than that."""
-    until = as_milliseconds(row.expires_at)
-    lifetime = lifetime._replace(expires_at=min(lifetime.expires_at, until))
-    return facts._replace(handle=row.pk.hex, row_expires_at=until), lifetime
+def _write_lifetimes(plans: Sequence[Plan]) -> None:
+    """
+    Have the rows of sessions that were elsewhere say again when these expire here, unless somebody
+    has written a row since.
+    """
+    for row, lifetime in [(plan.row, plan.lifetime) for plan in plans]:
+        if row is not None:
+            found = rows().filter(pk=row.pk, ended_at=None, expires_at=row.expires_at)
+            found.update(**lifetime.as_columns())

@@ -6,6 +6,7 @@ by: from an engine of this package (exchanging.py) or of somebody else (admittin
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY
@@ -137,13 +138,9 @@ class Adopting(Admitting):
         has another key by now, so its row refuses this one no more.
         """
         for engine in engines():
-            try:
-                if isinstance(engine, Engine):
+            if isinstance(engine, Engine):
+                with suppress(StoreUnavailable):  # which is in the log
                     engine.forget(key)
-                elif (left := engine.call(engine.read, key.digest)) and is_moving(left.payload):
-                    engine.call(engine.remove, [key.digest])
-            except StoreUnavailable:
-                pass  # which is in the log
 
     def _exists_elsewhere(self, key: SessionKey) -> bool:
         for engine in engines():

@@ -236,4 +236,8 @@ def rows() -> UserSessionQuerySet:
 
 
 def after_commit(function: Callable[..., None], *args: Any) -> None:
-    transaction.on_commit(partial(function, *args), using=rows().db)
+    """Call a function after the transaction of a view or, where there is none, now."""
+    if connections[rows().db].in_atomic_block:
+        transaction.on_commit(partial(function, *args), using=rows().db)
+    else:
+        function(*args)

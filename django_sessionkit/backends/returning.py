@@ -63,7 +63,8 @@ class Returning(Loading):
 
     def _keep_row(self, handle: str | None, there: SessionBase) -> None:
         if handle:
-            self.call(registry.keep_open, handle, as_milliseconds(there.get_expiry_date()))
+            until = as_milliseconds(there.get_expiry_date())
+            self.call(after_commit, registry.keep_open, handle, until)
 
     def _leave_for(self, digest: str, mark: bytes) -> None:
         with suppress(StoreUnavailable):  # which is in the log; whoever finds the mark goes on

@@ -7,7 +7,6 @@ from django.contrib.auth import SESSION_KEY
 from django.db import transaction
 
 from django_sessionkit.backends import adopting
-from django_sessionkit.backends.exchanging import new_mark
 from django_sessionkit.backends.sealing import digest_of
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
@@ -16,7 +15,7 @@ from tests.interleaving import before, together
 from tests.moving import BETWEEN, all_at_once, generation, restarted
 from tests.people import is_still_in, key_of, only_row, post_sign_in
 from tests.policies import LOCK
-from tests.store import FORTNIGHT, HOUR, later, now
+from tests.store import HOUR, later
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.redis]
 
@@ -65,18 +64,6 @@ def moved(engines):
     """The site has moved."""
     with generation(engines[1], (engines[0],)):
         yield
-
-
-def test_what_a_move_has_left_there_goes_when_the_key_changes(shopper_there, there, here, moved):
-    """Or it would come back when the session has ended, which has another key by then."""
-    digest = digest_of(key_of(shopper_there))
-    assert is_still_in(shopper_there)
-    there.call(there.insert, digest, new_mark() + b"as it was", now(), now() + FORTNIGHT)
-    assert is_still_in(shopper_there)
-    post_sign_in(shopper_there)
-    assert digest_of(key_of(shopper_there)) != digest
-    assert there.call(there.read, digest) is None
-    assert is_still_in(shopper_there)
 
 
 def test_session_moves_as_it_is_sealed(shopper_there, there, here, moved):

@@ -94,6 +94,21 @@ def test_session_that_was_saved_there_goes_on_after_its_row_has_expired(shopper_
         assert only_row().expires_at > timezone.now()
 
 
+def test_session_that_comes_back_just_in_time_lives_as_long_as_any(shopper_here):
+    with before(moving.DATABASE):
+        browser = restarted(shopper_here)
+        assert is_still_in(browser)
+        left = (only_row().expires_at - timezone.now()).total_seconds()
+        with store.later(10 * DAY):
+            put(browser, cart="kettle")
+    with store.later(left - 30), after(moving.DATABASE):
+        browser = restarted(browser)
+        put(browser, cart="pan")
+        assert only_row().expires_at > timezone.now() + timedelta(days=1)
+    with store.later(left + 30), after(moving.DATABASE):
+        assert is_still_in(restarted(browser))
+
+
 def test_copy_of_a_session_that_has_expired_here_stays_out(shopper_here, monkeypatch):
     """Its engine could not remove it, and it was not used there since."""
     with before(moving.DATABASE):

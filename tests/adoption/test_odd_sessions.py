@@ -276,6 +276,55 @@ def test_copy_that_was_left_does_not_come_back_after_the_key_has_changed(
         assert not is_still_in(browse_as(browser, session.session_key))
 
 
+def test_copy_that_was_left_does_not_shorten_the_session(alice, browser, monkeypatch):
+    """By the row it would have expired, and could not be ended."""
+    session = old_session(DATABASE, alice)
+    Session.objects.update(expire_date=timezone.now() + timedelta(minutes=2))
+    with generation(HERE, (DATABASE,)):
+        with monkeypatch.context() as patch:
+            patch.setattr(adoption.Engine, "remove", cannot_remove)
+            patch.setattr(Table, "remove", cannot_remove)
+            assert is_still_in(with_cookie(browser, session))
+        until = only_row().expires_at
+        assert until > timezone.now() + timedelta(days=1)
+        assert "Moved 1 sessions." in adopt()
+        assert not is_there(DATABASE, session.session_key)
+        assert only_row().expires_at == until
+
+
+def test_session_that_was_elsewhere_is_back_in_bulk(alice):
+    session = old_session(DATABASE, alice)
+    with generation(HERE, (DATABASE,)):
+        adopt()
+        contents = SessionStore(session.session_key).load()
+    store.wipe()  # it has moved back, and was used there
+    UserSession.objects.update(
+        expires_at=timezone.now() - timedelta(days=1),
+        last_seen_at=timezone.now() - timedelta(days=2),
+    )
+    again = session_in(DATABASE, session.session_key)
+    again._session_cache = contents
+    again.save(must_create=True)
+    with generation(HERE, (DATABASE,)):
+        assert "Moved 1 sessions." in adopt()
+        assert only_row().expires_at > timezone.now() + timedelta(days=1)
+        assert SessionStore(session.session_key).load() == contents
+
+
+def test_new_key_without_autocommit(alice, browser):
+    session = old_session(FILES, alice)
+    with generation(HERE, (FILES,)):
+        mine = SessionStore(session.session_key)
+        transaction.set_autocommit(False)
+        try:
+            mine.load()
+            mine.cycle_key()
+            transaction.commit()
+        finally:
+            transaction.set_autocommit(True)
+        assert SessionStore(mine.session_key).load() == dict(mine.items())
+
+
 def test_engine_that_is_silent_stops_no_new_key(alice, browser, monkeypatch):
     session = old_session(FILES, alice)
     with generation(HERE, (FILES,)):

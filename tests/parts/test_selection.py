@@ -383,6 +383,21 @@ class Contact(models.Model):  # noqa: DJ008
         app_label = "tests_of_selections"
 
 
+class Mailbox(models.Model):  # noqa: DJ008
+    """A user model whose key has validators, which are for forms: its own code need not care."""
+
+    address = models.EmailField(primary_key=True)
+
+    class Meta:
+        app_label = "tests_of_selections"
+
+
+@once
+def test_primary_key_that_no_form_would_take(monkeypatch):
+    monkeypatch.setattr(accounts, "get_user_model", lambda: Mailbox)
+    assert Selection.parse({"users": "alice"}).users == ("alice",)
+
+
 @once
 @pytest.mark.parametrize("model", [Person, Contact])
 def test_primary_keys_that_are_texts(monkeypatch, model):
