@@ -17,7 +17,7 @@ once that is committed. Neither is there one for ``adoptsessions``: it moves wha
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model
 from django.core.exceptions import ValidationError
@@ -340,7 +340,7 @@ def _write_lifetimes(plans: Sequence[Plan]) -> None:
     Have the rows of sessions that were elsewhere say again when these expire here, unless somebody
     has written a row since.
     """
-    for row, lifetime in [(plan.row, plan.lifetime) for plan in plans]:
-        if row is not None:
-            found = rows().filter(pk=row.pk, ended_at=None, expires_at=row.expires_at)
-            found.update(**lifetime.as_columns())
+    for plan in plans:
+        row = cast("UserSession", plan.row)
+        found = rows().filter(pk=row.pk, ended_at=None, expires_at=row.expires_at)
+        found.update(**plan.lifetime.as_columns())
