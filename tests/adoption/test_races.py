@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.auth import SESSION_KEY
-from django.db import transaction
+from django.db import OperationalError, transaction
 
 from django_sessionkit.adoption import Engine, Table
 from django_sessionkit.backends import adopting
 from django_sessionkit.backends.exchanging import new_mark, unmarked
 from django_sessionkit.backends.sealing import digest_of, version_of
+from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import EndReason, UserSession
 from tests import store
 from tests.browsers import cart, put
@@ -80,12 +81,25 @@ def test_session_that_moves_while_it_is_looked_for_is_found(session, old, monkey
     assert UserSession.objects.count() == 1
 
 
-def test_session_moves_despite_a_deadlock(session, drive, monkeypatch):
-    left = before(monkeypatch, SessionStore, "insert", deadlock)
+@pytest.mark.parametrize("deadlocks", [1, 2])
+def test_session_moves_despite_a_deadlock(session, drive, monkeypatch, deadlocks):
+    left = [before(monkeypatch, SessionStore, "insert", deadlock) for _ in range(deadlocks)]
     assert drive(SessionStore(session.session_key), "get", "cart") == "teapot"
-    assert not left
+    assert not any(left)
     assert UserSession.objects.count() == 1
     assert len(store.payloads()) == 1
+
+
+def test_what_is_no_deadlock_is_not_tried_again(session, monkeypatch):
+    def fail():
+        raise OperationalError("no route to host")
+
+    left = before(monkeypatch, SessionStore, "insert", fail)
+    with pytest.raises((StoreUnavailable, OperationalError)):
+        SessionStore(session.session_key).load()
+    assert not left
+    assert not store.payloads()
+    assert SessionStore(session.session_key).get("cart") == "teapot"
 
 
 # The old engine is written to meanwhile.
