@@ -10,6 +10,8 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.signing import BadSignature, TimestampSigner
 from django.db import models, router
+from django.db.models import OuterRef, Q, Subquery
+from django.db.models.lookups import IsNull
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
@@ -131,6 +133,13 @@ def stored_policy_of(pk: str, request: HttpRequest | None) -> Policy:
     """Return what SESSIONKIT_POLICY says of the user with this key, as the database has them."""
     user = user_of(pk)
     return Policy() if user is None else policy_of(user, request)
+
+
+def is_of_none(users: Any) -> Q:
+    """Return the condition for rows of sessions whose user is none of ``users``, a QuerySet."""
+    theirs = users.filter(pk=OuterRef("user_id")).values("pk")[:1]
+    # Not user__in, nor Exists(): for a few rows, PostgreSQL would read all users.
+    return Q(IsNull(Subquery(theirs), True))
 
 
 def is_disabled(user: AbstractBaseUser) -> bool:

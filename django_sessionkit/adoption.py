@@ -272,7 +272,7 @@ def _sound(data: Any) -> dict[str, Any]:
         return {}
     expiry = given = data.get(EXPIRY)
     try:
-        if isinstance(expiry, (int, float)) and math.isfinite(expiry):
+        if expiry is None or (isinstance(expiry, (int, float)) and math.isfinite(expiry)):
             return data
         if isinstance(expiry, str):
             expiry = datetime.fromisoformat(expiry)

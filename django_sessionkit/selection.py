@@ -17,13 +17,12 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections
-from django.db.models import OuterRef, Q, Subquery
-from django.db.models.lookups import IsNull
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-from django_sessionkit.accounts import storable_key
+from django_sessionkit.accounts import is_of_none, storable_key
 from django_sessionkit.models import (
     DeviceType,
     EndReason,
@@ -220,9 +219,7 @@ def without_superusers(rows: UserSessionQuerySet) -> UserSessionQuerySet:
     """Return those of these rows that are not of superusers whom superusers() finds."""
     if not _has("is_superuser"):
         return rows
-    theirs = superusers().filter(pk=OuterRef("user_id")).values("pk")[:1]
-    # Not user__in, nor Exists(): for a few rows, PostgreSQL would read all users.
-    return rows.filter(IsNull(Subquery(theirs), True))
+    return rows.filter(is_of_none(superusers()))
 
 
 def without_unfound_superusers(rows: UserSessionQuerySet) -> UserSessionQuerySet:
@@ -356,18 +353,17 @@ def _moment(text: str) -> datetime:
     try:
         found = parse_datetime(text)  # which knows dates, too
         if found and settings.USE_TZ:
-            # UTC, for as_text() says nothing of the rest of a time zone.
-            found = (found if timezone.is_aware(found) else timezone.make_aware(found)).astimezone(
-                UTC
-            )
+            found = found if timezone.is_aware(found) else timezone.make_aware(found)
+            found = found.astimezone(UTC)  # as_text() says nothing of the rest of a time zone
         # No database has trouble with these years, in any time zone.
         if found is None or not 1970 <= found.year <= 9998:
             raise ValueError
     except (ValueError, OverflowError):
         message = _("“%s” is no time, such as 2026-11-28 or 2026-11-28T03:00.")
         raise ValidationError(message % text) from None
-    is_aware_in_vain = timezone.is_aware(found) and not settings.USE_TZ
-    return timezone.make_naive(found) if is_aware_in_vain else found
+    if timezone.is_aware(found) and not settings.USE_TZ:
+        return timezone.make_naive(found)
+    return found
 
 
 def _one_of(choices: Any) -> Callable[[str], str]:

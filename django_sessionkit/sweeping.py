@@ -16,12 +16,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Case, CharField, Count, F, OuterRef, Q, Subquery, Value, When
-from django.db.models.lookups import IsNull
+from django.db.models import Case, CharField, Count, F, Q, Value, When
 from django.utils import timezone
 
 from django_sessionkit import ranges
-from django_sessionkit.accounts import is_disabled
+from django_sessionkit.accounts import is_disabled, is_of_none
 from django_sessionkit.conf import conf
 from django_sessionkit.exceptions import StoreUnavailable
 from django_sessionkit.models import (
@@ -373,12 +372,11 @@ def _disabled_users(rows: UserSessionQuerySet) -> set[Any]:
 
 def _is_not_let_in() -> Q:
     """Return the condition for rows whose user is not active, or not there."""
-    there = get_user_model()._base_manager.filter(pk=OuterRef("user_id"))
+    there = get_user_model()._base_manager.all()
     with suppress(FieldDoesNotExist):  # is_active is True for everybody then
         there.model._meta.get_field("is_active")
         there = there.filter(is_active=True)
-    # Not Exists(): for a part of the registry, PostgreSQL would read all users.
-    return Q(IsNull(Subquery(there.values("pk")[:1]), True))
+    return is_of_none(there)
 
 
 def _close_lost(part: UserSessionQuerySet, pace: Pace) -> None:

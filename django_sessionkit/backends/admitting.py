@@ -54,7 +54,7 @@ from django_sessionkit.storage import StoredFully
 from django_sessionkit.visit.client import USER_AGENT_LENGTH, Client, address_in
 from django_sessionkit.visit.current import current_request
 
-# So often a session is written elsewhere, while it moves here, until it is left there as well.
+# A session that is written elsewhere so many times while it moves here is left there as well.
 WRITES = 100
 # What is to move: a session, and the key that it has here.
 Move = tuple[SessionKey, OldSession]
@@ -80,7 +80,7 @@ class Plan(NamedTuple):
 
     @property
     def is_back(self) -> bool:
-        """Whether this is the session of a row that there was before."""
+        """Whether the session had its row before it moves."""
         return self.row is not None and not self.is_new
 
 

@@ -188,17 +188,24 @@ def test_session_moves_whose_serializer_encrypts(browser, settings, old):
     assert not is_there(old, session.session_key)
 
 
-def test_session_that_is_written_there_all_the_time_moves_at_last(browser, monkeypatch):
-    session = old_session(FILES, cart="teapot")
+def written_instead_of_removed(name):
+    """Return a list, and what to replace remove() of an engine by: it saves the session there with
+    another number each time, and puts its key into the list."""
     written = []
 
     def remove(engine, old):
         written.append(old.key)
-        again = session_in(FILES, old.key)
+        again = session_in(name, old.key)
         again["number"] = len(written)
         again.save()
         return False
 
+    return written, remove
+
+
+def test_session_that_is_written_there_all_the_time_moves_at_last(browser, monkeypatch):
+    session = old_session(FILES, cart="teapot")
+    written, remove = written_instead_of_removed(FILES)
     monkeypatch.setattr("django_sessionkit.backends.admitting.WRITES", 5)
     with generation(HERE, (FILES,)):
         with monkeypatch.context() as patch:
@@ -216,15 +223,7 @@ def test_what_is_no_dictionary_is_left_and_counted(alice):
 
 def test_session_that_is_written_there_all_the_time_moves_in_bulk_at_last(monkeypatch):
     session = old_session(DATABASE, cart="teapot")
-    written = []
-
-    def remove(engine, old):
-        written.append(old.key)
-        again = session_in(DATABASE, old.key)
-        again["number"] = len(written)
-        again.save()
-        return False
-
+    written, remove = written_instead_of_removed(DATABASE)
     monkeypatch.setattr("django_sessionkit.backends.admitting.WRITES", 5)
     monkeypatch.setattr(Table, "remove", remove)
     monkeypatch.setattr(Table, "remove_all", lambda engine, olds: olds)
